@@ -1,0 +1,45 @@
+//! What identifies a role, and how a role crate offers itself to the registry.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::section::Violations;
+use crate::spec::RoleSpec;
+
+/// Names of a role. Each role crate has exactly one constant of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoleKind {
+    /// As in `--roles ss,cp,dhcp`, in log fields and in `/status`.
+    pub short: &'static str,
+    /// For humans: "secondary storage".
+    pub title: &'static str,
+    /// Key of the role's table below `[roles]`: "secondary_storage".
+    pub section: &'static str,
+}
+
+impl fmt::Display for RoleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short)
+    }
+}
+
+/// The tables a role may read its configuration from.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigInput<'a> {
+    /// The role's own table, `[roles.<section>]`; empty when the file has none.
+    pub section: &'a toml::Table,
+    /// `[management]`, shared by every role that registers with a management server.
+    pub management: &'a toml::Table,
+    /// `supervisor.state_directory`; a role keeps its files in a directory of its own below it.
+    pub state_directory: &'a Path,
+}
+
+/// Everything the registry needs to know of a role.
+#[derive(Debug, Clone, Copy)]
+pub struct RoleDescriptor {
+    pub kind: RoleKind,
+    /// Reads the configuration, reporting every violation; `None` exactly when there was one that
+    /// makes a spec impossible.
+    pub configure: fn(ConfigInput<'_>, &mut Violations) -> Option<Arc<dyn RoleSpec>>,
+}

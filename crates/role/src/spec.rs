@@ -1,0 +1,112 @@
+//! A role, described and running.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{PreflightError, RoleError};
+use crate::health::HealthReporter;
+use crate::heartbeat::Heartbeat;
+use crate::host::Host;
+use crate::kind::RoleKind;
+use crate::tasks::TaskScope;
+use crate::BoxFuture;
+
+/// A service of this process, described but not running.
+///
+/// A spec is immutable and cheap to keep: the supervisor asks it for a fresh [`Role`] at every
+/// (re)start, so no state survives a crash by accident.
+pub trait RoleSpec: fmt::Debug + Send + Sync + 'static {
+    fn kind(&self) -> RoleKind;
+
+    /// Everything the role needs for itself alone. Compared across roles before anything is bound.
+    fn resources(&self) -> Vec<Resource>;
+
+    /// Looks, does not touch: programs present, directories writable, addresses local. Returns
+    /// every finding, empty when all is well.
+    fn preflight<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>>;
+
+    fn build(&self) -> Box<dyn Role>;
+}
+
+/// One run of a role.
+pub trait Role: Send + 'static {
+    /// Runs until `cx.shutdown` fires, then stops serving and returns. Returning `Ok` earlier is a
+    /// bug and is treated as [`RoleError::Internal`].
+    fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>>;
+}
+
+/// What a role gets from the supervisor. Cloneable; clones share everything.
+#[derive(Debug, Clone)]
+pub struct RoleContext {
+    pub kind: RoleKind,
+    /// Child of the supervisor's token: fires when the role must stop.
+    pub shutdown: CancellationToken,
+    /// The only way to spawn.
+    pub tasks: TaskScope,
+    /// What `/status`, `/readyz` and the log say about the role.
+    pub health: HealthReporter,
+    /// The process-wide heartbeat that pings registered links.
+    pub heartbeat: Heartbeat,
+    /// Clock and programs of the machine.
+    pub host: Host,
+}
+
+/// Something only one role can have.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resource {
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
+    Dir(PathBuf),
+    Socket(PathBuf),
+    Interface(String),
+}
+
+impl Resource {
+    /// Whether both cannot exist at the same time. An unspecified address conflicts with every
+    /// address on its port; port 0 with nothing.
+    pub fn conflicts(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(a), Self::Tcp(b)) | (Self::Udp(a), Self::Udp(b)) => {
+                a.port() != 0
+                    && a.port() == b.port()
+                    && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+            }
+            (a, b) => a == b,
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "TCP {addr}"),
+            Self::Udp(addr) => write!(f, "UDP {addr}"),
+            Self::Dir(path) => write!(f, "directory {}", path.display()),
+            Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::Interface(name) => write!(f, "interface {name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(a: &str, b: &str, expected: bool) {
+        let tcp = |text: &str| Resource::Tcp(text.parse().unwrap());
+        assert_eq!(tcp(a).conflicts(&tcp(b)), expected, "{a} {b}");
+        assert_eq!(tcp(b).conflicts(&tcp(a)), expected, "{b} {a}");
+    }
+
+    #[test]
+    fn an_unspecified_address_conflicts_with_every_address_on_its_port() {
+        check("0.0.0.0:80", "10.0.0.1:80", true);
+        check("0.0.0.0:80", "10.0.0.1:81", false);
+        check("10.0.0.2:80", "10.0.0.1:80", false);
+        check("[::]:80", "10.0.0.1:80", true);
+        check("0.0.0.0:0", "0.0.0.0:0", false);
+    }
+}
