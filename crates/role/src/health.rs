@@ -21,11 +21,19 @@ pub enum Health {
     Starting,
     Ready,
     /// Serves, but something named is missing: link down, store read-only.
-    Degraded { reason: String },
+    Degraded {
+        reason: String,
+    },
     /// Down, will be retried.
-    Backoff { error: String, restarts: u32, retry_in_ms: u64 },
+    Backoff {
+        error: String,
+        restarts: u32,
+        retry_in_ms: u64,
+    },
     /// Down, will not be retried.
-    Failed { error: String },
+    Failed {
+        error: String,
+    },
     Stopped,
 }
 
@@ -147,8 +155,7 @@ impl HealthReporter {
 
     /// The published objects, for `/status`.
     pub fn details(&self) -> serde_json::Map<String, serde_json::Value> {
-        let sources =
-            self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sources = self.shared.sources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         sources.into_iter().map(|(name, source)| (name.to_owned(), source())).collect()
     }
 
@@ -185,6 +192,9 @@ mod tests {
     fn published_objects_are_evaluated_per_request() {
         let reporter = HealthReporter::new();
         reporter.publish("sessions", || serde_json::json!([1]));
-        assert_eq!(serde_json::Value::Object(reporter.details()), serde_json::json!({"sessions":[1]}));
+        assert_eq!(
+            serde_json::Value::Object(reporter.details()),
+            serde_json::json!({"sessions":[1]})
+        );
     }
 }

@@ -115,7 +115,8 @@ impl CommandRunner for SystemRunner {
             let output = |source| CommandError::Output { program: spec.program.clone(), source };
             let work = async {
                 let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-                let (stdout, stderr) = tokio::try_join!(read_bounded(stdout), read_bounded(stderr))?;
+                let (stdout, stderr) =
+                    tokio::try_join!(read_bounded(stdout), read_bounded(stderr))?;
                 Ok((child.wait().await?.code(), stdout, stderr))
             };
             match tokio::time::timeout(spec.timeout, work).await {
@@ -148,9 +149,7 @@ fn start(spec: &CommandSpec) -> Result<tokio::process::Child, CommandError> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    command
-        .spawn()
-        .map_err(|source| CommandError::Start { program: spec.program.clone(), source })
+    command.spawn().map_err(|source| CommandError::Start { program: spec.program.clone(), source })
 }
 
 async fn read_bounded<R: tokio::io::AsyncRead + Unpin>(

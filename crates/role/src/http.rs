@@ -230,7 +230,8 @@ mod tests {
             }),
         );
         let (tasks, shutdown) = (TaskScope::new(), CancellationToken::new());
-        let limits = HttpLimits { header_timeout: Duration::from_millis(200), ..Default::default() };
+        let limits =
+            HttpLimits { header_timeout: Duration::from_millis(200), ..Default::default() };
         let loop_task =
             tasks.spawn("serve", serve(listener, router, limits, tasks.clone(), shutdown.clone()));
         let answer = fetch(addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;

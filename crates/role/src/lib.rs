@@ -15,9 +15,11 @@
 //! | [`host`] | clock and programs of the machine |
 //! | [`section`] | reading one table of the configuration, every violation at once |
 //! | [`http`] | the one bounded accept loop behind every HTTP listener |
+//! | [`front`] | one HTTP port shared by several roles |
 //! | [`secret`] | values that cannot be printed |
 
 pub mod error;
+pub mod front;
 pub mod health;
 pub mod heartbeat;
 pub mod host;
@@ -29,6 +31,7 @@ pub mod spec;
 pub mod tasks;
 
 pub use error::{PreflightError, RoleError, chain};
+pub use front::HttpFront;
 pub use health::{Health, HealthReporter};
 pub use heartbeat::{Heartbeat, LinkReport, LinkState, PingedLink};
 pub use host::{CommandRunner, CommandSpec, Host};

@@ -165,7 +165,11 @@ impl<'a> Section<'a> {
         T::Err: fmt::Display,
     {
         let Some(text) = scalar(value) else {
-            self.violation(key, format!("{value} is a {}, not one value", value.type_str()), remedy);
+            self.violation(
+                key,
+                format!("{value} is a {}, not one value", value.type_str()),
+                remedy,
+            );
             return None;
         };
         match text.parse() {
@@ -292,7 +296,8 @@ impl<'a> Section<'a> {
                 Some(known) => format!("did you mean {known:?}?"),
                 None => format!("known keys: {}", self.known.join(", ")),
             };
-            let place = if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
+            let place =
+                if self.path.is_empty() { key.clone() } else { format!("{}.{key}", self.path) };
             self.violations.add(place, "is not a known key", remedy);
         }
     }
@@ -328,7 +333,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if ms != 0 && ms % size == 0 {
+        if ms != 0 && ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
     }
@@ -405,7 +410,9 @@ impl FromStr for HostPort {
             return Ok(Self { host: ip.to_string(), port: None });
         }
         let (host, port) = match text.split_once(':') {
-            Some((host, port)) => (host, Some(port.parse().map_err(|_bad| "the port is not 1-65535")?)),
+            Some((host, port)) => {
+                (host, Some(port.parse().map_err(|_bad| "the port is not 1-65535")?))
+            }
             None => (text, None),
         };
         let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';

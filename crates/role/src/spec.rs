@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::BoxFuture;
 use crate::error::{PreflightError, RoleError};
+use crate::front::HttpFront;
 use crate::health::HealthReporter;
 use crate::heartbeat::Heartbeat;
 use crate::host::Host;
 use crate::kind::RoleKind;
 use crate::tasks::TaskScope;
-use crate::BoxFuture;
 
 /// A service of this process, described but not running.
 ///
@@ -50,6 +51,8 @@ pub struct RoleContext {
     pub health: HealthReporter,
     /// The process-wide heartbeat that pings registered links.
     pub heartbeat: Heartbeat,
+    /// HTTP ports that roles may share.
+    pub http: HttpFront,
     /// Clock and programs of the machine.
     pub host: Host,
 }
@@ -58,6 +61,11 @@ pub struct RoleContext {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Resource {
     Tcp(SocketAddr),
+    /// Paths below a prefix on a port of the shared HTTP front.
+    HttpRoute {
+        addr: SocketAddr,
+        prefix: &'static str,
+    },
     Udp(SocketAddr),
     Dir(PathBuf),
     Socket(PathBuf),
@@ -69,20 +77,29 @@ impl Resource {
     /// address on its port; port 0 with nothing.
     pub fn conflicts(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Tcp(a), Self::Tcp(b)) | (Self::Udp(a), Self::Udp(b)) => {
-                a.port() != 0
-                    && a.port() == b.port()
-                    && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
-            }
+            (Self::Tcp(a), Self::Tcp(b) | Self::HttpRoute { addr: b, .. })
+            | (Self::HttpRoute { addr: a, .. }, Self::Tcp(b))
+            | (Self::Udp(a), Self::Udp(b)) => overlap(*a, *b),
+            (
+                Self::HttpRoute { addr: a, prefix: first },
+                Self::HttpRoute { addr: b, prefix: second },
+            ) => first == second && overlap(*a, *b),
             (a, b) => a == b,
         }
     }
+}
+
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() != 0
+        && a.port() == b.port()
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
 }
 
 impl fmt::Display for Resource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(addr) => write!(f, "TCP {addr}"),
+            Self::HttpRoute { addr, prefix } => write!(f, "HTTP {addr}{prefix}"),
             Self::Udp(addr) => write!(f, "UDP {addr}"),
             Self::Dir(path) => write!(f, "directory {}", path.display()),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
