@@ -1,1 +1,61 @@
-fn main() {}
+//! Developer commands: everything a newcomer, a developer and CI run is one of these.
+//!
+//! `cargo xtask demo` and `cargo xtask test` are the two a newcomer needs; both install what the
+//! machine lacks. The rest are parts of `test`, or make figures and packages.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
+#![allow(clippy::disallowed_methods, reason = "starting programs is all this tool does")]
+
+mod bench;
+mod demo;
+mod novnc;
+mod package;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo [--check] [ARGS…]  install what is missing, build, run `quickcloud dev`; open or print the page
+                          (--check: without a browser window, to the end, exit 0 or say what failed)
+  test [--quick]          install what is missing; fmt, clippy, all tests, tidy, demo --check
+                          (--quick: no demo, no installation)
+  tidy                    the rules of the tree
+  setup                   only install what tests and demo need (Debian packages, npm modules)
+  bench                   figures: frames/s, start-up, memory, binary size, console relay
+  package                 release build, stripped, with unit file, example config and checksum
+  novnc [--update]        compare the bundled noVNC core with the locked npm package, or renew it
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = match arguments.split_first() {
+        Some((command, rest)) => (command.as_str(), rest),
+        None => ("help", [].as_slice()),
+    };
+    let outcome = match command {
+        "demo" => demo::run(rest),
+        "test" | "ci" => test::run(rest),
+        "tidy" => tidy::run(),
+        "setup" => setup::run(),
+        "bench" => bench::run(rest),
+        "package" => package::run(),
+        "novnc" => novnc::run(rest),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(anyhow::anyhow!("unknown command {other:?}\n\n{HELP}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

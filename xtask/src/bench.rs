@@ -1,0 +1,27 @@
+//! Figures, each with its goal: start-up, memory, binary size here; frames/s and the console relay
+//! in the root package's bench target, against websockify in the same run.
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::{command, root, step};
+use crate::setup;
+
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    setup::packages(&[setup::WEBSOCKIFY])?;
+    step("cargo", &["build", "--release", "--locked", "--bin", "quickcloud"])?;
+    let binary = root().join("target/release/quickcloud");
+    let size = std::fs::metadata(&binary).context("cannot read the release binary")?.len();
+    println!("release binary: {:.1} MiB (goal < 20 MiB)", mib(size));
+    let mut line = vec!["bench", "--locked", "--bench", "figures", "--"];
+    line.extend(arguments.iter().map(String::as_str));
+    let status = command("cargo", &line).env("QUICKCLOUD_BINARY", &binary).status()?;
+    if !status.success() {
+        bail!("the bench target failed: {status}");
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> f64 {
+    // Sizes of binaries are far below 2^53.
+    bytes as f64 / f64::from(1 << 20)
+}

@@ -1,0 +1,79 @@
+//! Installs what demo and tests need and the machine lacks: Debian packages and npm modules.
+
+use anyhow::{Result, bail};
+
+use crate::run::{command, find, root, step};
+
+/// Programs of which demo and tests make use, and the Debian package of each.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("cc", "gcc"),
+    ("ip", "iproute2"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("udhcpc", "udhcpc"),
+    ("dig", "bind9-dnsutils"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("qemu-img", "qemu-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("Xtigervnc", "tigervnc-standalone-server"),
+    ("chromium", "chromium"),
+    ("nginx", "nginx-light"),
+    ("setpriv", "util-linux"),
+];
+
+/// Only for `bench`, as the peer to compare with.
+pub(crate) const WEBSOCKIFY: (&str, &str) = ("websockify", "websockify");
+
+pub(crate) fn run() -> Result<()> {
+    packages(PROGRAMS)?;
+    npm("tests/browser")
+}
+
+/// Installs the packages of those programs that are missing.
+pub(crate) fn packages(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, _)| find(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !is_root() || find("apt-get").is_none() {
+        bail!("missing: install these Debian packages (or the like): {}", missing.join(" "));
+    }
+    step("apt-get", &["update", "-q"])?;
+    let mut arguments =
+        vec!["-o", "DPkg::Lock::Timeout=300", "install", "-y", "-q", "--no-install-recommends"];
+    arguments.extend(missing);
+    println!("==> apt-get {}", arguments.join(" "));
+    let status = command("apt-get", &arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // No service is wanted, only programs.
+        .env("RUNLEVEL", "1")
+        .status()?;
+    if !status.success() {
+        bail!("apt-get install failed: {status}");
+    }
+    Ok(())
+}
+
+/// `npm ci` where the installed modules are older than the lock file.
+pub(crate) fn npm(folder: &str) -> Result<()> {
+    let folder = root().join(folder);
+    let modified =
+        |name: &str| std::fs::metadata(folder.join(name)).and_then(|m| m.modified()).ok();
+    let lock = modified("package-lock.json");
+    if lock.is_none() || modified("node_modules/.package-lock.json") >= lock {
+        return Ok(());
+    }
+    if find("npm").is_none() {
+        bail!("npm is missing: install Node.js 20 or later");
+    }
+    let folder = folder.display().to_string();
+    step("npm", &["ci", "--prefix", &folder, "--no-audit", "--no-fund", "--ignore-scripts"])
+}
+
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}

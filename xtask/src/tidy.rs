@@ -1,0 +1,197 @@
+//! The rules of the tree that neither compiler nor clippy knows.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::run::{output, root};
+
+/// Who of ours may depend on whom. Development dependencies are free but for roles on roles.
+const EDGES: &[(&str, &[&str])] = &[
+    ("agent-protocol", &[]),
+    ("rfb", &[]),
+    ("role", &[]),
+    ("xtask", &[]),
+    ("demo-screen", &["rfb"]),
+    ("management-link", &["agent-protocol", "role"]),
+    ("management-server", &["agent-protocol"]),
+    ("secondary-storage", &["agent-protocol", "management-link", "role"]),
+    ("console-proxy", &["agent-protocol", "management-link", "rfb", "role"]),
+    ("dhcp", &["role"]),
+    ("testkit", &["agent-protocol", "rfb", "role"]),
+];
+const ROLES: &[&str] = &["secondary-storage", "console-proxy", "dhcp"];
+const BANNED_MODULES: &[&str] = &["util", "utils", "common", "helpers", "manager", "misc", "mod"];
+/// Lines of a file without its tests.
+const FILE_LIMIT: usize = 600;
+
+pub(crate) fn run() -> Result<()> {
+    let mut faults = Vec::new();
+    dependencies(&mut faults)?;
+    let files = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])?;
+    let files: Vec<PathBuf> = files.lines().map(PathBuf::from).collect();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+        let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
+        source(file, &text, &mut faults);
+    }
+    documents(&mut faults);
+    for fault in &faults {
+        eprintln!("tidy: {fault}");
+    }
+    if faults.is_empty() {
+        println!("tidy: the tree keeps its rules");
+        return Ok(());
+    }
+    bail!("{} faults", faults.len())
+}
+
+fn dependencies(faults: &mut Vec<String>) -> Result<()> {
+    let text = output("cargo", &["metadata", "--format-version=1", "--no-deps", "--offline"])?;
+    let metadata: Value = serde_json::from_str(&text).context("cargo metadata is not JSON")?;
+    let packages = metadata.get("packages").and_then(Value::as_array).context("no packages")?;
+    let names: Vec<&str> = packages.iter().filter_map(|p| p.get("name")?.as_str()).collect();
+    for package in packages {
+        let name = package.get("name").and_then(Value::as_str).unwrap_or_default();
+        let empty = Vec::new();
+        let list = package.get("dependencies").and_then(Value::as_array).unwrap_or(&empty);
+        for dependency in list {
+            let target = dependency.get("name").and_then(Value::as_str).unwrap_or_default();
+            if !names.contains(&target) {
+                continue;
+            }
+            let shipped = dependency.get("kind").is_some_and(Value::is_null);
+            let allowed = EDGES.iter().find(|(from, _)| *from == name).map(|(_, to)| *to);
+            let role_to_role = ROLES.contains(&name) && ROLES.contains(&target);
+            let bad_edge = shipped && allowed.is_some_and(|to| !to.contains(&target));
+            let shipped_testkit = shipped && target == "testkit";
+            if role_to_role || bad_edge || shipped_testkit {
+                faults.push(format!("crate {name} must not depend on {target}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn source(file: &Path, text: &str, faults: &mut Vec<String>) {
+    let name = file.display().to_string();
+    let mut fault = |line: usize, what: &str| faults.push(format!("{name}:{line}: {what}"));
+    if !text.starts_with("//!") && !text.starts_with("#![no_main]") {
+        fault(1, "a file starts with //!: why it exists");
+    }
+    let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    if BANNED_MODULES.contains(&stem) {
+        fault(1, "this module name says nothing");
+    }
+    let in_tests = ["tests/", "benches/", "fuzz/", "examples/"].iter().any(|d| name.contains(d))
+        || stem == "tests"
+        || name.starts_with("crates/testkit/");
+    let shipped_lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count();
+    if !in_tests && shipped_lines > FILE_LIMIT {
+        fault(1, &format!("{shipped_lines} lines, at most {FILE_LIMIT}: split by idea"));
+    }
+    for (index, line) in text.lines().enumerate() {
+        let shipped = !in_tests && index < shipped_lines;
+        line_rules(&name, line, shipped, &mut |what| fault(index + 1, what));
+    }
+}
+
+fn line_rules(name: &str, line: &str, shipped: bool, fault: &mut dyn FnMut(&str)) {
+    let own_rules = name == "xtask/src/tidy.rs";
+    if own_rules {
+        return;
+    }
+    if line.trim_start().starts_with("#[ignore") {
+        fault("a test that does not run is no test");
+    }
+    let java = line.contains("com.cloud.") || line.contains("org.apache.cloudstack.");
+    if shipped && java && !name.starts_with("crates/agent-protocol/") {
+        fault("Java class names live in crates/agent-protocol only");
+    }
+    if line.contains("/work/") && (line.contains("/work/main") || line.contains("/work/shared")) {
+        fault("a path of a build machine");
+    }
+    if shipped && name.starts_with("src/") && name != "src/registry.rs" {
+        for role in ROLES {
+            if line.contains(&format!("{}::", role.replace('-', "_"))) {
+                fault("only src/registry.rs names role crates");
+            }
+        }
+    }
+    if shipped && let Some(message) = log_message(line) {
+        let capital = message.chars().next().is_some_and(char::is_uppercase);
+        if capital || message.ends_with('.') || message.contains('{') {
+            fault("a log message is lowercase, without period and without data in it");
+        }
+    }
+}
+
+/// The message literal of a tracing macro that stands on one line.
+fn log_message(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let level = ["error!(", "warn!(", "info!(", "debug!(", "trace!("]
+        .iter()
+        .find_map(|m| line.strip_prefix("tracing::").unwrap_or(line).strip_prefix(m))?;
+    let body = level.trim_end().strip_suffix(");").or_else(|| level.strip_suffix(')'))?;
+    let body = body.strip_suffix('"')?;
+    Some(body.rsplit_once('"')?.1)
+}
+
+fn documents(faults: &mut Vec<String>) {
+    let read = |name: &str| std::fs::read_to_string(root().join(name)).unwrap_or_default();
+    let readme = read("README.md");
+    for command in ["cargo xtask demo", "cargo xtask test"] {
+        if !readme.contains(command) {
+            faults.push(format!("README.md: the command `{command}` is missing"));
+        }
+    }
+    for name in
+        ["ARCHITECTURE.md", "CONTRIBUTING.md", "LICENSE", "config/quickcloud.toml", "deny.toml"]
+    {
+        if read(name).is_empty() {
+            faults.push(format!("{name} is missing"));
+        }
+    }
+    if !read(".ci/run").contains("cargo xtask test") {
+        faults.push(".ci/run must call the README's test command".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_of(name: &str, text: &str) -> Vec<String> {
+        let mut faults = Vec::new();
+        source(Path::new(name), text, &mut faults);
+        faults
+    }
+
+    #[test]
+    fn rules_find_what_they_forbid() {
+        let check = |name: &str, text: &str, expected: usize| {
+            assert_eq!(faults_of(name, text).len(), expected, "{name}: {text}");
+        };
+        check("src/a.rs", "//! why\nfn a() {}\n", 0);
+        check("src/a.rs", "fn a() {}\n", 1);
+        check("src/util.rs", "//! why\n", 1);
+        check("src/a.rs", "//! why\nconst C: &str = \"com.cloud.agent.api.X\";\n", 1);
+        check("crates/agent-protocol/src/a.rs", "//! why\nconst C: &str = \"com.cloud.x\";\n", 0);
+        check("src/a.rs", "//! why\nuse dhcp::Config;\n", 1);
+        check("src/registry.rs", "//! why\nuse dhcp::Config;\n", 0);
+        check("src/a.rs", "//! why\n    info!(role, \"Role ready\");\n", 1);
+        check("src/a.rs", "//! why\n    info!(role, \"role ready.\");\n", 1);
+        check("src/a.rs", "//! why\n    info!(role, \"role ready\");\n", 0);
+        check("src/a.rs", &format!("//! why\n{}", "\n".repeat(700)), 1);
+        check("src/a.rs", &format!("//! why\n#[cfg(test)]\n{}", "\n".repeat(700)), 0);
+        check("tests/it/a.rs", "//! why\n#[ignore]\n", 1);
+    }
+
+    /// The tree itself, so that an editor's test run finds a fault.
+    #[test]
+    fn the_tree_keeps_its_rules() {
+        if let Err(error) = run() {
+            panic!("{error:#}");
+        }
+    }
+}
