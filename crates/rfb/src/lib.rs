@@ -1,1 +1,28 @@
-//! Placeholder while the crate lands.
+//! RFB (RFC 6143) as a proxy needs it: both handshakes and the client's messages, bytes in and
+//! bytes out, without any I/O.
+//!
+//! A console proxy is a client towards the VM and a server towards the browser; the picture in
+//! between it only copies. Hence there is no decoder of rectangles here.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`version`] | 3.3, 3.7 and 3.8, and which of them a peer means |
+//! | [`security`] | security types and the VNC authentication's answer |
+//! | [`client`] | [`ClientHandshake`], towards the VM |
+//! | [`server`] | [`ServerHandshake`], towards a viewer |
+//! | [`init`] | ServerInit and the pixel format |
+//! | [`message`] | the client's messages: decoder, and a scanner that only counts |
+
+pub mod client;
+pub mod init;
+mod input;
+pub mod message;
+pub mod security;
+pub mod server;
+pub mod version;
+
+pub use client::{ClientHandshake, HandshakeError};
+pub use init::{PixelFormat, ServerInit};
+pub use message::{ClientMessage, MessageScanner};
+pub use server::{ServerHandshake, ServerHandshakeError, ServerSecurity};
+pub use version::Version;

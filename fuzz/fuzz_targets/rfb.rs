@@ -1,0 +1,29 @@
+//! Arbitrary bytes at both handshakes and at the readers of a viewer's messages: no panic, and the
+//! scanner counts the same however the bytes are cut.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rfb::message::MessageDecoder;
+use rfb::{ClientHandshake, MessageScanner, PixelFormat, ServerHandshake, ServerInit, ServerSecurity, Version};
+
+fuzz_target!(|input: (Vec<u8>, u8)| {
+    let (bytes, cut) = input;
+    let cut = usize::from(cut).min(bytes.len());
+    let (head, tail) = bytes.split_at(cut);
+
+    let mut client = ClientHandshake::new("secret");
+    let mut server = ServerHandshake::new(ServerSecurity::None, Version::V8);
+    let init = ServerInit { width: 1, height: 1, format: PixelFormat::RGB888, name: Vec::new() };
+    server.admit(init).expect("nothing was received yet");
+    let mut decoder = MessageDecoder::default();
+    let (mut cut_scanner, mut whole_scanner) = (MessageScanner::default(), MessageScanner::default());
+    whole_scanner.scan(&bytes);
+    for piece in [head, tail] {
+        drop((client.receive(piece), server.receive(piece)));
+        cut_scanner.scan(piece);
+        decoder.push(piece);
+        while let Ok(Some(_)) = decoder.message() {}
+    }
+    assert_eq!(cut_scanner.counts(), whole_scanner.counts());
+});
