@@ -17,8 +17,9 @@ use crate::envelope::{Envelope, EnvelopeError, encode_envelopes, parse_envelopes
 pub const HEADER_LEN: usize = 40;
 /// Bodies of this many bytes or more are sent compressed.
 pub const COMPRESS_FROM: usize = 8192;
-/// Suggested bound for the inflated body of a received frame, in bytes.
-pub const DEFAULT_MAX_INFLATED: usize = 64 * 1024 * 1024;
+/// Suggested bound for the inflated body of a received frame, in bytes. The largest message of a
+/// server is a config drive: an image of at most 64 MiB, in base64.
+pub const DEFAULT_MAX_INFLATED: usize = 96 * 1024 * 1024;
 /// The id that stands for "none" in every id field.
 pub const NO_ID: i64 = -1;
 

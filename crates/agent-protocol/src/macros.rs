@@ -252,3 +252,77 @@ macro_rules! command_set {
         }
     };
 }
+
+/// Declares the implementations of an interface: written as `{class: {fields}}`, read by class.
+macro_rules! interface {
+    ($(#[$meta:meta])* $name:ident { $($item:ident($type:ty) = $class:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum $name {
+            $(#[doc = concat!("[`", stringify!($type), "`]")] $item(Box<$type>),)*
+            /// A class that is not modelled.
+            Unknown {
+                /// Full class name.
+                class: String,
+                /// The fields as they came.
+                body: crate::gson::RawObject,
+            },
+        }
+
+        impl $name {
+            /// Every class that is modelled.
+            pub const CLASSES: &'static [&'static str] = &[$($class,)*];
+
+            /// The full class name.
+            pub fn class(&self) -> &str {
+                match self {
+                    $($name::$item(_) => $class,)*
+                    $name::Unknown { class, .. } => class,
+                }
+            }
+        }
+
+        $(impl From<$type> for $name {
+            fn from(object: $type) -> $name {
+                $name::$item(Box::new(object))
+            }
+        })*
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $($name::$item(body) => serializer.collect_map([($class, body)]),)*
+                    $name::Unknown { class, body } => serializer.collect_map([(class, body)]),
+                }
+            }
+        }
+
+        impl crate::members::Element for $name {
+            fn decode<'de, D: serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Option<Self>, D::Error> {
+                deserializer.deserialize_any(crate::members::InterfaceVisitor(
+                    std::marker::PhantomData,
+                ))
+            }
+        }
+
+        impl crate::members::Interface for $name {
+            fn read_class<'de, A: serde::de::MapAccess<'de>>(
+                class: &str,
+                map: &mut A,
+            ) -> Result<Option<Self>, A::Error> {
+                match class {
+                    $($class => {
+                        let crate::members::Lenient(body) = map.next_value::<_>()?;
+                        Ok(body.map(|body: $type| $name::$item(Box::new(body))))
+                    })*
+                    other => {
+                        let crate::members::Lenient(body) = map.next_value::<_>()?;
+                        Ok(body.map(|body| $name::Unknown { class: other.to_owned(), body }))
+                    }
+                }
+            }
+        }
+    };
+}

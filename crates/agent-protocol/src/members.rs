@@ -433,6 +433,33 @@ impl Element for RawObject {
     }
 }
 
+/// A field type that is one of several classes.
+pub(crate) trait Interface: Sized {
+    /// Reads the fields of `class`; `None` for null.
+    fn read_class<'de, A: MapAccess<'de>>(
+        class: &str,
+        map: &mut A,
+    ) -> Result<Option<Self>, A::Error>;
+}
+
+/// Reads `{class: {fields}}`; only the first key counts, as for the peer.
+pub(crate) struct InterfaceVisitor<T>(pub(crate) PhantomData<T>);
+
+impl<'de, T: Interface> Visitor<'de> for InterfaceVisitor<T> {
+    type Value = Option<T>;
+
+    refuse!("an object with the class as its one key": bool number text list null);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<T>, A::Error> {
+        let Some(Key(class)) = map.next_key()? else {
+            return Err(de::Error::custom("an object without its class"));
+        };
+        let object = T::read_class(&class, &mut map).map_err(|error| located(class, error))?;
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(object)
+    }
+}
+
 /// Reads an object of class `T`; for nested objects and whole bodies alike.
 pub(crate) struct ObjectVisitor<T>(pub(crate) PhantomData<T>);
 

@@ -1,0 +1,178 @@
+//! Work on one object: delete, move, copy, split, and config drives.
+
+use super::data::{DataTO, SnapshotObjectTO, TemplateObjectTO};
+use super::ovf::DatadiskTO;
+use super::store::DataStoreTO;
+use crate::Answer;
+use crate::agent::{AnswerBase, CommandBase, PlainAnswer};
+use crate::gson::Dictionary;
+use crate::text::{Hidden, UrlText};
+
+java! {
+    /// Delete a template, volume or snapshot.
+    DeleteCommand = "org.apache.cloudstack.storage.command.DeleteCommand" {
+        "data" data: Option<DataTO>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// Move a volume to the directory of another account.
+    MoveVolumeCommand = "org.apache.cloudstack.storage.command.MoveVolumeCommand" {
+        "srcPath" src_path: Option<String>,
+        "destPath" dest_path: Option<String>,
+        "volumeName" volume_name: Option<String>,
+        "volumeUuid" volume_uuid: Option<String>,
+        "datastoreUri" datastore_uri: Option<UrlText>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// Remove every snapshot of a volume.
+    DeleteSnapshotsDirCommand = "com.cloud.agent.api.DeleteSnapshotsDirCommand" {
+        "store" store: Option<DataStoreTO>,
+        "directory" directory: Option<String>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// Copy between stores, or make a template of a snapshot.
+    CopyCommand = "org.apache.cloudstack.storage.command.CopyCommand" {
+        "srcTO" src_to: Option<DataTO>,
+        /// Its path is a directory.
+        "destTO" dest_to: Option<DataTO>,
+        "cacheTO" cache_to: Option<DataTO>,
+        "executeInSequence" execute_in_sequence: bool,
+        "options" options: Dictionary<Hidden>,
+        "options2" options2: Dictionary<Hidden>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// The object that a copy made.
+    CopyCmdAnswer = "org.apache.cloudstack.storage.command.CopyCmdAnswer" {
+        "newData" new_data: Option<DataTO>,
+    }
+    extends base: AnswerBase
+}
+
+java! {
+    /// Which files make up a snapshot?
+    QuerySnapshotZoneCopyCommand =
+        "org.apache.cloudstack.storage.command.QuerySnapshotZoneCopyCommand"
+    {
+        "snapshot" snapshot: Option<SnapshotObjectTO>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// The files of a snapshot, below the root of the store.
+    QuerySnapshotZoneCopyAnswer =
+        "org.apache.cloudstack.storage.command.QuerySnapshotZoneCopyAnswer"
+    {
+        "files" files: Option<Vec<String>>,
+    }
+    extends base: AnswerBase
+}
+
+java! {
+    /// Write or delete the config drive of a VM.
+    HandleConfigDriveIsoCommand = "com.cloud.agent.api.HandleConfigDriveIsoCommand" {
+        /// The image in base64. It holds the VM's password.
+        "isoData" iso_data: Option<Hidden>,
+        "isoFile" iso_file: Option<String>,
+        /// False: delete.
+        "create" create: bool,
+        "destStore" dest_store: Option<DataStoreTO>,
+        "useHostCacheOnUnsupportedPool" use_host_cache_on_unsupported_pool: bool,
+        "preferHostCache" prefer_host_cache: bool,
+    }
+    extends base: CommandBase
+}
+
+constants! {
+    /// Where a config drive went.
+    ConfigDriveLocation {
+        Secondary = "SECONDARY",
+        Primary = "PRIMARY",
+        Host = "HOST",
+    }
+}
+
+java! {
+    /// Answer to [`HandleConfigDriveIsoCommand`]; without a location the VM does not start.
+    HandleConfigDriveIsoAnswer = "com.cloud.agent.api.HandleConfigDriveIsoAnswer" {
+        "location" location: Option<ConfigDriveLocation>,
+    }
+    extends base: AnswerBase
+}
+
+java! {
+    /// Which disks are in an OVA?
+    GetDatadisksCommand = "com.cloud.agent.api.storage.GetDatadisksCommand" {
+        "data" data: Option<DataTO>,
+        "configurationId" configuration_id: Option<String>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// The disks in an OVA.
+    GetDatadisksAnswer = "com.cloud.agent.api.storage.GetDatadisksAnswer" {
+        "dataDiskDetails" data_disk_details: Option<Vec<DatadiskTO>>,
+    }
+    extends base: AnswerBase
+}
+
+java! {
+    /// Make a template of one disk of an OVA.
+    CreateDatadiskTemplateCommand = "com.cloud.agent.api.storage.CreateDatadiskTemplateCommand" {
+        "dataDiskTemplate" data_disk_template: Option<DataTO>,
+        "path" path: Option<String>,
+        "fileSize" file_size: i64,
+        "bootable" bootable: bool,
+        "diskId" disk_id: Option<String>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// The template made of a disk; its class is fixed, so it is not named on the wire.
+    CreateDatadiskTemplateAnswer = "com.cloud.agent.api.storage.CreateDatadiskTemplateAnswer" {
+        "dataDiskTemplate" data_disk_template: Option<TemplateObjectTO>,
+    }
+    extends base: AnswerBase
+}
+
+impl Answer for HandleConfigDriveIsoAnswer {
+    fn failed(details: String) -> HandleConfigDriveIsoAnswer {
+        // The server reads the location of a failure, too.
+        let location = Some(ConfigDriveLocation::Secondary);
+        HandleConfigDriveIsoAnswer { location, base: AnswerBase::failed(details) }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
+answers!(
+    CopyCmdAnswer,
+    QuerySnapshotZoneCopyAnswer,
+    GetDatadisksAnswer,
+    CreateDatadiskTemplateAnswer,
+);
+commands! {
+    DeleteCommand.base => PlainAnswer, false;
+    MoveVolumeCommand.base => PlainAnswer, false;
+    DeleteSnapshotsDirCommand.base => PlainAnswer, true;
+    CopyCommand.base => CopyCmdAnswer, false;
+    QuerySnapshotZoneCopyCommand.base => QuerySnapshotZoneCopyAnswer, false;
+    HandleConfigDriveIsoCommand.base => HandleConfigDriveIsoAnswer, false;
+    GetDatadisksCommand.base => GetDatadisksAnswer, false;
+    CreateDatadiskTemplateCommand.base => CreateDatadiskTemplateAnswer, false;
+}

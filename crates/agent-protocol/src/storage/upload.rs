@@ -1,0 +1,131 @@
+//! Uploads: state of those by browser, and the historic push to another server.
+
+use super::download::{DownloadRequest, PasswordAuth};
+use super::extraction::UploadType;
+use super::ovf::OVFInformationTO;
+use super::store::ImageFormat;
+use crate::agent::{AnswerBase, CommandBase};
+use crate::text::UrlText;
+
+constants! {
+    /// What is uploaded by browser.
+    UploadEntityType {
+        Volume = "Volume",
+        Template = "Template",
+    }
+}
+
+constants! {
+    /// State of an upload by browser.
+    UploadStatusState {
+        Unknown = "UNKNOWN",
+        InProgress = "IN_PROGRESS",
+        Completed = "COMPLETED",
+        Error = "ERROR",
+    }
+}
+
+java! {
+    /// How does an upload go?
+    UploadStatusCommand = "org.apache.cloudstack.storage.command.UploadStatusCommand" {
+        "entityUuid" entity_uuid: Option<String>,
+        "entityType" entity_type: Option<UploadEntityType>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// How an upload goes.
+    UploadStatusAnswer = "org.apache.cloudstack.storage.command.UploadStatusAnswer" {
+        "status" status: Option<UploadStatusState>,
+        /// Bytes.
+        "virtualSize" virtual_size: i64,
+        /// Bytes.
+        "physicalSize" physical_size: i64,
+        "installPath" install_path: Option<String>,
+        /// 0 to 100.
+        "downloadPercent" download_percent: i32,
+        "ovfInformationTO" ovf_information: Option<OVFInformationTO>,
+    }
+    extends base: AnswerBase
+}
+
+java! {
+    /// Template of a historic push.
+    TemplateTO {
+        "id" id: i64,
+        "uniqueName" unique_name: Option<String>,
+        "format" format: Option<ImageFormat>,
+    }
+}
+
+constants! {
+    /// State of a historic push.
+    UploadStatus {
+        Unknown = "UNKNOWN",
+        Abandoned = "ABANDONED",
+        Uploaded = "UPLOADED",
+        NotUploaded = "NOT_UPLOADED",
+        UploadError = "UPLOAD_ERROR",
+        UploadInProgress = "UPLOAD_IN_PROGRESS",
+        NotCopied = "NOT_COPIED",
+        CopyInProgress = "COPY_IN_PROGRESS",
+        CopyError = "COPY_ERROR",
+        CopyComplete = "COPY_COMPLETE",
+        DownloadUrlCreated = "DOWNLOAD_URL_CREATED",
+        DownloadUrlNotCreated = "DOWNLOAD_URL_NOT_CREATED",
+        Error = "ERROR",
+    }
+}
+
+java! {
+    /// Historic push to another server. Its class names `url` twice, so that no release with the
+    /// JSON library of today can send it.
+    UploadCommand = "com.cloud.agent.api.storage.UploadCommand" {
+        "template" template: Option<TemplateTO>,
+        "url" url: Option<UrlText>,
+        "installPath" install_path: Option<String>,
+        "hvm" hvm: bool,
+        "description" description: Option<String>,
+        "checksum" checksum: Option<String>,
+        "auth" auth: Option<PasswordAuth>,
+        "templateSizeInBytes" template_size_in_bytes: i64,
+        "id" id: i64,
+        "type" upload_type: Option<UploadType>,
+        "format" format: Option<ImageFormat>,
+        "accountId" account_id: i64,
+        "name" name: Option<String>,
+        "nfsVersion" nfs_version: Option<String>,
+    }
+    extends base: CommandBase
+}
+
+java! {
+    /// Historic question about a push.
+    UploadProgressCommand = "com.cloud.agent.api.storage.UploadProgressCommand" {
+        "jobId" job_id: Option<String>,
+        "request" request: Option<DownloadRequest>,
+    }
+    extends upload: UploadCommand
+}
+
+java! {
+    /// Historic state of a push.
+    UploadAnswer = "com.cloud.agent.api.storage.UploadAnswer" {
+        "jobId" job_id: Option<String>,
+        "uploadPct" upload_pct: i32,
+        "errorString" error_string: Option<String>,
+        "uploadStatus" upload_status: Option<UploadStatus>,
+        "uploadPath" upload_path: Option<String>,
+        "installPath" install_path: Option<String>,
+        "templateSize" template_size: Option<i64>,
+    }
+    extends base: AnswerBase
+}
+
+answers!(UploadStatusAnswer, UploadAnswer);
+commands! {
+    UploadStatusCommand.base => UploadStatusAnswer, false;
+    UploadCommand.base => UploadAnswer, true;
+    UploadProgressCommand.upload.base => UploadAnswer, true;
+}
