@@ -1,1 +1,46 @@
-//! Placeholder while the supervisor lands.
+//! QuickCloud: CloudStack's system VM services as supervised roles of one process.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cli`] | arguments and what each subcommand does |
+//! | [`config`] | file, `--set`, `--roles` → validated [`config::Config`] |
+//! | [`registry`] | the only list of role crates |
+//! | [`process`] | one process of roles: start, serve |
+//! | [`supervisor`] | starts, watches, restarts, stops roles |
+//! | [`restart`] | when a role is started again, as a pure function |
+//! | [`heartbeat`] | pings every link, watches progress, feeds the watchdog |
+//! | [`admin`] | `/livez` `/readyz` `/status` `/metrics` |
+//! | [`telemetry`], [`notify`], [`signals`] | logs, systemd, signals |
+//! | [`exit`] | exit codes |
+
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod dev;
+pub mod exit;
+pub mod heartbeat;
+pub mod notify;
+pub mod process;
+pub mod registry;
+pub mod restart;
+pub mod signals;
+pub mod supervisor;
+pub mod telemetry;
+
+use exit::Outcome;
+use process::{Environment, Process};
+use supervisor::Shutdown;
+
+/// Runs the configured roles until `shutdown` fires or none is left; logs why when nothing could
+/// be started. What `main`, `dev` and the tests call.
+pub async fn run(config: config::Config, environment: Environment, shutdown: Shutdown) -> Outcome {
+    match Process::start(config, environment).await {
+        Ok(process) => process.serve(shutdown).await,
+        Err(error) => {
+            tracing::error!(error = %role::chain(&error), "cannot start");
+            error.outcome()
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, `/log-filter`.
+//!
+//! It asks for no password: it listens on a loopback address unless the operator says otherwise,
+//! and the one thing that changes anything is refused to callers from elsewhere even then.
+
+mod metrics;
+pub mod status;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use role::http::{BindError, HttpLimits, Listener, Peer};
+use role::{Heartbeat, TaskScope};
+use tokio_util::sync::CancellationToken;
+
+use crate::heartbeat::{self, HEALTHY};
+use crate::supervisor::board::{Board, millis};
+use crate::telemetry::FilterHandle;
+
+/// Name of the file in the state directory that tells `status` where we listen.
+pub const ADDRESS_FILE: &str = "admin.addr";
+/// The longest log filter taken.
+const FILTER_LIMIT: usize = 4096;
+
+/// What the handlers look at.
+#[derive(Debug, Clone)]
+pub(crate) struct AdminState {
+    pub(crate) board: Board,
+    pub(crate) links: Heartbeat,
+    pub(crate) addr: SocketAddr,
+    /// `None` when this process has no subscriber of its own.
+    pub(crate) filter: Option<FilterHandle>,
+}
+
+/// Binds the listener.
+pub(crate) async fn bind(addr: SocketAddr) -> Result<(Listener, SocketAddr), BindError> {
+    let listener = Listener::tcp(addr).await?;
+    let local = listener.local_addr().unwrap_or(addr);
+    Ok((listener, local))
+}
+
+/// Serves until `stop` fires.
+pub(crate) async fn serve(
+    listener: Listener,
+    state: AdminState,
+    tasks: TaskScope,
+    stop: CancellationToken,
+) {
+    let limits = HttpLimits {
+        connections: 64,
+        header_timeout: Duration::from_secs(10),
+        drain: Duration::from_millis(500),
+    };
+    role::http::serve(listener, router(state), limits, tasks, stop).await;
+}
+
+fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/status", get(show_status))
+        .route("/metrics", get(show_metrics))
+        .route("/log-filter", get(show_filter).put(replace_filter))
+        .layer(DefaultBodyLimit::max(FILTER_LIMIT))
+        .with_state(state)
+}
+
+/// The supervisor's loop and the heartbeat go round.
+async fn livez(State(state): State<AdminState>) -> Response {
+    let silent = state.board.silent_for();
+    if silent < HEALTHY {
+        return "ok\n".into_response();
+    }
+    let text = format!("supervisor silent for {} ms\n", millis(silent));
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+async fn readyz(State(state): State<AdminState>) -> Response {
+    let (ready, body) = status::readiness(&state.board);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+async fn show_status(State(state): State<AdminState>) -> Response {
+    let links = heartbeat::table(&state.links);
+    Json(status::document(&state.board, &links, state.addr)).into_response()
+}
+
+async fn show_metrics(State(state): State<AdminState>) -> Response {
+    match metrics::render(&state.board, &heartbeat::table(&state.links)) {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "cannot render metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn show_filter(State(state): State<AdminState>) -> Response {
+    match &state.filter {
+        Some(filter) => format!("{}\n", filter.current()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn replace_filter(
+    State(state): State<AdminState>,
+    Extension(peer): Extension<Peer>,
+    body: Bytes,
+) -> Response {
+    if !is_local(&peer) {
+        let text = "only a caller on this machine may change the log filter\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    let Some(filter) = &state.filter else { return StatusCode::NOT_FOUND.into_response() };
+    let text = String::from_utf8_lossy(&body);
+    match filter.replace(text.trim()) {
+        Ok(()) => {
+            tracing::info!(filter = text.trim(), "log filter changed");
+            format!("{}\n", filter.current()).into_response()
+        }
+        Err(error) => {
+            let text = format!("{}\n", role::chain(&error));
+            (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
+        }
+    }
+}
+
+fn is_local(peer: &Peer) -> bool {
+    match peer {
+        Peer::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
+        Peer::Unix => true,
+    }
+}
+
+/// The file that says where we listen; removed when dropped.
+#[derive(Debug)]
+pub(crate) struct AddressFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl AddressFile {
+    /// Writes the file whole or not at all.
+    pub(crate) fn write(directory: &Path, addr: SocketAddr) -> std::io::Result<Self> {
+        let path = directory.join(ADDRESS_FILE);
+        let temporary = directory.join(format!("{ADDRESS_FILE}.{}", std::process::id()));
+        let text = format!("{addr}\n");
+        std::fs::write(&temporary, &text)?;
+        std::fs::rename(&temporary, &path)?;
+        Ok(Self { path, text })
+    }
+
+    /// The address a running process left in `directory`.
+    pub(crate) fn read(directory: &Path) -> Option<SocketAddr> {
+        std::fs::read_to_string(directory.join(ADDRESS_FILE)).ok()?.trim().parse().ok()
+    }
+}
+
+impl Drop for AddressFile {
+    fn drop(&mut self) {
+        // Another process may have taken the directory over meanwhile; its file stays.
+        if std::fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the address file");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

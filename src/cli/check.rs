@@ -1,0 +1,191 @@
+//! `quickcloud check`: steps one to three of a start, without the start.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use futures_util::future::join_all;
+use nix::unistd::{AccessFlags, access};
+use role::{Host, PreflightError, RoleDescriptor, Violation};
+use serde_json::{Value, json};
+
+use super::CheckOptions;
+use super::output::{complain, complain_of, say};
+use crate::config::{self, Config, LoadError, Loaded, effective};
+use crate::exit::Outcome;
+use crate::process::own_resources;
+use crate::supervisor::conflicts::{self, Conflict};
+use crate::supervisor::preflight::{Preflight, preflight};
+
+/// Everything found; empty lists are good news.
+#[derive(Debug, Default)]
+struct Findings {
+    conflicts: Vec<Conflict>,
+    /// Who lacks it, and what.
+    machine: Vec<(String, PreflightError)>,
+}
+
+pub(super) fn check(options: CheckOptions, registry: &[RoleDescriptor]) -> Outcome {
+    let json = options.json;
+    let loaded = match config::load(&options.sources.sources(), registry) {
+        Ok(loaded) => loaded,
+        Err(error) if json => {
+            let document = json!({"ok": false, "error": role::chain(&error)});
+            say(&format!("{document}\n"));
+            return outcome_of_load(&error);
+        }
+        Err(error) => return complain_of_load(&error),
+    };
+    let findings = match &loaded.config {
+        Some(config) => match examine(config) {
+            Ok(findings) => findings,
+            Err(error) => {
+                complain_of(&error);
+                return Outcome::System;
+            }
+        },
+        None => Findings::default(),
+    };
+    let outcome = judge(&loaded, &findings);
+    let written =
+        if json { print_json(&loaded, &findings) } else { print_text(&loaded, &findings) };
+    if written == Outcome::Clean { outcome } else { written }
+}
+
+fn judge(loaded: &Loaded, findings: &Findings) -> Outcome {
+    if !loaded.violations.is_empty() || !findings.conflicts.is_empty() {
+        Outcome::Configuration
+    } else if !findings.machine.is_empty() {
+        Outcome::Unavailable
+    } else {
+        Outcome::Clean
+    }
+}
+
+fn examine(config: &Config) -> std::io::Result<Findings> {
+    let host = Host::system();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ends = runtime.block_on(join_all(config.roles.iter().map(|spec| preflight(spec, &host))));
+    let mut machine: Vec<(String, PreflightError)> =
+        state_directory(&config.supervisor.state_directory)
+            .map(|finding| ("supervisor".to_owned(), finding))
+            .into_iter()
+            .collect();
+    for (spec, end) in config.roles.iter().zip(ends) {
+        let findings = match end {
+            Preflight::Passed => Vec::new(),
+            Preflight::Lacking(findings) => findings,
+            Preflight::Broken(problem) => {
+                vec![PreflightError { problem, remedy: "report this as a bug".to_owned() }]
+            }
+        };
+        let role = spec.kind().short;
+        machine.extend(findings.into_iter().map(|finding| (role.to_owned(), finding)));
+    }
+    let conflicts = conflicts::find(&config.roles, &own_resources(config));
+    Ok(Findings { conflicts, machine })
+}
+
+/// The directory is there and writable, or could be made.
+fn state_directory(directory: &Path) -> Option<PreflightError> {
+    let existing = directory.ancestors().find(|path| path.exists())?;
+    let problem = if !existing.is_dir() {
+        format!("{} is not a directory", existing.display())
+    } else if access(existing, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        format!("{} is not writable for this user", existing.display())
+    } else {
+        return None;
+    };
+    let remedy = "make it a writable directory or set supervisor.state_directory".to_owned();
+    Some(PreflightError { problem, remedy })
+}
+
+fn print_text(loaded: &Loaded, findings: &Findings) -> Outcome {
+    let mut text = String::from("# effective configuration\n");
+    text.push_str(&effective::to_toml(&loaded.effective));
+    for table in &loaded.unread {
+        text.push_str(&format!("# [{table}] is not read: its role is not asked for\n"));
+    }
+    let written = say(&text);
+    complain_of_violations(loaded);
+    let mut complaints = String::new();
+    for conflict in &findings.conflicts {
+        complaints.push_str(&format!("error: {conflict}\n"));
+    }
+    for (who, finding) in &findings.machine {
+        complaints
+            .push_str(&format!("error: {who}: {}\n       {}\n", finding.problem, finding.remedy));
+    }
+    complain(&complaints);
+    written
+}
+
+fn print_json(loaded: &Loaded, findings: &Findings) -> Outcome {
+    let violations: Vec<Value> = loaded
+        .violations
+        .iter()
+        .map(|found| {
+            json!({
+                "place": found.place,
+                "problem": found.problem,
+                "remedy": found.remedy,
+                "source": source(loaded, found),
+            })
+        })
+        .collect();
+    let conflicts: Vec<String> = findings.conflicts.iter().map(ToString::to_string).collect();
+    let machine: Vec<Value> = findings
+        .machine
+        .iter()
+        .map(|(who, finding)| {
+            json!({"role": who, "problem": finding.problem, "remedy": finding.remedy})
+        })
+        .collect();
+    let document = json!({
+        "ok": judge(loaded, findings) == Outcome::Clean,
+        "violations": violations,
+        "conflicts": conflicts,
+        "findings": machine,
+        "not_read": loaded.unread,
+        "effective": effective::tree(&loaded.effective),
+    });
+    say(&format!("{document:#}\n"))
+}
+
+/// Whether `--set` gave the value; nothing for the file.
+fn source(loaded: &Loaded, found: &Violation) -> Option<&'static str> {
+    let from_set = |key: &String| {
+        found
+            .place
+            .strip_prefix(key.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    loaded.set.iter().any(from_set).then_some("--set")
+}
+
+/// Prints every violation with place and remedy.
+pub(super) fn complain_of_violations(loaded: &Loaded) {
+    let mut text = String::new();
+    for found in &loaded.violations {
+        let place = match source(loaded, found) {
+            Some(source) => format!("{} (from {source})", found.place),
+            None => found.place.clone(),
+        };
+        // Writing to a String cannot fail.
+        writeln!(text, "error: {place}: {}\n       {}", found.problem, found.remedy)
+            .unwrap_or_default();
+    }
+    complain(&text);
+}
+
+/// Prints why there is no configuration at all.
+pub(super) fn complain_of_load(error: &LoadError) -> Outcome {
+    complain_of(error);
+    outcome_of_load(error)
+}
+
+const fn outcome_of_load(error: &LoadError) -> Outcome {
+    match error {
+        LoadError::Usage(_) => Outcome::Usage,
+        LoadError::Unreadable { .. } | LoadError::Syntax { .. } => Outcome::Configuration,
+    }
+}

@@ -1,0 +1,189 @@
+//! One process of roles: what `run`, `dev` and the tests start.
+//!
+//! [`Process::start`] does everything that can fail before a role runs; [`Process::serve`] runs
+//! the roles to the end.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use role::front::HttpFront;
+use role::http::{BindError, Listener};
+use role::{Heartbeat, Host, Resource, TaskScope};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, AddressFile, AdminState};
+use crate::config::Config;
+use crate::exit::Outcome;
+use crate::heartbeat::HeartbeatService;
+use crate::notify::Notifier;
+use crate::supervisor::board::Board;
+use crate::supervisor::conflicts::{self, Conflict};
+use crate::supervisor::{Ports, Shutdown, supervise};
+use crate::telemetry::FilterHandle;
+
+/// How long listeners may take to end after the roles did.
+const LISTENER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a process needs besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    pub host: Host,
+    pub notifier: Notifier,
+    /// For `/log-filter`; `None` when this process has no subscriber of its own.
+    pub filter: Option<FilterHandle>,
+}
+
+impl Environment {
+    /// The machine, nobody to notify, no log filter: a process inside a process.
+    pub fn embedded() -> Self {
+        Self { host: Host::system(), notifier: Notifier::silent(), filter: None }
+    }
+}
+
+/// Why no role was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("roles claim the same resource: {}", list(.0))]
+    Conflicts(Vec<Conflict>),
+    #[error("cannot create the state directory {}", path.display())]
+    StateDirectory { path: PathBuf, source: std::io::Error },
+    #[error("cannot write the address file in {}", path.display())]
+    AddressFile { path: PathBuf, source: std::io::Error },
+    #[error("cannot start the admin listener")]
+    Admin(#[source] BindError),
+}
+
+fn list(conflicts: &[Conflict]) -> String {
+    conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl StartError {
+    /// How the process ends because of it.
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Conflicts(_) => Outcome::Configuration,
+            Self::StateDirectory { .. } | Self::AddressFile { .. } | Self::Admin(_) => {
+                Outcome::System
+            }
+        }
+    }
+}
+
+/// A process whose admin listener is bound and whose roles are not started yet.
+#[derive(Debug)]
+pub struct Process {
+    config: Config,
+    environment: Environment,
+    board: Board,
+    heartbeat: Heartbeat,
+    tasks: TaskScope,
+    listener: Listener,
+    addr: SocketAddr,
+    address_file: AddressFile,
+}
+
+/// Resources the supervisor itself claims.
+pub fn own_resources(config: &Config) -> Vec<Resource> {
+    vec![Resource::Tcp(config.supervisor.admin_address)]
+}
+
+impl Process {
+    /// Looks for conflicts, makes the state directory, binds the admin listener.
+    pub async fn start(config: Config, environment: Environment) -> Result<Self, StartError> {
+        let conflicts = conflicts::find(&config.roles, &own_resources(&config));
+        if !conflicts.is_empty() {
+            return Err(StartError::Conflicts(conflicts));
+        }
+        let directory = &config.supervisor.state_directory;
+        std::fs::create_dir_all(directory)
+            .map_err(|source| StartError::StateDirectory { path: directory.clone(), source })?;
+        let (listener, addr) =
+            admin::bind(config.supervisor.admin_address).await.map_err(StartError::Admin)?;
+        let address_file = AddressFile::write(directory, addr)
+            .map_err(|source| StartError::AddressFile { path: directory.clone(), source })?;
+        let kinds = config.roles.iter().map(|spec| spec.kind());
+        let board = Board::new(kinds, environment.host.clone());
+        let heartbeat = Heartbeat::new();
+        let tasks = TaskScope::new();
+        Ok(Self { config, environment, board, heartbeat, tasks, listener, addr, address_file })
+    }
+
+    /// Where `/status` is.
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The states of the roles; stays readable after the end.
+    pub fn board(&self) -> Board {
+        self.board.clone()
+    }
+
+    /// Runs the roles until `shutdown` fires or none is left.
+    pub async fn serve(self, shutdown: Shutdown) -> Outcome {
+        let Self { config, environment, board, heartbeat, tasks, listener, addr, address_file } =
+            self;
+        let stop = CancellationToken::new();
+        let state = AdminState {
+            board: board.clone(),
+            links: heartbeat.clone(),
+            addr,
+            filter: environment.filter.clone(),
+        };
+        let admin = admin::serve(listener, state, tasks.clone(), stop.clone());
+        tasks.spawn_vital("admin listener", admin);
+        let beat = HeartbeatService::new(
+            heartbeat.clone(),
+            board.clone(),
+            config.supervisor.progress_deadline,
+            environment.notifier,
+        );
+        tasks.spawn_vital("heartbeat", beat.run(stop.clone()));
+        let notifier = environment.notifier;
+        tasks.spawn_vital("service status", report(board.clone(), notifier, stop.clone()));
+        let roles: Vec<&str> = config.roles.iter().map(|spec| spec.kind().short).collect();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            roles = roles.join(","),
+            admin = %addr,
+            state_directory = %config.supervisor.state_directory.display(),
+            "starting"
+        );
+        let ports = Ports {
+            board,
+            heartbeat,
+            http: HttpFront::new(tasks.clone()),
+            host: environment.host,
+            limits: Arc::new(config.supervisor),
+        };
+        let outcome = supervise(&config.roles, &ports, &shutdown).await;
+        stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(LISTENER_PATIENCE, tasks.wait()).await.is_err() {
+            tracing::debug!(tasks = tasks.len(), "connections were still open");
+        }
+        tasks.kill();
+        drop(address_file);
+        tracing::info!(code = outcome.code(), "stopped");
+        outcome
+    }
+}
+
+/// Tells the service manager how we are, until we stop.
+async fn report(board: Board, notifier: Notifier, stop: CancellationToken) {
+    let mut changed = board.changed();
+    notifier.ready(&board.summary());
+    let mut said_stopping = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            change = changed.changed() => if change.is_err() { return },
+        }
+        if board.is_stopping() && !said_stopping {
+            said_stopping = true;
+            notifier.stopping();
+        }
+        notifier.status(&board.summary());
+    }
+}
