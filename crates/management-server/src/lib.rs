@@ -1,1 +1,74 @@
-//! Placeholder while the crate lands.
+//! An embedded management server: the server's half of the agent protocol over real TLS and packets,
+//! with a host table, images and consoles. `quickcloud dev` runs it in its own process, tests drive
+//! agents with it.
+//!
+//! Order, flags and fields of its messages follow conversations recorded on an unmodified 4.22
+//! server. It is its own code path on top of `agent-protocol` and shares nothing with the agent's
+//! link, so that a misunderstanding of one side does not hide in both.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `server` | the handle |
+//! | `config` | settings |
+//! | `ca`, `tls` | the certificate authority, TLS driven by hand |
+//! | `link`, `wire` | one connection: packets in, packets out |
+//! | `requests`, `registration` | what agents ask; from the start-up command to Up |
+//! | `attachment` | numbering, in-sequence order, waiting for answers |
+//! | `hosts` | the host table |
+//! | `images`, `transfers`, `sync_images` | templates, ISOs and volumes |
+//! | `console`, `token` | console links, sessions, tickets, tokens |
+//! | `script`, `malformed` | faults for tests |
+//! | `events` | what happened |
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start tasks of their own"))]
+
+mod attachment;
+mod ca;
+mod commands;
+mod config;
+mod console;
+mod core;
+mod events;
+mod hosts;
+mod images;
+mod link;
+mod malformed;
+mod random;
+mod registration;
+mod requests;
+mod script;
+mod server;
+mod sync;
+mod sync_images;
+mod tasks;
+mod tls;
+mod token;
+mod transfers;
+mod wire;
+
+pub use attachment::SendError;
+pub use ca::{CaError, CertificateAuthority, IssuedCertificate};
+pub use config::{
+    ConsoleMode, ConsoleSettings, HostKind, ImageSettings, ImageStore, ServerConfig, StrayImages,
+    SystemVm, WallClock, Zone,
+};
+pub use console::{ConsoleError, ConsoleLink, ConsoleSession, ProxyLoad, Vm};
+pub use events::{Event, EventKind, Events, Message, WaitError};
+pub use hosts::{Host, HostState};
+pub use images::{Image, ImageError, ImageKind, ImageLink, ImageState, NewImage, StoreUsage};
+pub use random::RandomError;
+pub use script::{Action, Gate, Malformation, Point, Rule, Script};
+pub use server::{ManagementServer, ServerError};
+pub use tls::ClientCertificates;
+pub use token::{TokenError, TokenKey};
+
+/// An error with all its causes in one line.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
