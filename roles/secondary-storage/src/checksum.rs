@@ -1,0 +1,209 @@
+//! Checksums in CloudStack's text form, `{ALG}hex`, and digests computed while bytes pass by.
+
+use std::fmt;
+
+use digest::DynDigest;
+
+/// A digest algorithm by the name Java knows it under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    Md5,
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+    Sha512_224,
+    Sha512_256,
+    Sha3_224,
+    Sha3_256,
+    Sha3_384,
+    Sha3_512,
+}
+
+impl Algorithm {
+    /// By Java's name, in any letter case.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let name = name.trim().to_ascii_uppercase();
+        Some(match name.as_str() {
+            "MD5" => Self::Md5,
+            "SHA" | "SHA1" | "SHA-1" => Self::Sha1,
+            "SHA224" | "SHA-224" => Self::Sha224,
+            "SHA256" | "SHA-256" => Self::Sha256,
+            "SHA384" | "SHA-384" => Self::Sha384,
+            "SHA512" | "SHA-512" => Self::Sha512,
+            "SHA512/224" | "SHA-512/224" => Self::Sha512_224,
+            "SHA512/256" | "SHA-512/256" => Self::Sha512_256,
+            "SHA3-224" => Self::Sha3_224,
+            "SHA3-256" => Self::Sha3_256,
+            "SHA3-384" => Self::Sha3_384,
+            "SHA3-512" => Self::Sha3_512,
+            _ => return None,
+        })
+    }
+
+    fn hasher(self) -> Box<dyn DynDigest + Send> {
+        match self {
+            Self::Md5 => Box::new(md5::Md5::default()),
+            Self::Sha1 => Box::new(sha1::Sha1::default()),
+            Self::Sha224 => Box::new(sha2::Sha224::default()),
+            Self::Sha256 => Box::new(sha2::Sha256::default()),
+            Self::Sha384 => Box::new(sha2::Sha384::default()),
+            Self::Sha512 => Box::new(sha2::Sha512::default()),
+            Self::Sha512_224 => Box::new(sha2::Sha512_224::default()),
+            Self::Sha512_256 => Box::new(sha2::Sha512_256::default()),
+            Self::Sha3_224 => Box::new(sha3::Sha3_224::default()),
+            Self::Sha3_256 => Box::new(sha3::Sha3_256::default()),
+            Self::Sha3_384 => Box::new(sha3::Sha3_384::default()),
+            Self::Sha3_512 => Box::new(sha3::Sha3_512::default()),
+        }
+    }
+}
+
+/// What a command says about the digest of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expectation {
+    pub algorithm: Algorithm,
+    /// The algorithm's name as given; it is echoed.
+    name: String,
+    /// Lower-case hexadecimal; `None` when the command named no digest: then the digest is only
+    /// computed and reported.
+    hex: Option<String>,
+}
+
+/// The text names an algorithm nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid algorithm: {0}")]
+pub struct UnknownAlgorithm(pub String);
+
+impl Expectation {
+    /// Reads `{ALG}hex`. Without a brace the value is an MD5; without a value a SHA-512 is computed.
+    pub fn parse(text: Option<&str>) -> Result<Self, UnknownAlgorithm> {
+        let given = text.unwrap_or_default().trim();
+        if given.is_empty() {
+            return Ok(Self { algorithm: Algorithm::Sha512, name: "SHA-512".to_owned(), hex: None });
+        }
+        let (name, hex) = match given.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            Some(("", hex)) => ("MD5", hex),
+            Some((name, hex)) => (name, hex),
+            None => ("MD5", given),
+        };
+        let algorithm =
+            Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(given.to_owned()))?;
+        let hex = hex.trim().to_ascii_lowercase();
+        Ok(Self { algorithm, name: name.to_owned(), hex: Some(hex) })
+    }
+
+    /// A digest that is computed and compared with nothing.
+    pub fn compute(name: &str) -> Result<Self, UnknownAlgorithm> {
+        let algorithm = Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
+        Ok(Self { algorithm, name: name.to_owned(), hex: None })
+    }
+
+    /// The digest of the bytes, in the name the command used.
+    pub fn start(&self) -> Running {
+        Running { name: self.name.clone(), hasher: self.algorithm.hasher() }
+    }
+
+    /// `Err` is the text for the user.
+    pub fn verify(&self, found: &Checksum) -> Result<(), String> {
+        match &self.hex {
+            Some(hex) if *hex != found.hex => {
+                let given = Checksum { name: self.name.clone(), hex: hex.clone() };
+                Err(format!("checksum \"{found}\" didn't match the given value, \"{given}\""))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// A digest being computed.
+pub struct Running {
+    name: String,
+    hasher: Box<dyn DynDigest + Send>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    pub fn finish(self) -> Checksum {
+        let hex = self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Checksum { name: self.name, hex }
+    }
+}
+
+/// A computed digest; prints as `{ALG}hex`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    name: String,
+    hex: String,
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}{}", self.name, self.hex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(given: Option<&str>, bytes: &[u8]) -> (String, Result<(), String>) {
+        let expectation = Expectation::parse(given).unwrap();
+        let mut running = expectation.start();
+        running.update(bytes);
+        let found = running.finish();
+        (found.to_string(), expectation.verify(&found))
+    }
+
+    #[test]
+    fn bare_values_are_md5_and_none_is_sha512() {
+        let (text, outcome) = digest(Some("900150983cd24fb0d6963f7d28e17f72"), b"abc");
+        assert_eq!((text.as_str(), outcome), ("{MD5}900150983cd24fb0d6963f7d28e17f72", Ok(())));
+        let (text, outcome) = digest(None, b"");
+        assert!(text.starts_with("{SHA-512}cf83e1357eefb8bdf1542850d66d8007d620e405"), "{text}");
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(digest(Some(" {}900150983CD24FB0D6963F7D28E17F72 "), b"abc").1, Ok(()));
+    }
+
+    #[test]
+    fn every_algorithm_has_its_length() {
+        for (name, length) in [
+            ("MD5", 32),
+            ("SHA-1", 40),
+            ("sha-224", 56),
+            ("SHA-256", 64),
+            ("SHA-384", 96),
+            ("SHA-512", 128),
+            ("SHA-512/224", 56),
+            ("SHA-512/256", 64),
+            ("SHA3-224", 56),
+            ("SHA3-256", 64),
+            ("SHA3-384", 96),
+            ("SHA3-512", 128),
+        ] {
+            let text = Expectation::compute(name).unwrap().start().finish().to_string();
+            let hex = text.strip_prefix(&format!("{{{name}}}")).unwrap();
+            assert_eq!(hex.len(), length, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_mismatch_names_both_values_and_an_unknown_name_is_refused() {
+        let (_, outcome) = digest(Some("{SHA-1}00"), b"abc");
+        let expected = "checksum \"{SHA-1}a9993e364706816aba3e25717850c26c9cd0d89d\" didn't match \
+                        the given value, \"{SHA-1}00\"";
+        assert_eq!(outcome, Err(expected.to_owned()));
+        let error = Expectation::parse(Some("{FOO}72a3")).unwrap_err();
+        assert_eq!(error.to_string(), "invalid algorithm: {FOO}72a3");
+    }
+}

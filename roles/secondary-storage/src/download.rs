@@ -1,0 +1,280 @@
+//! Downloads of templates, ISOs and volumes by URL.
+//!
+//! ```text
+//! command → Downloads::start → Job (table, note on disk)
+//!             └ task: fetch (hops, address rule, ranges) ─ pieces ─▶ writer thread ─▶ temporary
+//!                                                              └──▶ digest thread
+//!                     digest, sizes → publish (rename, properties file) → Done
+//! ```
+//!
+//! The management server polls; a job is kept until it is purged, or a while after its end. Nothing
+//! of a job is visible in a listing before its last step, and whatever a crash leaves is named by
+//! the job's note (see [`journal`]).
+
+pub mod error;
+pub mod fetch;
+pub mod install;
+pub mod job;
+pub mod journal;
+pub mod source;
+pub mod writer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub use error::DownloadError;
+pub use job::{Job, Phase, Report, Request, Workshop};
+
+use crate::store::{InstallPath, Lane, StoreUrl};
+use journal::{Note, remove_leftovers};
+
+/// Jobs that wait or run, over all stores.
+const MAX_ACTIVE: usize = 512;
+/// Ended jobs that are kept for a late question.
+const MAX_ENDED: usize = 1_000;
+const KEEP_ENDED: Duration = Duration::from_secs(3_600);
+/// How long a cancelled job may take to let go of its directory.
+const CANCEL_LIMIT: Duration = Duration::from_secs(30);
+/// Commands that may wait at the same time for a small image to be done.
+const PATIENT_ANSWERS: usize = 3;
+/// How long the first answer waits for a small image; the original always waits three seconds.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+const RECOVERY_RETRY: Duration = Duration::from_secs(60);
+
+/// The table of jobs. Cloneable; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Downloads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    shop: Workshop,
+    per_store: usize,
+    patience: Semaphore,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    jobs: BTreeMap<String, Arc<Job>>,
+    slots: HashMap<String, Arc<Semaphore>>,
+}
+
+/// A job for `/status`.
+#[derive(Debug, serde::Serialize)]
+pub struct JobStatus {
+    pub job: String,
+    pub phase: Phase,
+    pub percent: u8,
+    pub received_bytes: u64,
+    pub url: String,
+    pub store: String,
+    pub path: String,
+    pub text: String,
+    pub age_seconds: u64,
+}
+
+impl Downloads {
+    /// At most `per_store` downloads write to one store at the same time.
+    pub fn new(shop: Workshop, per_store: usize) -> Self {
+        let patience = Semaphore::new(PATIENT_ANSWERS);
+        Self { shared: Arc::new(Shared { shop, per_store, patience, table: Mutex::default() }) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, id: &str) -> Option<Arc<Job>> {
+        self.table().jobs.get(id).cloned()
+    }
+
+    /// Starts a job, or attaches to the one that already downloads the same to the same place. A
+    /// job that downloads something else to that place is cancelled first.
+    pub async fn start(&self, request: Request) -> Result<Arc<Job>, DownloadError> {
+        loop {
+            let conflicting = {
+                let mut table = self.table();
+                table.forget_old();
+                match table.running_at(&request.store, &request.directory) {
+                    Some(job) if job.request.is_same_download(&request) => {
+                        tracing::info!(job = job.id, "second command for a running download");
+                        job.adopt(request.about);
+                        return Ok(job);
+                    }
+                    Some(job) => job,
+                    None => return self.begin(&mut table, request),
+                }
+            };
+            conflicting.cancel.cancel();
+            if !conflicting.wait(CANCEL_LIMIT).await {
+                return Err(DownloadError::Internal);
+            }
+        }
+    }
+
+    fn begin(&self, table: &mut Table, request: Request) -> Result<Arc<Job>, DownloadError> {
+        if table.jobs.values().filter(|job| !job.phase().is_over()).count() >= MAX_ACTIVE {
+            return Err(DownloadError::Busy(MAX_ACTIVE));
+        }
+        let slots = table
+            .slots
+            .entry(request.store.key())
+            .or_insert_with(|| Arc::new(Semaphore::new(self.shared.per_store)));
+        let slots = Arc::clone(slots);
+        let job = Arc::new(Job::new(uuid::Uuid::new_v4().to_string(), request));
+        table.jobs.insert(job.id.clone(), Arc::clone(&job));
+        let shop = self.shared.shop.clone();
+        shop.metrics.accepted();
+        let span = tracing::error_span!("download", job = job.id, store = %job.request.store);
+        tracing::info!(parent: &span, url = %job.request.fetch.source, path = %job.request.directory, "download accepted");
+        let run = Box::pin(job::run(Arc::clone(&job), shop.clone(), slots).instrument(span));
+        shop.tasks.spawn("download", run);
+        Ok(job)
+    }
+
+    /// Gives a small image the chance to be done before the first answer. Only a few commands wait
+    /// like this, so that a server that sends many at once gets its answers at once.
+    pub async fn patience(&self, job: &Job) {
+        if let Ok(_turn) = self.shared.patience.try_acquire() {
+            job.wait(PATIENCE).await;
+        }
+    }
+
+    /// Stops a job and waits for it.
+    pub async fn abort(&self, id: &str) -> Option<Arc<Job>> {
+        let job = self.get(id)?;
+        job.cancel.cancel();
+        if !job.wait(CANCEL_LIMIT).await {
+            tracing::warn!(job = job.id, "a cancelled download does not end");
+        }
+        Some(job)
+    }
+
+    /// Stops a job and forgets it.
+    pub async fn purge(&self, id: &str) -> Option<Arc<Job>> {
+        let job = self.abort(id).await?;
+        self.table().jobs.remove(id);
+        Some(job)
+    }
+
+    /// Stops a job and does its work again under a new id.
+    pub async fn restart(&self, id: &str) -> Option<Result<Arc<Job>, DownloadError>> {
+        let job = self.purge(id).await?;
+        Some(self.start(job.request.clone()).await)
+    }
+
+    /// Stops whatever downloads into a directory that is about to be removed.
+    pub async fn release(&self, store: &StoreUrl, directory: &InstallPath) {
+        let running = self.table().running_at(store, directory);
+        if let Some(job) = running {
+            self.abort(&job.id).await;
+        }
+    }
+
+    /// Removes from the stores what a former run of this process left there. A store that is not
+    /// there now is tried again later.
+    pub async fn recover(&self, shutdown: CancellationToken) {
+        let journal = self.shared.shop.journal.clone();
+        let read = self.shared.shop.tasks.blocking("read notes", move || journal.all()).await;
+        let mut notes = match read {
+            Ok(Ok(notes)) => notes,
+            Ok(Err(error)) => {
+                tracing::warn!(error = role::chain(&error), "cannot read the notes of former downloads");
+                return;
+            }
+            Err(_stopped) => return,
+        };
+        loop {
+            let mut left = Vec::new();
+            for (job, note) in notes {
+                if !self.recover_one(&job, &note).await {
+                    left.push((job, note));
+                }
+            }
+            if left.is_empty() {
+                return;
+            }
+            notes = left;
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(RECOVERY_RETRY) => {}
+            }
+        }
+    }
+
+    async fn recover_one(&self, job: &str, note: &Note) -> bool {
+        let shop = &self.shared.shop;
+        let removed = async {
+            let url: StoreUrl = note.store.parse()?;
+            let store = shop.stores.open(&url, None).await?;
+            let (id, note) = (job.to_owned(), note.clone());
+            store.run("remove leftovers", Lane::Quick, move |root| remove_leftovers(root, &id, &note)).await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(job, error = role::chain(&error), "cannot remove what a former download left, will retry");
+            return false;
+        }
+        tracing::info!(job, path = note.directory, "removed what a former download left");
+        let (journal, id) = (shop.journal.clone(), job.to_owned());
+        matches!(shop.tasks.blocking("erase a note", move || journal.erase(&id)).await, Ok(Ok(())))
+    }
+
+    /// For `/status`: running jobs first, then ended ones.
+    pub fn status(&self) -> Vec<JobStatus> {
+        let jobs: Vec<Arc<Job>> = self.table().jobs.values().cloned().collect();
+        let mut list: Vec<JobStatus> = jobs.iter().map(|job| JobStatus::of(job)).collect();
+        list.sort_by_key(|status| (status.phase.is_over(), status.age_seconds));
+        list
+    }
+}
+
+impl JobStatus {
+    fn of(job: &Job) -> Self {
+        let report = job.report();
+        Self {
+            job: job.id.clone(),
+            phase: report.phase,
+            percent: report.percent,
+            received_bytes: job.received(),
+            url: job.request.fetch.source.to_string(),
+            store: job.request.store.to_string(),
+            path: report.install_path,
+            text: report.text.trim().to_owned(),
+            age_seconds: job.started.elapsed().as_secs(),
+        }
+    }
+}
+
+impl Table {
+    fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
+        let same = |job: &&Arc<Job>| {
+            !job.phase().is_over()
+                && job.request.store.key() == store.key()
+                && job.request.directory == *directory
+        };
+        self.jobs.values().find(same).cloned()
+    }
+
+    fn forget_old(&mut self) {
+        let now = Instant::now();
+        let is_old = |job: &Job| job.ended().is_some_and(|at| now.duration_since(at) > KEEP_ENDED);
+        self.jobs.retain(|_, job| !is_old(job));
+        let mut ended: Vec<(Instant, String)> = self
+            .jobs
+            .values()
+            .filter_map(|job| Some((job.ended()?, job.id.clone())))
+            .collect();
+        let surplus = ended.len().saturating_sub(MAX_ENDED);
+        ended.sort();
+        for (_, id) in ended.into_iter().take(surplus) {
+            self.jobs.remove(&id);
+        }
+    }
+}

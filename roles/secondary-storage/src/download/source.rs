@@ -1,0 +1,189 @@
+//! Where a download comes from: URL, credentials, proxy.
+
+use std::fmt;
+
+use reqwest::Url;
+use role::Secret;
+
+use super::error::DownloadError;
+
+/// User name and password for one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: Secret<String>,
+}
+
+/// A web proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxySetting {
+    pub host: String,
+    pub port: u16,
+    pub credentials: Option<Credentials>,
+}
+
+const DEFAULT_PROXY_PORT: u16 = 3128;
+
+impl ProxySetting {
+    pub fn new(host: &str, port: Option<u16>, credentials: Option<Credentials>) -> Self {
+        let port = port.filter(|port| *port != 0).unwrap_or(DEFAULT_PROXY_PORT);
+        Self { host: host.trim_matches(['[', ']']).to_owned(), port, credentials }
+    }
+
+    pub fn url(&self) -> String {
+        if self.host.contains(':') {
+            format!("http://[{}]:{}", self.host, self.port)
+        } else {
+            format!("http://{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl std::str::FromStr for ProxySetting {
+    type Err = &'static str;
+
+    /// `http://[user:password@]host[:port]`; the scheme may be left out.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let url: Url = full.parse().map_err(|_bad| "not a proxy URL")?;
+        if url.scheme() != "http" {
+            return Err("only http proxies are supported");
+        }
+        let host = url.host_str().ok_or("the proxy URL has no host")?;
+        // The URL parser drops an explicit :80 as the scheme's default.
+        let explicit = full.trim_end_matches('/').ends_with(":80").then_some(80);
+        Ok(Self::new(host, url.port().or(explicit), credentials_of(&url)))
+    }
+}
+
+fn credentials_of(url: &Url) -> Option<Credentials> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decode = |text: &str| {
+        percent_decode(text).unwrap_or_else(|| text.to_owned())
+    };
+    Some(Credentials {
+        user: decode(url.username()),
+        password: Secret::new(decode(url.password().unwrap_or_default())),
+    })
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let pair = [bytes.next()?, bytes.next()?];
+            out.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+/// A checked http or https URL without user info; prints without its query, which may hold a
+/// signature.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SourceUrl {
+    url: Url,
+    credentials: Option<Credentials>,
+}
+
+impl SourceUrl {
+    /// User info in the URL becomes credentials for exactly that host and port.
+    pub fn parse(text: &str) -> Result<Self, DownloadError> {
+        let bad = |reason| DownloadError::Url { url: without_secrets(text), reason };
+        let mut url: Url = text.trim().parse().map_err(|_bad| bad("it cannot be parsed"))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(DownloadError::Scheme(url.scheme().to_owned()));
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(bad("it has no host"));
+        }
+        let credentials = credentials_of(&url);
+        url.set_fragment(None);
+        if url.set_username("").and_then(|()| url.set_password(None)).is_err() {
+            return Err(bad("its user info cannot be used"));
+        }
+        Ok(Self { url, credentials })
+    }
+
+    pub const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub const fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
+    }
+}
+
+/// The URL as a log or an error may show it.
+pub fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(url.query().map(|_query| "…"));
+    let cleared = shown.set_username("").and_then(|()| shown.set_password(None));
+    if cleared.is_err() {
+        return url.scheme().to_owned();
+    }
+    shown.to_string()
+}
+
+/// For a text that is no URL: what is before user info and query.
+fn without_secrets(text: &str) -> String {
+    let text = text.split('?').next().unwrap_or_default();
+    match text.rsplit_once('@') {
+        Some((_secret, rest)) => format!("…@{rest}"),
+        None => text.to_owned(),
+    }
+}
+
+impl fmt::Debug for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for SourceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_info_becomes_credentials_and_is_never_shown() {
+        let source = SourceUrl::parse("https://us%40er:p%3Aw@images.example/a.qcow2?sig=geheim#x").unwrap();
+        let credentials = source.credentials().unwrap();
+        assert_eq!((credentials.user.as_str(), credentials.password.reveal().as_str()), ("us@er", "p:w"));
+        let shown = format!("{source} {source:?} {credentials:?}");
+        assert!(!shown.contains("p%3Aw") && !shown.contains("p:w") && !shown.contains("geheim"), "{shown}");
+        assert_eq!(source.url().as_str(), "https://images.example/a.qcow2?sig=geheim");
+        let error = SourceUrl::parse("http://user:geheim@:80/x").unwrap_err().to_string();
+        assert!(!error.contains("geheim"), "{error}");
+    }
+
+    #[test]
+    fn only_http_and_https_are_fetched() {
+        for bad in ["ftp://h/x", "file:///etc/passwd", "nfs://h/x", "scp://h/x", "x", ""] {
+            assert!(SourceUrl::parse(bad).is_err(), "{bad}");
+        }
+        let short = SourceUrl::parse("http://0x7f.1/x").unwrap();
+        assert_eq!(short.url().host_str(), Some("127.0.0.1"), "odd spellings are resolved here");
+    }
+
+    #[test]
+    fn proxies_have_a_default_port() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(text.parse::<ProxySetting>().unwrap().url(), expected, "{text}");
+        };
+        check("http://proxy.example", "http://proxy.example:3128");
+        check("proxy.example:80", "http://proxy.example:80");
+        check("http://u:p@[fd00::1]:8080/", "http://[fd00::1]:8080");
+        assert!("https://proxy.example".parse::<ProxySetting>().is_err());
+    }
+}

@@ -1,0 +1,248 @@
+//! The threads of a download: one decompresses and writes, one computes the digest.
+//!
+//! Bytes arrive from the network as they come. They are hashed as downloaded and written as
+//! decompressed; nothing is read again. Each download has threads of its own, so that one on a
+//! store that hangs holds up nothing else; the download's permit ends with its threads.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use bytes::{Buf, Bytes};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::error::DownloadError;
+use crate::checksum::{Checksum, Expectation};
+use crate::format::{Format, HEAD_LEN, Kind, vhd};
+
+/// What the network side sends. A channel that closes without `End` is a broken download.
+#[derive(Debug)]
+pub enum Piece {
+    Data(Bytes),
+    End,
+}
+
+/// Pieces under way between network and disk.
+pub const PIECES: usize = 32;
+
+/// The job of a writer.
+#[derive(Debug)]
+pub struct WriterJob {
+    pub file: File,
+    pub format: Format,
+    pub expectation: Expectation,
+    /// Largest image after decompression.
+    pub limit: u64,
+    /// Counts bytes taken from the network; shows that the store takes them.
+    pub taken: Arc<AtomicU64>,
+    pub permit: Arc<OwnedSemaphorePermit>,
+}
+
+/// A file completely written and synced.
+#[derive(Debug)]
+pub struct Written {
+    pub length: u64,
+    pub head: Vec<u8>,
+    pub tail: Vec<u8>,
+    pub checksum: Checksum,
+}
+
+pub type WriterResult = Result<Written, DownloadError>;
+
+/// Starts both threads.
+pub fn start(job: WriterJob) -> std::io::Result<(mpsc::Sender<Piece>, oneshot::Receiver<WriterResult>)> {
+    let (pieces, incoming) = mpsc::channel(PIECES);
+    let (outcome, waiting) = oneshot::channel();
+    let (digest_in, digest_queue) = sync_channel::<Bytes>(PIECES);
+    let mut running = job.expectation.start();
+    let hasher = std::thread::Builder::new().name("ss-digest".to_owned()).spawn(move || {
+        while let Ok(bytes) = digest_queue.recv() {
+            running.update(&bytes);
+        }
+        running.finish()
+    })?;
+    let span = tracing::Span::current();
+    std::thread::Builder::new().name("ss-write".to_owned()).spawn(move || {
+        let result = span.in_scope(|| write(job, incoming, digest_in, hasher));
+        if outcome.send(result).is_err() {
+            tracing::debug!("a download ended before its writer");
+        }
+    })?;
+    Ok((pieces, waiting))
+}
+
+fn write(
+    job: WriterJob,
+    incoming: mpsc::Receiver<Piece>,
+    digest: SyncSender<Bytes>,
+    hasher: JoinHandle<Checksum>,
+) -> WriterResult {
+    let mut source = Source { incoming, digest, current: Bytes::new(), ended: false, taken: job.taken };
+    let mut start = Vec::new();
+    fill(&mut source, &mut start, HEAD_LEN).map_err(|error| broken(&error))?;
+    let compression = Kind::of(&start);
+    let mut sink = Sink::new(job.file, job.format, job.limit);
+    let from_start = Read::chain(std::io::Cursor::new(start), &mut source);
+    match compression {
+        Kind::Gzip => copy(flate2::read::MultiGzDecoder::new(from_start), &mut sink, compression)?,
+        Kind::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(from_start), &mut sink, compression)?,
+        _ => copy(from_start, &mut sink, compression)?,
+    }
+    // A decompressor may stop before the end of its input; the digest covers all of it.
+    std::io::copy(&mut source, &mut std::io::sink()).map_err(|error| broken(&error))?;
+    drop(source);
+    let (length, head, tail) = sink.finish()?;
+    let checksum = hasher.join().map_err(|_panic| DownloadError::Internal)?;
+    Ok(Written { length, head, tail, checksum })
+}
+
+/// The network side gave up: it knows why, this error is replaced by its own.
+fn broken(error: &Error) -> DownloadError {
+    tracing::debug!(%error, "the download's source ended");
+    DownloadError::Aborted
+}
+
+/// Reads until `target` holds `length` bytes or the source ends.
+fn fill(source: &mut impl Read, target: &mut Vec<u8>, length: usize) -> std::io::Result<()> {
+    source.take(length as u64).read_to_end(target).map(|_read| ())
+}
+
+const BLOCK: usize = 256 * 1024;
+
+fn copy(mut from: impl Read, sink: &mut Sink, compression: Kind) -> Result<(), DownloadError> {
+    let mut block = vec![0_u8; BLOCK];
+    loop {
+        let read = match from.read(&mut block) {
+            Ok(0) => return sink.check_head(),
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if is_broken_source(&error) => return Err(broken(&error)),
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(DownloadError::Decompress { kind: compression, reason });
+            }
+        };
+        sink.write(block.get(..read).unwrap_or_default())?;
+    }
+}
+
+/// Marks the source's own failure, to tell it from a decompressor's complaint.
+#[derive(Debug, thiserror::Error)]
+#[error("the source ended early")]
+struct SourceBroken;
+
+fn is_broken_source(error: &Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SourceBroken>())
+}
+
+/// The pieces as a reader; every piece goes to the digest once.
+struct Source {
+    incoming: mpsc::Receiver<Piece>,
+    digest: SyncSender<Bytes>,
+    current: Bytes,
+    ended: bool,
+    taken: Arc<AtomicU64>,
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.incoming.blocking_recv() {
+                Some(Piece::Data(bytes)) => {
+                    self.digest.send(bytes.clone()).map_err(|_gone| Error::other(SourceBroken))?;
+                    self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    self.current = bytes;
+                }
+                Some(Piece::End) => self.ended = true,
+                None => return Err(Error::other(SourceBroken)),
+            }
+        }
+        let count = self.current.len().min(buffer.len());
+        if let Some(target) = buffer.get_mut(..count) {
+            self.current.copy_to_slice(target);
+        }
+        Ok(count)
+    }
+}
+
+/// The file being written: counted, bounded, its beginning judged as soon as it is there.
+struct Sink {
+    file: File,
+    format: Format,
+    limit: u64,
+    length: u64,
+    unsynced: u64,
+    head: Vec<u8>,
+    judged: bool,
+}
+
+/// Written data is pushed to the disk in steps, so that the end needs no minutes of syncing.
+const SYNC_EVERY: u64 = 256 * 1024 * 1024;
+
+impl Sink {
+    const fn new(file: File, format: Format, limit: u64) -> Self {
+        Self { file, format, limit, length: 0, unsynced: 0, head: Vec::new(), judged: false }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), DownloadError> {
+        self.length = self.length.saturating_add(bytes.len() as u64);
+        if self.length > self.limit {
+            return Err(DownloadError::Bomb { limit: self.limit });
+        }
+        if self.head.len() < HEAD_LEN {
+            let missing = HEAD_LEN - self.head.len();
+            self.head.extend_from_slice(bytes.get(..missing).unwrap_or(bytes));
+        }
+        if self.head.len() >= HEAD_LEN {
+            self.check_head()?;
+        }
+        self.file.write_all(bytes).map_err(DownloadError::Write)?;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_EVERY {
+            self.unsynced = 0;
+            self.file.sync_data().map_err(DownloadError::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Judges the beginning once.
+    fn check_head(&mut self) -> Result<(), DownloadError> {
+        if self.judged {
+            return Ok(());
+        }
+        self.judged = true;
+        let kind = Kind::of(&self.head);
+        if self.format.admits(kind) { Ok(()) } else { Err(DownloadError::Content(kind)) }
+    }
+
+    fn finish(self) -> Result<(u64, Vec<u8>, Vec<u8>), DownloadError> {
+        self.file.sync_all().map_err(DownloadError::Write)?;
+        let tail_len = self.length.min(vhd::FOOTER_LEN as u64);
+        let mut tail = vec![0_u8; usize::try_from(tail_len).unwrap_or(0)];
+        self.file.read_exact_at(&mut tail, self.length - tail_len).map_err(DownloadError::Write)?;
+        Ok((self.length, self.head, tail))
+    }
+}
+
+/// Computes the digest of a file that is read from its beginning. Blocks.
+pub fn digest(mut file: File, expectation: &Expectation, stop: &dyn Fn() -> bool) -> std::io::Result<Checksum> {
+    let mut running = expectation.start();
+    let mut block = vec![0_u8; BLOCK];
+    loop {
+        if stop() {
+            return Err(Error::from(ErrorKind::Interrupted));
+        }
+        match file.read(&mut block)? {
+            0 => return Ok(running.finish()),
+            read => running.update(block.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! Directories of a store, held open and walked name by name.
+//!
+//! Hypervisor hosts and other agents write to the same export, so nothing on it is trusted. Every
+//! step opens one name relative to an open directory and refuses symbolic links; there is no
+//! moment between a check and a use at which somebody could swap a directory for a link. All
+//! functions block: they run on a store's own threads.
+
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::dir::Dir as Entries;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::unistd::UnlinkatFlags;
+
+use super::path::{FileName, InstallPath};
+
+/// Permissions of what is created. Hypervisor hosts of other users read and write the same files,
+/// so the process's umask must not get in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modes {
+    pub directory: u32,
+    pub file: u32,
+}
+
+/// An open directory at or below a store's root.
+#[derive(Debug)]
+pub struct Dir(OwnedFd);
+
+/// What a name in a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EntryKind {
+    Directory,
+    File,
+    /// A link, a device, a socket: left alone.
+    Other,
+}
+
+/// Length and type of an entry; a link is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    pub kind: EntryKind,
+    pub length: u64,
+}
+
+impl Dir {
+    /// Opens the root itself. Links in the operator's own path are followed.
+    pub fn open_root(path: &Path) -> Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(nix::fcntl::open(path, flags, Mode::empty())?))
+    }
+
+    fn open_with(&self, name: &str, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(&self.0, name, flags, mode) {
+            Ok(fd) => Ok(fd),
+            Err(Errno::ELOOP) => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("{name} is a symbolic link, which is not followed"),
+            )),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    pub fn open_dir(&self, name: &str) -> Result<Self> {
+        self.open_with(name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(Self)
+    }
+
+    /// Walks down `path`.
+    pub fn walk(&self, path: &InstallPath) -> Result<Self> {
+        self.walk_parts(path.parts())
+    }
+
+    fn walk_parts(&self, parts: &[FileName]) -> Result<Self> {
+        let mut current = Self(self.0.try_clone()?);
+        for part in parts {
+            current = current.open_dir(part.as_str())?;
+        }
+        Ok(current)
+    }
+
+    /// Walks down `path`, creating what is missing.
+    pub fn create_all(&self, path: &InstallPath, modes: Modes) -> Result<Self> {
+        let mut current = Self(self.0.try_clone()?);
+        for part in path.parts() {
+            let name = part.as_str();
+            match nix::sys::stat::mkdirat(&current.0, name, Mode::from_bits_truncate(modes.directory)) {
+                Ok(()) => {
+                    let created = current.open_dir(name)?;
+                    nix::sys::stat::fchmod(&created.0, Mode::from_bits_truncate(modes.directory))?;
+                    current = created;
+                }
+                Err(Errno::EEXIST) => current = current.open_dir(name)?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(current)
+    }
+
+    /// The directory that `path` names an entry of, and the entry's name.
+    pub fn parent_of<'p>(&self, path: &'p InstallPath) -> Result<(Self, &'p str)> {
+        let (name, parents) =
+            path.parts().split_last().ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        Ok((self.walk_parts(parents)?, name.as_str()))
+    }
+
+    /// Opens a regular file for reading.
+    pub fn open_file(&self, name: &str) -> Result<File> {
+        // O_NONBLOCK: a FIFO of that name must not block the opener.
+        let file = File::from(self.open_with(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(Error::new(ErrorKind::InvalidInput, format!("{name} is not a regular file")))
+        }
+    }
+
+    /// Creates a file that must not exist, for writing and reading back.
+    pub fn create_file(&self, name: &str, modes: Modes) -> Result<File> {
+        let mode = Mode::from_bits_truncate(modes.file);
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+        let fd = self.open_with(name, flags, mode)?;
+        nix::sys::stat::fchmod(&fd, mode)?;
+        Ok(File::from(fd))
+    }
+
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Makes created and renamed names durable.
+    pub fn sync(&self) -> Result<()> {
+        Ok(nix::unistd::fsync(&self.0)?)
+    }
+
+    /// Removes a file; `false` when there was none.
+    pub fn remove_file(&self, name: &str) -> Result<bool> {
+        self.unlink(name, UnlinkatFlags::NoRemoveDir)
+    }
+
+    /// Removes an empty directory; `false` when there was none or it is not empty.
+    pub fn remove_empty(&self, name: &str) -> Result<bool> {
+        match nix::unistd::unlinkat(&self.0, name, UnlinkatFlags::RemoveDir) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn unlink(&self, name: &str, flags: UnlinkatFlags) -> Result<bool> {
+        match nix::unistd::unlinkat(&self.0, name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Removes everything below `name` and `name` itself, the files named `first` before all
+    /// others. `depth` bounds the descent.
+    pub fn remove_tree(&self, name: &str, first: &str, depth: u8) -> Result<()> {
+        let Some(deeper) = depth.checked_sub(1) else {
+            return Err(Error::other(format!("{name} is nested too deeply")));
+        };
+        let inner = self.open_dir(name)?;
+        inner.remove_file(first).or_else(|error| {
+            if error.kind() == ErrorKind::IsADirectory { Ok(false) } else { Err(error) }
+        })?;
+        for (entry, kind) in inner.entries()? {
+            if kind == EntryKind::Directory {
+                inner.remove_tree(&entry, first, deeper)?;
+            } else {
+                inner.remove_file(&entry)?;
+            }
+        }
+        self.unlink(name, UnlinkatFlags::RemoveDir)?;
+        Ok(())
+    }
+
+    pub fn stat(&self, name: &str) -> Result<Stat> {
+        let stat = nix::sys::stat::fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        Ok(Stat { kind: kind(&stat), length: u64::try_from(stat.st_size).unwrap_or(0) })
+    }
+
+    /// All entries by name, at most `MAX_ENTRIES`; one that vanishes meanwhile is left out.
+    pub fn entries(&self) -> Result<Vec<(String, EntryKind)>> {
+        let mut found = Vec::new();
+        // A fresh descriptor: reading moves the position, and the clone would share it.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fresh = nix::fcntl::openat(&self.0, ".", flags, Mode::empty())?;
+        for entry in Entries::from_fd(fresh)?.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name == "." || name == ".." {
+                continue;
+            }
+            if found.len() >= MAX_ENTRIES {
+                return Err(Error::other("a directory has too many entries"));
+            }
+            match nix::sys::stat::fstatat(&self.0, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => found.push((name, kind(&stat))),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Capacity and use of the file system, in bytes, as root sees them.
+    pub fn space(&self) -> Result<Space> {
+        let stats = nix::sys::statvfs::fstatvfs(&self.0)?;
+        let unit = stats.fragment_size();
+        let total = stats.blocks().saturating_mul(unit);
+        let free = stats.blocks_free().saturating_mul(unit);
+        Ok(Space { capacity: total, used: total.saturating_sub(free) })
+    }
+
+    /// Identity of the directory, to tell whether a path still leads to it.
+    pub fn identity(&self) -> Result<(u64, u64)> {
+        let stat = nix::sys::stat::fstat(&self.0)?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+}
+
+/// Far more than an account has templates; a bound against a runaway directory.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Bytes of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    pub capacity: u64,
+    pub used: u64,
+}
+
+fn kind(stat: &FileStat) -> EntryKind {
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFDIR => EntryKind::Directory,
+        SFlag::S_IFREG => EntryKind::File,
+        _ => EntryKind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const MODES: Modes = Modes { directory: 0o777, file: 0o666 };
+
+    fn root() -> (tempfile::TempDir, Dir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_root(temp.path()).unwrap();
+        (temp, dir)
+    }
+
+    #[test]
+    fn created_files_and_directories_are_open_to_other_hosts() {
+        let (temp, root) = root();
+        let dir = root.create_all(&"template/tmpl/2/204".parse().unwrap(), MODES).unwrap();
+        dir.create_file("a", MODES).unwrap().write_all(b"x").unwrap();
+        let mode = |path: &str| {
+            std::fs::metadata(temp.path().join(path)).unwrap().permissions().mode() & 0o7777
+        };
+        assert_eq!(mode("template/tmpl/2/204"), 0o777);
+        assert_eq!(mode("template/tmpl/2/204/a"), 0o666);
+        assert!(dir.create_file("a", MODES).is_err(), "must not exist before");
+    }
+
+    #[test]
+    fn links_are_never_followed() {
+        let (temp, root) = root();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "s").unwrap();
+        symlink(outside.path(), temp.path().join("template")).unwrap();
+        symlink(outside.path().join("secret"), temp.path().join("file")).unwrap();
+        assert!(root.walk(&"template".parse().unwrap()).is_err());
+        assert!(root.create_all(&"template/x".parse().unwrap(), MODES).is_err());
+        assert!(root.open_file("file").is_err());
+        assert_eq!(root.stat("file").unwrap().kind, EntryKind::Other);
+        // Removing a tree with a link in it removes the link, not its target.
+        std::fs::create_dir(temp.path().join("tree")).unwrap();
+        symlink(outside.path(), temp.path().join("tree/link")).unwrap();
+        root.remove_tree("tree", "none", 8).unwrap();
+        assert!(outside.path().join("secret").exists());
+    }
+
+    #[test]
+    fn a_fifo_does_not_block_the_opener() {
+        let (temp, root) = root();
+        nix::unistd::mkfifo(&temp.path().join("pipe"), Mode::S_IRWXU).unwrap();
+        assert!(root.open_file("pipe").is_err());
+    }
+
+    #[test]
+    fn trees_are_removed_with_the_listed_file_first() {
+        let (temp, root) = root();
+        let dir = root.create_all(&"a/b/c".parse().unwrap(), MODES).unwrap();
+        dir.create_file("template.properties", MODES).unwrap();
+        root.walk(&"a".parse().unwrap()).unwrap().create_file("x", MODES).unwrap();
+        assert!(root.remove_tree("a", "template.properties", 2).is_err(), "too deep");
+        root.remove_tree("a", "template.properties", 8).unwrap();
+        assert!(!temp.path().join("a").exists());
+        assert!(!root.remove_empty("a").unwrap());
+    }
+
+    #[test]
+    fn entries_can_be_read_twice() {
+        let (_temp, root) = root();
+        root.create_file("f", MODES).unwrap();
+        root.create_all(&"d".parse().unwrap(), MODES).unwrap();
+        for _round in 0..2 {
+            let mut entries = root.entries().unwrap();
+            entries.sort();
+            let expected = [("d".to_owned(), EntryKind::Directory), ("f".to_owned(), EntryKind::File)];
+            assert_eq!(entries, expected.into_iter().collect::<Vec<_>>());
+        }
+        let mut text = String::new();
+        root.open_file("f").unwrap().read_to_string(&mut text).unwrap();
+        assert!(root.space().unwrap().capacity > 0);
+    }
+}

@@ -1,0 +1,167 @@
+//! Making a store's directory show the store: use what is mounted, else mount it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use role::{CommandSpec, Host};
+
+use super::url::StoreUrl;
+
+/// Why a store could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("{0} is of a kind that is not mounted here; mount it yourself and name its directory in roles.secondary_storage.stores")]
+    Scheme(StoreUrl),
+    #[error("{0:?} is not an NFS version")]
+    Version(String),
+    #[error("cannot create the mount point {}", path.display())]
+    MountPoint { path: PathBuf, source: std::io::Error },
+    #[error("cannot read the list of mounts")]
+    Mounts(#[source] std::io::Error),
+    #[error("cannot mount {device} at {}", path.display())]
+    Run { device: String, path: PathBuf, source: role::host::CommandError },
+    #[error("cannot mount {device} at {}: {message}", path.display())]
+    Refused { device: String, path: PathBuf, message: String },
+}
+
+/// How NFS stores are mounted.
+#[derive(Debug, Clone)]
+pub struct MountOptions {
+    pub options: String,
+    pub timeout: Duration,
+}
+
+/// Whether `path` is a mount point of this process. Blocks, but only on `/proc`.
+pub fn is_mounted(path: &Path) -> Result<bool, MountError> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(MountError::Mounts)?;
+    Ok(table.lines().filter_map(mount_point).any(|point| Path::new(&point) == path))
+}
+
+/// Fifth field, with the octal escapes that the kernel uses for blanks.
+fn mount_point(line: &str) -> Option<String> {
+    let field = line.split(' ').nth(4)?;
+    let mut out = String::with_capacity(field.len());
+    let mut parts = field.split('\\');
+    out.push_str(parts.next()?);
+    for part in parts {
+        let (octal, rest) = part.split_at_checked(3)?;
+        out.push(char::from(u8::from_str_radix(octal, 8).ok()?));
+        out.push_str(rest);
+    }
+    Some(out)
+}
+
+/// Runs the mount program. The caller has made sure that nothing is mounted there.
+pub async fn mount_nfs(
+    host: &Host,
+    url: &StoreUrl,
+    address: IpAddr,
+    path: &Path,
+    version: Option<&str>,
+    how: &MountOptions,
+) -> Result<(), MountError> {
+    if url.scheme() != "nfs" {
+        return Err(MountError::Scheme(url.clone()));
+    }
+    let mut options = how.options.clone();
+    if let Some(version) = version {
+        if !version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return Err(MountError::Version(version.to_owned()));
+        }
+        options.push_str(",vers=");
+        options.push_str(version);
+    }
+    let device = match address {
+        IpAddr::V4(address) => format!("{address}:{}", url.path()),
+        IpAddr::V6(address) => format!("[{address}]:{}", url.path()),
+    };
+    let spec = CommandSpec::new("mount", how.timeout)
+        .arg("-t")
+        .arg("nfs")
+        .arg("-o")
+        .arg(options)
+        .arg(&device)
+        .arg(path);
+    let output = host.runner.run(spec).await.map_err(|source| MountError::Run {
+        device: device.clone(),
+        path: path.to_owned(),
+        source,
+    })?;
+    if output.code == Some(0) {
+        return Ok(());
+    }
+    let words: Vec<&str> = output.stderr.split_whitespace().collect();
+    let message = words.join(" ");
+    Err(MountError::Refused { device, path: path.to_owned(), message })
+}
+
+/// A version as the wire carries it: absent, blank and the text `null` all mean "not set".
+pub fn wire_version(version: Option<&str>) -> Option<&str> {
+    version.map(str::trim).filter(|version| !version.is_empty() && *version != "null")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use role::host::{CommandError, CommandOutput, CommandRunner};
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        let line = "36 35 98:0 / /mnt/my\\040sec rw,noatime master:1 - ext3 /dev/root rw";
+        assert_eq!(mount_point(line).as_deref(), Some("/mnt/my sec"));
+        assert!(is_mounted(Path::new("/proc")).unwrap());
+        assert!(!is_mounted(Path::new("/proc/self")).unwrap());
+    }
+
+    #[derive(Clone, Default)]
+    struct Recorder(Arc<Mutex<Vec<CommandSpec>>>, Option<i32>);
+
+    impl CommandRunner for Recorder {
+        fn run(&self, spec: CommandSpec) -> role::BoxFuture<'static, Result<CommandOutput, CommandError>> {
+            self.0.lock().unwrap().push(spec);
+            let stderr = "mount: unknown\n  filesystem type".to_owned();
+            let output = CommandOutput { code: self.1, stdout: String::new(), stderr };
+            Box::pin(async move { Ok(output) })
+        }
+
+        fn start(&self, spec: CommandSpec) -> Result<tokio::process::Child, CommandError> {
+            Err(CommandError::Timeout { program: spec.program, timeout: spec.timeout })
+        }
+    }
+
+    async fn mount(code: Option<i32>, url: &str, version: Option<&str>) -> (Vec<CommandSpec>, Result<(), String>) {
+        let recorder = Recorder(Arc::default(), code);
+        let host = Host { runner: Arc::new(recorder.clone()), ..Host::system() };
+        let how = MountOptions { options: "soft,tcp".to_owned(), timeout: Duration::from_secs(9) };
+        let address = "10.0.0.9".parse().unwrap();
+        let outcome =
+            mount_nfs(&host, &url.parse().unwrap(), address, Path::new("/mnt/x"), version, &how).await;
+        let specs = recorder.0.lock().unwrap().clone();
+        (specs, outcome.map_err(|error| error.to_string()))
+    }
+
+    #[tokio::test]
+    async fn nfs_is_mounted_with_typed_arguments() {
+        let (specs, outcome) = mount(Some(0), "nfs://10.0.0.9/export/sec", Some("4.1")).await;
+        assert_eq!(outcome, Ok(()));
+        let arguments = ["-t", "nfs", "-o", "soft,tcp,vers=4.1", "10.0.0.9:/export/sec", "/mnt/x"];
+        assert_eq!(specs[0].arguments, arguments);
+        assert_eq!(specs[0].timeout, Duration::from_secs(9));
+    }
+
+    #[tokio::test]
+    async fn refusals_say_why() {
+        let (_, outcome) = mount(Some(32), "nfs://10.0.0.9/e", None).await;
+        let text = "cannot mount 10.0.0.9:/e at /mnt/x: mount: unknown filesystem type";
+        assert_eq!(outcome, Err(text.to_owned()));
+        let (specs, outcome) = mount(Some(0), "nfs://10.0.0.9/e", Some("4,exec")).await;
+        assert!(specs.is_empty() && outcome.is_err());
+        let (specs, outcome) = mount(Some(0), "cifs://10.0.0.9/e", None).await;
+        assert!(specs.is_empty() && outcome.is_err());
+        assert_eq!(wire_version(Some(" null ")), None);
+    }
+}
