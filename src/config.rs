@@ -57,7 +57,23 @@ pub struct SupervisorConfig {
     pub exit_on_failed_role: bool,
     /// A role whose main loop is silent for this long hangs.
     pub progress_deadline: Duration,
+    /// How long a failed or hanging role may take to let go before it is aborted.
+    pub role_stop_grace: Duration,
     pub restart: RestartPolicy,
+}
+
+impl Default for SupervisorConfig {
+    fn default() -> Self {
+        Self {
+            state_directory: STATE_DIRECTORY.into(),
+            admin_address: ADMIN_ADDRESS,
+            shutdown_grace: Duration::from_secs(30),
+            exit_on_failed_role: false,
+            progress_deadline: Duration::from_mins(1),
+            role_stop_grace: Duration::from_secs(5),
+            restart: RestartPolicy::default(),
+        }
+    }
 }
 
 /// `[log]`.
@@ -304,13 +320,19 @@ fn read_supervisor(
             "use 127.0.0.1, or set supervisor.admin_allow_remote = true behind a firewall",
         );
     }
-    let policy = RestartPolicy::default();
+    let default = SupervisorConfig::default();
+    let policy = default.restart;
     let config = SupervisorConfig {
         state_directory: section.path("state_directory", STATE_DIRECTORY),
         admin_address,
-        shutdown_grace: section.duration("shutdown_grace", Duration::from_secs(30)),
-        exit_on_failed_role: section.or_default("exit_on_failed_role", false, "true or false"),
-        progress_deadline: section.duration("progress_deadline", Duration::from_mins(1)),
+        shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace),
+        exit_on_failed_role: section.or_default(
+            "exit_on_failed_role",
+            default.exit_on_failed_role,
+            "true or false",
+        ),
+        progress_deadline: section.duration("progress_deadline", default.progress_deadline),
+        role_stop_grace: section.duration("role_stop_grace", default.role_stop_grace),
         restart: RestartPolicy {
             first_delay: section.duration("restart_delay", policy.first_delay),
             max_delay: section.duration("restart_delay_max", policy.max_delay),

@@ -6,6 +6,10 @@
 //!           └─ keeper(dhcp) ── …        and tells a keeper that its role hangs
 //! ```
 //!
+//! The keepers are polled by the caller of `supervise` itself, not by a worker thread: a role that
+//! blocks its worker right after it woke its keeper would keep the keeper from ever being polled
+//! (the worker's next task is not up for stealing). Run it by `block_on`.
+//!
 //! A role that panics, returns, hangs or is misconfigured is its keeper's business alone. The
 //! process ends when it is asked to, when no role is left, or when `exit_on_failed_role` says so.
 
@@ -15,13 +19,17 @@ mod keeper;
 pub mod preflight;
 mod run;
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::CatchUnwind;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use role::front::HttpFront;
-use role::{Heartbeat, Host, RoleSpec};
+use role::{BoxFuture, Heartbeat, Host, RoleSpec};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -73,7 +81,7 @@ pub(crate) async fn supervise(
     let stop = CancellationToken::new();
     let abort = CancellationToken::new();
     let (preflighted, checks) = mpsc::channel(specs.len().max(1));
-    let mut keepers = JoinSet::new();
+    let keepers = FuturesUnordered::new();
     for spec in specs {
         let keeper = Keeper {
             spec: Arc::clone(spec),
@@ -83,7 +91,8 @@ pub(crate) async fn supervise(
             preflighted: preflighted.clone(),
         };
         let span = tracing::error_span!("role", role = %spec.kind());
-        keepers.spawn(keeper.keep().instrument(span));
+        let kept: KeptFuture = Box::pin(keeper.keep().instrument(span));
+        keepers.push(AssertUnwindSafe(kept).catch_unwind());
     }
     drop(preflighted);
     let mut supervisor = Supervisor { ports, keepers, failed: Vec::new(), roles: specs.len() };
@@ -97,9 +106,12 @@ pub(crate) async fn supervise(
     }
 }
 
+type KeptFuture = BoxFuture<'static, KeptEnd>;
+type Kept = Result<KeptEnd, Box<dyn Any + Send>>;
+
 struct Supervisor<'a> {
     ports: &'a Ports,
-    keepers: JoinSet<KeptEnd>,
+    keepers: FuturesUnordered<CatchUnwind<AssertUnwindSafe<KeptFuture>>>,
     failed: Vec<Failure>,
     roles: usize,
 }
@@ -126,7 +138,7 @@ impl Supervisor<'_> {
                         return Some(Outcome::Unavailable);
                     }
                 }
-                ended = self.keepers.join_next() => {
+                ended = self.keepers.next() => {
                     let Some(ended) = ended else { return Some(self.verdict()) };
                     self.ended(ended);
                     if self.keepers.is_empty() {
@@ -143,16 +155,17 @@ impl Supervisor<'_> {
         }
     }
 
-    fn ended(&mut self, ended: Result<KeptEnd, tokio::task::JoinError>) -> bool {
+    /// Notes the end of a keeper; false when something had to be aborted.
+    fn ended(&mut self, ended: Kept) -> bool {
         match ended {
             Ok(KeptEnd::Stopped { killed }) => !killed,
             Ok(KeptEnd::Failed(failure)) => {
                 self.failed.push(failure);
                 true
             }
-            Err(error) => {
+            Err(panic) => {
                 // A bug of the keeper itself; the role is gone with it.
-                tracing::error!(error = %role::chain(&error), "keeper of a role ended");
+                tracing::error!(error = run::panic_text(panic.as_ref()), "keeper of a role ended");
                 self.failed.push(Failure::Counted);
                 false
             }
@@ -185,7 +198,7 @@ impl Supervisor<'_> {
             self.ports.board.loop_went_round();
             tokio::select! {
                 biased;
-                Some(ended) = self.keepers.join_next() => graceful &= self.ended(ended),
+                Some(ended) = self.keepers.next() => graceful &= self.ended(ended),
                 () = shutdown.immediate.cancelled() => {
                     tracing::warn!(roles = self.left(), "asked to end at once");
                     return self.abort(abort).await;
@@ -206,10 +219,10 @@ impl Supervisor<'_> {
 
     async fn abort(&mut self, abort: &CancellationToken) -> bool {
         abort.cancel();
-        let gone = async { while self.keepers.join_next().await.is_some() {} };
+        let gone = async { while self.keepers.next().await.is_some() {} };
         if tokio::time::timeout(ABORT_PATIENCE, gone).await.is_err() {
             tracing::error!(roles = self.left(), "roles left behind");
-            self.keepers.abort_all();
+            self.keepers.clear();
         }
         false
     }

@@ -1,11 +1,11 @@
 //! Asks one role what the machine lacks, within a bound, whatever the role does.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use role::{Host, PreflightError, RoleSpec};
+use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::run::panic_text;
 
@@ -24,11 +24,17 @@ pub enum Preflight {
 
 /// Runs the preflight of `spec`.
 pub async fn preflight(spec: &Arc<dyn RoleSpec>, host: &Host) -> Preflight {
-    let looking = AssertUnwindSafe(async { spec.preflight(host).await }).catch_unwind();
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(Ok(findings)) if findings.is_empty() => Preflight::Passed,
-        Ok(Ok(findings)) => Preflight::Lacking(findings),
-        Ok(Err(panic)) => Preflight::Broken(format!("preflight {}", panic_text(panic.as_ref()))),
+    let (spec, host) = (Arc::clone(spec), host.clone());
+    // A task of its own: it may block its thread, and dropping the set aborts it.
+    let mut looking = JoinSet::new();
+    looking.spawn(async move { spec.preflight(&host).await }.in_current_span());
+    match tokio::time::timeout(PATIENCE, looking.join_next()).await {
+        Ok(Some(Ok(findings))) if findings.is_empty() => Preflight::Passed,
+        Ok(Some(Ok(findings))) => Preflight::Lacking(findings),
+        Ok(Some(Err(error))) if error.is_panic() => {
+            Preflight::Broken(format!("preflight {}", panic_text(error.into_panic().as_ref())))
+        }
+        Ok(Some(Err(_)) | None) => Preflight::Broken("preflight was aborted".to_owned()),
         Err(_elapsed) => Preflight::Broken("preflight hangs".to_owned()),
     }
 }

@@ -19,8 +19,6 @@ use super::Ports;
 use super::board::{reason, word};
 use crate::restart::Failure;
 
-/// How long a failed or hanging role may take to let go before it is aborted.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
 /// How long an aborted task may take to reach its next await.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 /// A role that is degraded so soon after its start is still starting.
@@ -70,7 +68,7 @@ pub(super) async fn run_once(
     let turn = watch(&mut main, &cx, ports, &hung, stop).await;
     let stopping = matches!(turn, Turn::Stop);
     cx.shutdown.cancel();
-    let patience = if stopping { None } else { Some(STOP_PATIENCE) };
+    let patience = if stopping { None } else { Some(ports.limits.role_stop_grace) };
     let mut killed = false;
     let failure = match turn {
         Turn::Ended(end) => Some(judge(end)),

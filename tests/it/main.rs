@@ -1,0 +1,20 @@
+//! The supervisor as a whole: in this process with roles that misbehave on purpose, and a few
+//! scenarios through the real binary.
+
+#![allow(clippy::disallowed_methods, reason = "tests spawn tasks and the real binary")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
+mod admin;
+mod binary;
+mod conflicts;
+mod drain;
+mod isolation;
+mod restarts;
+mod roles;
+mod running;
