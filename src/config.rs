@@ -212,6 +212,15 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
     let (supervisor, listed) = read_supervisor(tables.supervisor, registry, &mut violations);
     let log = read_log(tables.log, sources, &mut violations);
     let chosen = asked.unwrap_or(listed);
+    if chosen.is_empty() && !violations.list().iter().any(|found| found.place == "supervisor.roles")
+    {
+        let names: Vec<&str> = registry.iter().map(|descriptor| descriptor.kind.short).collect();
+        violations.add(
+            "supervisor.roles",
+            "no role is chosen",
+            format!("give --roles {} or supervisor.roles = {names:?}", names.join(",")),
+        );
+    }
 
     let empty = Table::default();
     let mut roles = Vec::new();
