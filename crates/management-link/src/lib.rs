@@ -1,1 +1,48 @@
-//! Placeholder while the crate lands.
+//! The link between a role and the management server: one TCP connection, one host.
+//!
+//! A role makes a [`ManagementLink`], hands it an [`Agent`] and lets it [`serve`]; the link
+//! registers, answers the session's own commands, runs the role's, survives every loss, and says
+//! goodbye at the end. What it does when is decided by a pure state machine; everything that
+//! touches a socket, a file or a clock is around it.
+//!
+//! [`serve`]: ManagementLink::serve
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | `[management]` |
+//! | [`agent`] | what a role supplies |
+//! | [`link`] | the handle, the loop around the session, the log of outages |
+//! | `session` | the state machine: events in, actions out |
+//! | `endpoints` | which server next, how long to wait |
+//! | `dispatch` | a request to its response |
+//! | `connect` | name, TCP, TLS handshake |
+//! | `transport` | packets outside TLS, one reader, one writer |
+//! | `tls`, `trust` | what we offer, whom we trust, alerts in words |
+//! | [`key_store`], `jks`, `certificates` | client certificates from PEM, PKCS#12, JKS, or the server |
+//! | `state`, `files` | what survives a restart |
+//! | [`nic`] | the interface behind an address |
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start tasks of their own"))]
+
+pub mod agent;
+mod certificates;
+pub mod config;
+mod connect;
+mod dispatch;
+mod endpoints;
+mod files;
+mod jks;
+pub mod key_store;
+pub mod link;
+pub mod nic;
+mod session;
+mod state;
+mod tls;
+mod transport;
+mod trust;
+
+pub use agent::{Agent, CommandContext, StartupFacts};
+pub use config::{LinkConfig, LinkLimits, ManagementConfig};
+pub use endpoints::Endpoint;
+pub use key_store::ClientCertificate;
+pub use link::{LinkError, ManagementLink};

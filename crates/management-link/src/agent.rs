@@ -1,0 +1,69 @@
+//! What a role supplies to its link, and what it learns with each command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::Envelope;
+use role::BoxFuture;
+
+/// The link's part of the startup command; the role adds its class, name and addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartupFacts {
+    /// As configured for the link, with the class suffix.
+    pub guid: String,
+    /// Name or id.
+    pub zone: String,
+    /// Name or id.
+    pub pod: String,
+    pub version: String,
+    /// Of an earlier session; `None` at the first contact.
+    pub host_id: Option<i64>,
+    /// `10.1.1.2,10.1.1.3@static`, or without `@` while no server has sent a list.
+    pub ms_host_list: String,
+    /// The server asked us to move; true for one startup.
+    pub connection_transferred: bool,
+    /// `x86_64`, `aarch64` or `i686`.
+    pub arch: &'static str,
+}
+
+/// What a handler knows about its command besides the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandContext {
+    /// The server's log context, for one `grep` over both logs.
+    pub log_id: Option<String>,
+    /// Ours, once known.
+    pub host_id: Option<i64>,
+    /// The server sends the next such command only after the answer to this one.
+    pub in_sequence: bool,
+    /// Together with `management_id` the name of the request.
+    pub sequence: i64,
+    /// The server that asks; several share one link.
+    pub management_id: i64,
+    /// How long the server waits at least; `None` means its default, half an hour.
+    pub wait: Option<Duration>,
+}
+
+/// One host as the server sees it. Called by the link; no method but `handle` may take long.
+pub trait Agent: Send + Sync + 'static {
+    /// The startup command, fresh at each connection.
+    fn startup(&self, facts: &StartupFacts) -> Envelope;
+
+    /// The ping; `host_id` is −1 before the first registration.
+    fn ping(&self, host_id: i64) -> Envelope;
+
+    /// Runs one command to its answer. The link runs many at a time and drops none of them when
+    /// it is lost: only the answer is dropped then, so commands should be repeatable.
+    fn handle(
+        self: Arc<Self>,
+        command: Envelope,
+        cx: CommandContext,
+    ) -> BoxFuture<'static, Envelope>;
+
+    /// Registered and ready; called at each connection.
+    fn attached(&self, host_id: i64) {
+        let _ = host_id;
+    }
+
+    /// Not attached any more.
+    fn detached(&self) {}
+}

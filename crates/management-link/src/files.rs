@@ -1,0 +1,118 @@
+//! Small files of the state directory, replaced whole or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Readable by everyone: certificates.
+pub(crate) const PUBLIC: u32 = 0o644;
+/// Readable by us: keys, identity.
+pub(crate) const PRIVATE: u32 = 0o600;
+
+/// Why a file of the state directory could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+pub(crate) struct WriteError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// Creates the state directory, closed to others, unless it is there.
+pub(crate) fn create_directory(path: &Path) -> Result<(), WriteError> {
+    let builder = || {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o750);
+        builder
+    };
+    builder().create(path).map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+/// Writes beside the file and renames: a crash leaves the old content or the new one. The mode
+/// holds from the first byte on.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), WriteError> {
+    write_and_rename(path, content, mode)
+        .map_err(|source| WriteError { path: path.to_owned(), source })
+}
+
+fn write_and_rename(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
+    // A temporary file of a crashed run may have another mode: start anew.
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _gone => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    sync_parent(path)
+}
+
+/// Renames within a directory, durably.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
+    std::fs::rename(from, to)
+        .and_then(|()| sync_parent(to))
+        .map_err(|source| WriteError { path: to.to_owned(), source })
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// One PEM block per value.
+pub(crate) fn pem<'a>(label: &str, blocks: impl IntoIterator<Item = &'a [u8]>) -> String {
+    use base64::Engine;
+    let mut text = String::new();
+    for der in blocks {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(der);
+        text.push_str(&format!("-----BEGIN {label}-----\n"));
+        let mut rest = base64.as_str();
+        while !rest.is_empty() {
+            let (line, tail) = rest.split_at_checked(64).unwrap_or((rest, ""));
+            text.push_str(line);
+            text.push('\n');
+            rest = tail;
+        }
+        text.push_str(&format!("-----END {label}-----\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_with_its_mode_even_when_a_crash_left_a_temporary_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cloud.key");
+        std::fs::write(directory.path().join("cloud.key.tmp"), "torn").unwrap();
+        std::fs::write(&path, "old").unwrap();
+        replace(&path, b"new", PRIVATE).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "new");
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, PRIVATE);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file() {
+        let error = replace(Path::new("/proc/none/x"), b"", PUBLIC).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /proc/none/x");
+    }
+
+    #[test]
+    fn pem_has_lines_of_64_characters() {
+        let text = pem("CERTIFICATE", [[7_u8; 60].as_slice()]);
+        let lines: Vec<usize> = text.lines().map(str::len).collect();
+        assert_eq!(lines, [27, 64, 16, 25]);
+    }
+}

@@ -1,0 +1,574 @@
+//! Between the session and the world: waits for what happens next, tells the session, does what
+//! it says. Decides nothing itself.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_protocol::agent::PlainAnswer;
+use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::outage::{Loudness, Outage};
+use super::{Control, LinkError, Reply, Shared};
+use crate::agent::Agent;
+use crate::connect::{self, Opened};
+use crate::dispatch::{Circumstances, Dispatcher, random};
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::session::{Action, Event, Notice, Session, Settings, Work};
+use crate::state::Identity;
+use crate::transport::{Connection, LossError};
+use crate::trust;
+
+/// The role's main loop shows that it lives at least this often.
+const BEAT: Duration = Duration::from_secs(1);
+/// Requests of ours without an answer.
+const MAX_PENDING: usize = 1024;
+const HEALTH_CONDITION: &str = "link";
+
+/// What the tasks around the loop report back.
+enum Report {
+    Connected { link: u64, opened: Box<Opened> },
+    ConnectFailed { link: u64, error: String },
+    CommandDone { link: u64 },
+    ProbeDone { endpoint: Endpoint, reachable: bool },
+}
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    session: Session,
+    agent: Arc<dyn Agent>,
+    dispatcher: Dispatcher,
+    control: mpsc::Receiver<Control>,
+    reports: mpsc::Receiver<Report>,
+    reports_tx: mpsc::Sender<Report>,
+    connection: Option<Standing>,
+    /// Ends the attempt under way.
+    attempt: CancellationToken,
+    link: u64,
+    pending: HashMap<i64, Reply>,
+    identity: watch::Sender<Identity>,
+    keeper: JoinHandle<Option<()>>,
+    outage: Outage,
+    refusals: Outage,
+    condition: Option<String>,
+    stopping: bool,
+    finished: bool,
+}
+
+/// The link as the driver sees it.
+struct Standing {
+    connection: Connection,
+    peer: Option<std::net::SocketAddr>,
+    seen_at: Option<IpAddr>,
+    /// To be remembered when the server has proved to be one.
+    presented: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// What woke the loop.
+enum Wake {
+    Event(Event),
+    Control(Control),
+    Report(Report),
+    Message(Result<Vec<u8>, LossError>),
+    Beat,
+}
+
+impl Driver {
+    pub(super) async fn new(
+        shared: Arc<Shared>,
+        agent: Arc<dyn Agent>,
+        endpoints: Endpoints,
+        control: mpsc::Receiver<Control>,
+    ) -> Self {
+        let config = &shared.config;
+        let management = &config.management;
+        let configured = endpoints.reported();
+        let identity = load_identity(&shared, configured).await;
+        let settings = Settings {
+            guid: config.guid.clone(),
+            zone: management.zone.clone(),
+            pod: management.pod.clone(),
+            version: management.version.clone(),
+            limits: management.limits.clone(),
+        };
+        let session = Session::new(settings, endpoints, identity.clone(), random(), now());
+        let (identity, changed) = watch::channel(identity);
+        let keeper = keep_identity(&shared, changed);
+        let (reports_tx, reports) = mpsc::channel(management.limits.max_commands + 16);
+        let dispatcher = Dispatcher {
+            agent: Arc::clone(&agent),
+            tasks: shared.cx.tasks.clone(),
+            state_directory: config.directory().to_owned(),
+        };
+        Self {
+            session,
+            agent,
+            dispatcher,
+            control,
+            reports,
+            reports_tx,
+            connection: None,
+            attempt: CancellationToken::new(),
+            link: 0,
+            pending: HashMap::new(),
+            identity,
+            keeper,
+            outage: Outage::default(),
+            refusals: Outage::default(),
+            condition: None,
+            stopping: false,
+            finished: false,
+            shared,
+        }
+    }
+
+    /// Runs to the end of the session.
+    pub(super) async fn run(mut self) {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.publish();
+        while !self.finished {
+            let wake = self.wait(&mut beat).await;
+            self.on_wake(wake);
+            self.publish();
+        }
+        let Self { identity, keeper, control, .. } = self;
+        drop(control);
+        drop(identity);
+        if keeper.await.is_err() {
+            tracing::debug!("the identity keeper was aborted");
+        }
+    }
+
+    async fn wait(&mut self, beat: &mut tokio::time::Interval) -> Wake {
+        let deadline = self.session.deadline().map(tokio::time::Instant::from_std);
+        let timer = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let reads = !self.is_paused();
+        let message = async {
+            match &mut self.connection {
+                Some(standing) if reads => standing.connection.inbound.recv().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.shared.cx.shutdown.cancelled(), if !self.stopping => {
+                self.stopping = true;
+                Wake::Event(Event::Shutdown)
+            }
+            () = timer => Wake::Event(Event::Timer),
+            Some(control) = self.control.recv() => Wake::Control(control),
+            Some(report) = self.reports.recv() => Wake::Report(report),
+            message = message => Wake::Message(message.unwrap_or(Err(LossError::Closed))),
+            _ = beat.tick() => Wake::Beat,
+        }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.session.in_flight() >= self.shared.config.management.limits.max_commands
+    }
+
+    fn on_wake(&mut self, wake: Wake) {
+        match wake {
+            Wake::Event(event) => self.step(event),
+            Wake::Control(control) => self.on_control(control),
+            Wake::Report(report) => self.on_report(report),
+            Wake::Message(Ok(bytes)) => self.on_message(&bytes),
+            Wake::Message(Err(error)) => {
+                self.connection = None;
+                let by_peer = error.is_end();
+                self.step(Event::Lost { error: role::chain(&error), by_peer });
+            }
+            Wake::Beat => {
+                self.shared.cx.health.progress();
+                self.pending.retain(|_, reply| !reply.is_closed());
+            }
+        }
+    }
+
+    fn on_control(&mut self, control: Control) {
+        match control {
+            Control::Ping => {
+                let paused = self.is_paused();
+                self.step(Event::PingDue { paused });
+            }
+            Control::Request { envelope, flags, reply } => {
+                if self.pending.len() >= MAX_PENDING {
+                    self.pending.retain(|_, reply| !reply.is_closed());
+                }
+                let sent = if self.pending.len() >= MAX_PENDING {
+                    Err(LinkError::Busy)
+                } else {
+                    self.send_request(envelope, flags)
+                };
+                match sent {
+                    Ok(sequence) => {
+                        self.pending.insert(sequence, reply);
+                    }
+                    Err(error) => give(reply, Err(error)),
+                }
+            }
+            Control::Post { envelope, flags, taken } => {
+                let outcome = self.send_request(envelope, flags).map(|_sequence| ());
+                if taken.send(outcome).is_err() {
+                    tracing::trace!("nobody waits for the post any more");
+                }
+            }
+        }
+    }
+
+    fn send_request(&mut self, envelope: Envelope, flags: Flags) -> Result<i64, LinkError> {
+        let Some(standing) = self.connection.as_ref().filter(|_| self.session.is_attached()) else {
+            return Err(LinkError::NotAttached);
+        };
+        let sequence = self.session.next_sequence();
+        let frame = Frame::request(flags, sequence, self.session.agent_id(), &[envelope]);
+        let taken = standing.connection.outbound.try_send(frame.encode());
+        if taken { Ok(sequence) } else { Err(LinkError::Busy) }
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Connected { link, opened } if link == self.link => {
+                self.connection = Some(Standing {
+                    connection: opened.connection,
+                    peer: opened.peer,
+                    seen_at: opened.local.map(|local| local.ip()),
+                    presented: opened.first_use.then_some(opened.presented),
+                });
+                self.step(Event::Connected);
+            }
+            Report::ConnectFailed { link, error } if link == self.link => {
+                self.step(Event::ConnectFailed { error });
+            }
+            // An attempt that was given up meanwhile; dropping it closes the socket.
+            Report::Connected { .. } | Report::ConnectFailed { .. } => {}
+            Report::CommandDone { link } => self.step(Event::CommandDone { link }),
+            Report::ProbeDone { endpoint, reachable } => {
+                self.step(Event::ProbeDone { endpoint, reachable });
+            }
+        }
+    }
+
+    fn on_message(&mut self, bytes: &[u8]) {
+        let limit = self.shared.config.management.limits.max_message;
+        let read =
+            Frame::decode(bytes, limit).map_err(|error| role::chain(&error)).and_then(|frame| {
+                match frame.envelopes() {
+                    Ok(envelopes) => Ok((frame.header, envelopes)),
+                    Err(error) => Err(role::chain(&error)),
+                }
+            });
+        match read {
+            Ok((header, commands)) if header.flags.contains(Flags::REQUEST) => {
+                if commands.is_empty() {
+                    // As many answers as commands: none.
+                    self.send_urgent(&Frame::response(&header, &[]));
+                } else {
+                    self.step(Event::Request { header, commands });
+                }
+            }
+            Ok((header, answers)) => self.step(Event::Response { header, answers }),
+            Err(error) => self.on_unreadable(bytes, error),
+        }
+    }
+
+    /// A request gets an answer as long as its header can be read: the server's in-sequence queue
+    /// would stand still without one.
+    fn on_unreadable(&mut self, bytes: &[u8], error: String) {
+        let Ok(header) = FrameHeader::decode(bytes) else {
+            tracing::error!(error, "a message of the management server has no readable header");
+            self.connection = None;
+            self.step(Event::Lost { error, by_peer: false });
+            return;
+        };
+        let seq = header.sequence.0;
+        tracing::error!(seq, error, "a message of the management server cannot be read");
+        if header.flags.contains(Flags::REQUEST) {
+            let answer = Envelope::of(&PlainAnswer::failed(error));
+            self.send_urgent(&Frame::response(&header, &[answer]));
+        } else if let Some(reply) = self.pending.remove(&seq) {
+            give(reply, Err(LinkError::Unreadable));
+        }
+    }
+
+    fn step(&mut self, event: Event) {
+        for action in self.session.step(event, now()) {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Connect { link, endpoint } => self.connect(link, endpoint),
+            Action::Startup { sequence, agent_id, facts } => {
+                let startup = self.agent.startup(&facts);
+                self.send_urgent(&Frame::request(Flags::STARTUP, sequence, agent_id, &[startup]));
+            }
+            Action::Ping { sequence, agent_id } => {
+                let ping = self.agent.ping(agent_id);
+                let flags = Flags::AGENT_REQUEST;
+                self.send_urgent(&Frame::request(flags, sequence, agent_id, &[ping]));
+            }
+            Action::Send(frame) => self.send_urgent(&frame),
+            Action::Dispatch(work) => self.dispatch(work),
+            Action::Deliver { sequence, answers } => self.deliver(sequence, answers),
+            Action::Probe { endpoint } => self.probe(endpoint),
+            Action::RememberServer => self.remember_server(),
+            Action::Persist(identity) => {
+                self.identity.send_replace(identity);
+            }
+            Action::Attached { host_id } => self.on_attached(host_id),
+            Action::Detached => self.agent.detached(),
+            Action::Goodbye(frame) => {
+                let sent = self
+                    .connection
+                    .as_ref()
+                    .is_some_and(|s| s.connection.outbound.try_send(frame.encode()));
+                tracing::info!(sent, "said goodbye to the management server");
+            }
+            Action::Close => {
+                self.attempt.cancel();
+                self.connection = None;
+                // Dropping the senders tells the waiting ones.
+                self.pending.clear();
+            }
+            Action::Finished => self.finished = true,
+            Action::Note(notice) => self.log(notice),
+        }
+    }
+
+    fn send_urgent(&self, frame: &Frame) {
+        let Some(standing) = &self.connection else { return };
+        if !standing.connection.outbound.send_urgent(frame.encode()) {
+            let seq = frame.header.sequence.0;
+            tracing::warn!(seq, "the management server does not read, a message was dropped");
+        }
+    }
+
+    fn connect(&mut self, link: u64, endpoint: Endpoint) {
+        self.link = link;
+        self.attempt = CancellationToken::new();
+        let given_up = self.attempt.clone();
+        let shared = Arc::clone(&self.shared);
+        let reports = self.reports_tx.clone();
+        tracing::debug!(%endpoint, "connecting");
+        self.shared.cx.tasks.spawn("link connect", async move {
+            let attempt = connect::open(&shared.config, endpoint, &shared.cx.tasks);
+            let report = tokio::select! {
+                () = given_up.cancelled() => return,
+                outcome = attempt => match outcome {
+                    Ok(opened) => Report::Connected { link, opened: Box::new(opened) },
+                    Err(error) => Report::ConnectFailed { link, error: role::chain(&error) },
+                },
+            };
+            report_to(&reports, report).await;
+        });
+    }
+
+    fn dispatch(&self, work: Work) {
+        let Some(standing) = &self.connection else { return };
+        let outbound = standing.connection.outbound.clone();
+        let dispatcher = self.dispatcher.clone();
+        let reports = self.reports_tx.clone();
+        let link = work.link;
+        let identity = self.identity.borrow().clone();
+        let circumstances = Circumstances {
+            host_id: identity.host_id,
+            host_name: identity.host_name.unwrap_or_else(machine_name),
+            seen_at: standing.seen_at,
+        };
+        self.shared.cx.tasks.spawn("command", async move {
+            let seq = work.header.sequence.0;
+            let response = dispatcher.run(work, circumstances).await;
+            // The server has forgotten the request with its link: another link is no place for
+            // the answer.
+            if !outbound.send(response.encode()).await {
+                tracing::info!(seq, "answer dropped, its link is gone");
+            }
+            report_to(&reports, Report::CommandDone { link }).await;
+        });
+    }
+
+    fn deliver(&mut self, sequence: i64, answers: Vec<Envelope>) {
+        match (self.pending.remove(&sequence), answers.into_iter().next()) {
+            (Some(reply), Some(answer)) => give(reply, Ok(answer)),
+            (Some(reply), None) => give(reply, Err(LinkError::Unreadable)),
+            (None, _) => tracing::debug!(seq = sequence, "answer to nobody"),
+        }
+    }
+
+    fn probe(&self, endpoint: Endpoint) {
+        let reports = self.reports_tx.clone();
+        let timeout = self.shared.config.management.limits.probe_timeout;
+        self.shared.cx.tasks.spawn("link probe", async move {
+            let reachable = connect::is_reachable(&endpoint, timeout).await;
+            report_to(&reports, Report::ProbeDone { endpoint, reachable }).await;
+        });
+    }
+
+    fn remember_server(&mut self) {
+        let presented = self.connection.as_mut().and_then(|standing| standing.presented.take());
+        let Some(presented) = presented else { return };
+        let shared = Arc::clone(&self.shared);
+        self.shared.cx.tasks.spawn("remember server", async move {
+            let fingerprint = presented.first().map(trust::fingerprint).unwrap_or_default();
+            let directory = shared.config.directory().to_owned();
+            let written = shared
+                .cx
+                .tasks
+                .blocking("remember server", move || trust::remember(&directory, &presented))
+                .await;
+            match written {
+                Ok(Ok(())) => tracing::info!(
+                    fingerprint,
+                    "trusted the management server at first use and remembered its certificate"
+                ),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = role::chain(&error), "cannot remember the server");
+                }
+                Err(error) => tracing::debug!(%error, "cannot remember the server"),
+            }
+        });
+    }
+
+    fn on_attached(&mut self, host_id: i64) {
+        let outage_ms = self.outage.ended(now()).map(|time| time.as_millis());
+        self.refusals.ended(now());
+        let endpoint = self.session.report().endpoint;
+        tracing::info!(host_id, endpoint, outage_ms, "attached to the management server");
+        self.agent.attached(host_id);
+    }
+
+    fn publish(&mut self) {
+        let mut report = self.session.report();
+        report.peer = self.connection.as_ref().and_then(|standing| standing.peer);
+        self.shared.publish(report);
+        let condition = self.session.condition();
+        if condition != self.condition || self.condition.is_none() {
+            match &condition {
+                Some(reason) => self.shared.cx.health.set_condition(HEALTH_CONDITION, reason),
+                None => self.shared.cx.health.clear_condition(HEALTH_CONDITION),
+            }
+        }
+        self.condition = condition;
+    }
+
+    fn log(&mut self, notice: Notice) {
+        let endpoint = self.session.report().endpoint;
+        match notice {
+            Notice::ConnectFailed { error, retry_in } | Notice::Lost { error, retry_in } => {
+                let loudness = self.outage.failed(now());
+                log_failure(loudness, "link down, will retry", endpoint, &error, retry_in);
+            }
+            Notice::Refused { details, retry_in } => {
+                self.outage.failed(now());
+                let loudness = match self.refusals.failed(now()) {
+                    Loudness::Info => Loudness::Warn { suppressed: 0 },
+                    other => other,
+                };
+                let what = "the management server refused us, will retry";
+                log_failure(loudness, what, endpoint, &details, retry_in);
+            }
+            Notice::TakenOver => {
+                let guid = &self.shared.config.guid;
+                tracing::error!(guid, "another agent uses our guid, each throws the other out");
+            }
+            Notice::Moves { endpoint, why } => tracing::info!(%endpoint, why, "changing server"),
+            Notice::Stays => tracing::warn!("asked to change server, but none can be reached"),
+            Notice::ServerList { list } => tracing::info!(list, "got a list of servers"),
+            Notice::StartupWanted { honoured: true } => tracing::info!("server wants a startup"),
+            Notice::StartupWanted { honoured: false } => {
+                tracing::debug!("server wants a startup while it still connects us");
+            }
+            Notice::OddPingAnswer { class, details } => {
+                tracing::warn!(class, details, "the ping failed on the server");
+            }
+            Notice::Deleted { reason } => tracing::warn!(reason, "the server deleted our host"),
+            Notice::NotTaken { class } => tracing::debug!(class, "command not taken, stopping"),
+            Notice::BadBody { class, error } => {
+                tracing::warn!(class, error, "command with an unreadable body");
+            }
+        }
+    }
+}
+
+fn log_failure(
+    loudness: Loudness,
+    what: &str,
+    endpoint: Option<String>,
+    error: &str,
+    retry_in: Duration,
+) {
+    let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
+    match loudness {
+        Loudness::Info => tracing::info!(endpoint, retry_in_ms, error, "{what}"),
+        Loudness::Warn { suppressed } => {
+            tracing::warn!(endpoint, retry_in_ms, suppressed, error, "{what}");
+        }
+        Loudness::Silent => tracing::debug!(endpoint, retry_in_ms, error, "{what}"),
+    }
+}
+
+async fn load_identity(shared: &Shared, configured: String) -> Identity {
+    let directory = shared.config.directory().to_owned();
+    let guid = shared.config.guid.clone();
+    let fallback =
+        Identity { guid: guid.clone(), configured: configured.clone(), ..Identity::default() };
+    let load = move || Identity::load(&directory, &guid, &configured);
+    shared.cx.tasks.blocking("load identity", load).await.unwrap_or(fallback)
+}
+
+/// Writes each identity the session hands over, the latest only when they come fast.
+fn keep_identity(
+    shared: &Arc<Shared>,
+    mut changed: watch::Receiver<Identity>,
+) -> JoinHandle<Option<()>> {
+    let shared = Arc::clone(shared);
+    shared.cx.tasks.clone().spawn("keep identity", async move {
+        while changed.changed().await.is_ok() {
+            let identity = changed.borrow_and_update().clone();
+            let directory = shared.config.directory().to_owned();
+            let store = move || identity.store(&directory);
+            match shared.cx.tasks.blocking("keep identity", store).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(error = role::chain(&error), "cannot keep the identity");
+                }
+                Err(error) => tracing::debug!(%error, "cannot keep the identity"),
+            }
+        }
+    })
+}
+
+async fn report_to(reports: &mpsc::Sender<Report>, report: Report) {
+    if reports.send(report).await.is_err() {
+        tracing::trace!("the link is not served any more");
+    }
+}
+
+fn give(reply: Reply, outcome: Result<Envelope, LinkError>) {
+    if reply.send(outcome).is_err() {
+        tracing::trace!("nobody waits for the answer any more");
+    }
+}
+
+fn machine_name() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "quickcloud".to_owned())
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,74 @@
+//! How loud an outage is in the log: the first failure softly, a lasting one clearly, then now
+//! and then.
+
+use std::time::{Duration, Instant};
+
+/// An outage of this length is worth a warning.
+const WORTH_A_WARNING: Duration = Duration::from_secs(30);
+const REPEAT: Duration = Duration::from_secs(300);
+
+/// What to do with one more failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loudness {
+    Info,
+    /// With the failures not logged since the last line.
+    Warn {
+        suppressed: u32,
+    },
+    Silent,
+}
+
+/// The failures since the link was attached last.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    since: Option<Instant>,
+    warned: Option<Instant>,
+    suppressed: u32,
+}
+
+impl Outage {
+    pub(super) fn failed(&mut self, now: Instant) -> Loudness {
+        let Some(since) = self.since else {
+            self.since = Some(now);
+            return Loudness::Info;
+        };
+        let due = match self.warned {
+            None => now.saturating_duration_since(since) >= WORTH_A_WARNING,
+            Some(warned) => now.saturating_duration_since(warned) >= REPEAT,
+        };
+        if !due {
+            self.suppressed += 1;
+            return Loudness::Silent;
+        }
+        self.warned = Some(now);
+        Loudness::Warn { suppressed: std::mem::take(&mut self.suppressed) }
+    }
+
+    /// Attached again: how long it took, when there was an outage.
+    pub(super) fn ended(&mut self, now: Instant) -> Option<Duration> {
+        let since = std::mem::take(self).since?;
+        Some(now.saturating_duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_once_then_after_half_a_minute_then_every_five() {
+        let start = Instant::now();
+        let mut outage = Outage::default();
+        let mut at = |seconds| outage.failed(start + Duration::from_secs(seconds));
+        assert_eq!(at(0), Loudness::Info);
+        assert_eq!(at(5), Loudness::Silent);
+        assert_eq!(at(10), Loudness::Silent);
+        assert_eq!(at(30), Loudness::Warn { suppressed: 2 });
+        assert_eq!(at(300), Loudness::Silent);
+        assert_eq!(at(330), Loudness::Warn { suppressed: 1 });
+        let end = start + Duration::from_secs(400);
+        assert_eq!(outage.ended(end), Some(Duration::from_secs(400)));
+        assert_eq!(outage.ended(end), None);
+        assert_eq!(outage.failed(end), Loudness::Info);
+    }
+}

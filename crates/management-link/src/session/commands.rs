@@ -1,0 +1,242 @@
+//! The commands that the session handles itself, before a role sees anything.
+
+use agent_protocol::agent::{
+    AgentCommand, AgentControlAnswer, CheckHealthAnswer, MaintainAnswer,
+    MigrateAgentConnectionAnswer, MigrateAgentConnectionCommand, PlainAnswer, ReadyAnswer,
+    ReadyCommand, SetupCertificateAnswer, SetupCertificateCommand, SetupKeyStoreCommand,
+    SetupKeystoreAnswer, SetupMSListAnswer, SetupMSListCommand, ShutdownCommand,
+};
+use agent_protocol::{Answer, Body, BodyError, unsupported};
+
+use super::*;
+
+impl Session {
+    /// Handles or hands out the commands of one request. A single command that the session
+    /// answers never waits behind a handler.
+    pub(super) fn on_request(
+        &mut self,
+        header: &FrameHeader,
+        commands: Vec<Envelope>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.has_link() || matches!(self.state, State::Draining(_)) {
+            let class = commands.first().map(|command| command.simple_name().to_owned());
+            out.push(Action::Note(Notice::NotTaken { class: class.unwrap_or_default() }));
+            return;
+        }
+        self.extend_ready_deadline(now);
+        let mut steps = Vec::with_capacity(commands.len());
+        for command in commands {
+            match self.plan(command, now, out) {
+                Some(step) => steps.push(step),
+                // The link is given up: nobody is left to answer.
+                None => return,
+            }
+        }
+        if let [Step::Answered(answer)] = steps.as_slice() {
+            // Before anything that follows from it: the server waits for the answer.
+            out.insert(0, Action::Send(Frame::response(header, std::slice::from_ref(answer))));
+            return;
+        }
+        self.in_flight += 1;
+        self.in_flight_here += 1;
+        out.push(Action::Dispatch(Work { link: self.link, header: *header, steps }));
+    }
+
+    /// `None` when the command ended the link.
+    fn plan(&mut self, command: Envelope, now: Instant, out: &mut Vec<Action>) -> Option<Step> {
+        let class = command.class.clone();
+        let decoded = match AgentCommand::decode(command) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                let error_text = error.to_string();
+                out.push(Action::Note(Notice::BadBody { class: class.clone(), error: error_text }));
+                return Some(Step::Answered(failed(&class, &error)));
+            }
+        };
+        Some(match decoded {
+            AgentCommand::Ready(command) => Step::Answered(self.on_ready(&command, now, out)?),
+            AgentCommand::Shutdown(command) => {
+                Step::Answered(self.on_server_shutdown(&command, now, out))
+            }
+            AgentCommand::Maintain(_) => {
+                let answer = MaintainAnswer { will_migrate: true, ..MaintainAnswer::default() };
+                Step::Answered(Envelope::of(&answer))
+            }
+            AgentCommand::CheckHealth(_) => {
+                Step::Answered(Envelope::of(&CheckHealthAnswer::alive(true)))
+            }
+            AgentCommand::AgentControl(_) => {
+                Step::Answered(Envelope::of(&AgentControlAnswer::default()))
+            }
+            AgentCommand::SetupKeyStore(command) if command.handle_by_agent => {
+                Step::MakeCertificateRequest
+            }
+            AgentCommand::SetupCertificate(command) if command.handle_by_agent => {
+                Step::InstallCertificate(command)
+            }
+            AgentCommand::SetupMSList(command) => {
+                Step::Answered(self.on_setup_list(&command, now, out))
+            }
+            AgentCommand::MigrateAgentConnection(command) => {
+                Step::Answered(self.on_migrate(&command, now, out))
+            }
+            other @ (AgentCommand::SetupKeyStore(_)
+            | AgentCommand::SetupCertificate(_)
+            | AgentCommand::PostCertificateRenewal(_)
+            | AgentCommand::RollingMaintenance(_)
+            | AgentCommand::SetHostParams(_)) => Step::Answered(unsupported(&other.envelope())),
+            AgentCommand::Unknown(envelope) => Step::Agent(envelope),
+        })
+    }
+
+    fn on_ready(
+        &mut self,
+        command: &ReadyCommand,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Option<Envelope> {
+        if let Some(details) = &command.details {
+            self.refused(details.clone(), now, out);
+            return None;
+        }
+        let host_id = command.host_id.filter(|id| *id > 0);
+        match (&mut self.state, host_id) {
+            (State::Attached(attachment), _) => {
+                attachment.readies += 1;
+                attachment.settled_from = attachment.settled_from.min(now);
+            }
+            (_, Some(host_id)) => self.attach(host_id, now, out),
+            (_, None) => {
+                let error = "the management server sent a ready command without a host id";
+                self.drop_link(error.to_owned(), true, now, out);
+                return None;
+            }
+        }
+        let before = self.identity.clone();
+        if host_id.is_some() {
+            self.identity.host_id = host_id;
+            self.identity.host_uuid.clone_from(&command.host_uuid);
+            self.identity.host_name.clone_from(&command.host_name);
+        }
+        let hosts = command.ms_host_list.as_deref().unwrap_or_default();
+        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
+        self.endpoints.avoid(command.avoid_ms_host_list.as_deref().unwrap_or_default());
+        self.rearm_check(command.lb_check_interval, now);
+        self.persist_if_changed(&before, out);
+        Some(Envelope::of(&ReadyAnswer::default()))
+    }
+
+    fn attach(&mut self, host_id: i64, now: Instant, out: &mut Vec<Action>) {
+        let interval = *self.ping_interval.get_or_insert(PING_INTERVAL);
+        if matches!(self.state, State::AwaitingStartupAnswer { .. }) {
+            out.push(Action::RememberServer);
+        }
+        self.state = State::Attached(Attachment {
+            since: now,
+            readies: 1,
+            settled_from: now + interval,
+            confirmed: false,
+        });
+        self.pings.forgive();
+        self.backoff.reset();
+        self.last_error = None;
+        if let Some(endpoint) = &self.endpoint {
+            self.endpoints.attached(endpoint);
+        }
+        out.push(Action::Attached { host_id });
+    }
+
+    fn take_list(&mut self, hosts: &[String], algorithm: Option<&str>, out: &mut Vec<Action>) {
+        if self.endpoints.replace(hosts, algorithm) {
+            let list = self.endpoints.reported();
+            out.push(Action::Note(Notice::ServerList { list }));
+        }
+        if self.endpoints.is_learned() {
+            self.identity.server_list = Some(self.endpoints.reported());
+        }
+    }
+
+    fn persist_if_changed(&self, before: &Identity, out: &mut Vec<Action>) {
+        if self.identity != *before {
+            out.push(Action::Persist(self.identity.clone()));
+        }
+    }
+
+    fn on_setup_list(
+        &mut self,
+        command: &SetupMSListCommand,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Envelope {
+        let before = self.identity.clone();
+        let hosts = command.ms_list.as_deref().unwrap_or_default();
+        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
+        self.endpoints.avoid(command.avoid_ms_list.as_deref().unwrap_or_default());
+        self.persist_if_changed(&before, out);
+        if self.is_attached() {
+            self.rearm_check(command.lb_check_interval, now);
+            if command.trigger_host_lb {
+                self.check_preferred(out);
+            }
+        }
+        Envelope::of(&SetupMSListAnswer::default())
+    }
+
+    fn on_migrate(
+        &mut self,
+        command: &MigrateAgentConnectionCommand,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Envelope {
+        let before = self.identity.clone();
+        let hosts = command.ms_list.as_deref().unwrap_or_default();
+        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
+        self.endpoints.avoid(command.avoid_ms_list.as_deref().unwrap_or_default());
+        self.persist_if_changed(&before, out);
+        let candidates = match &self.endpoint {
+            Some(current) if self.is_attached() => self.endpoints.candidates(current),
+            _ => VecDeque::new(),
+        };
+        if candidates.is_empty() {
+            out.push(Action::Note(Notice::Stays));
+            let details = "no other management server is known".to_owned();
+            return Envelope::of(&MigrateAgentConnectionAnswer::failed(details));
+        }
+        self.probe = None;
+        self.migration = Some((now + self.settings.limits.migration_delay, candidates));
+        Envelope::of(&MigrateAgentConnectionAnswer::default())
+    }
+
+    /// Running work goes on; pings stop, the server closes the link or we do.
+    fn on_server_shutdown(
+        &mut self,
+        command: &ShutdownCommand,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Envelope {
+        let reason = command.reason.clone().unwrap_or_default();
+        out.push(Action::Note(Notice::Deleted { reason }));
+        let before = self.identity.clone();
+        self.identity.host_id = None;
+        self.persist_if_changed(&before, out);
+        self.leave_at = Some(now + self.settings.limits.backoff);
+        Envelope::of(&PlainAnswer::success())
+    }
+}
+
+/// The answer that the sender of a command with an unreadable body expects.
+fn failed(class: &str, error: &BodyError) -> Envelope {
+    let details = error.to_string();
+    match class {
+        ReadyCommand::CLASS => Envelope::of(&ReadyAnswer::failed(details)),
+        SetupKeyStoreCommand::CLASS => Envelope::of(&SetupKeystoreAnswer::failed(details)),
+        SetupCertificateCommand::CLASS => Envelope::of(&SetupCertificateAnswer::failed(details)),
+        SetupMSListCommand::CLASS => Envelope::of(&SetupMSListAnswer::failed(details)),
+        MigrateAgentConnectionCommand::CLASS => {
+            Envelope::of(&MigrateAgentConnectionAnswer::failed(details))
+        }
+        _ => Envelope::of(&PlainAnswer::failed(details)),
+    }
+}

@@ -1,0 +1,212 @@
+//! What can happen to a session, what it wants done, and the states it knows.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use agent_protocol::agent::SetupCertificateCommand;
+use agent_protocol::{Envelope, Frame, FrameHeader};
+
+use crate::agent::StartupFacts;
+use crate::endpoints::Endpoint;
+use crate::state::Identity;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// [`super::Session::deadline`] has passed.
+    Timer,
+    /// TCP and TLS stand.
+    Connected,
+    ConnectFailed {
+        error: String,
+    },
+    /// A message of the server that wants an answer.
+    Request {
+        header: FrameHeader,
+        commands: Vec<Envelope>,
+    },
+    /// A message of the server that answers one of ours.
+    Response {
+        header: FrameHeader,
+        answers: Vec<Envelope>,
+    },
+    /// The heartbeat wants a ping. `paused`: nothing was read meanwhile, so that missing answers
+    /// prove nothing.
+    PingDue {
+        paused: bool,
+    },
+    /// The link has ended. `by_peer`: the server or the network did it.
+    Lost {
+        error: String,
+        by_peer: bool,
+    },
+    /// A command handed out by [`Action::Dispatch`] on that link is answered.
+    CommandDone {
+        link: u64,
+    },
+    ProbeDone {
+        endpoint: Endpoint,
+        reachable: bool,
+    },
+    /// The role stops.
+    Shutdown,
+}
+
+/// What to do, in order.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    Connect {
+        link: u64,
+        endpoint: Endpoint,
+    },
+    Startup {
+        sequence: i64,
+        agent_id: i64,
+        facts: Box<StartupFacts>,
+    },
+    Ping {
+        sequence: i64,
+        agent_id: i64,
+    },
+    /// An answer of the session itself.
+    Send(Frame),
+    Dispatch(Work),
+    /// An answer to somebody's request, if he still waits.
+    Deliver {
+        sequence: i64,
+        answers: Vec<Envelope>,
+    },
+    /// Try a TCP connect and report [`Event::ProbeDone`].
+    Probe {
+        endpoint: Endpoint,
+    },
+    /// The server speaks the protocol: remember its certificate if it is the first.
+    RememberServer,
+    Persist(Identity),
+    Attached {
+        host_id: i64,
+    },
+    Detached,
+    /// Send after everything else that is queued.
+    Goodbye(Frame),
+    /// Drop the connection, or the attempt.
+    Close,
+    /// Nothing will follow.
+    Finished,
+    Note(Notice),
+}
+
+/// The commands of one request, to be run in order and answered together.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Work {
+    pub(crate) link: u64,
+    pub(crate) header: FrameHeader,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// How one command gets its answer.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    /// The session knew it.
+    Answered(Envelope),
+    /// The role handles it.
+    Agent(Envelope),
+    MakeCertificateRequest,
+    InstallCertificate(Box<SetupCertificateCommand>),
+}
+
+/// Something to be logged.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Notice {
+    ConnectFailed {
+        error: String,
+        retry_in: Duration,
+    },
+    Lost {
+        error: String,
+        retry_in: Duration,
+    },
+    Refused {
+        details: String,
+        retry_in: Duration,
+    },
+    TakenOver,
+    Moves {
+        endpoint: Endpoint,
+        why: &'static str,
+    },
+    /// A migration found no server to go to.
+    Stays,
+    ServerList {
+        list: String,
+    },
+    StartupWanted {
+        honoured: bool,
+    },
+    /// The ping was answered by something else; still a sign of life.
+    OddPingAnswer {
+        class: String,
+        details: Option<String>,
+    },
+    /// The server deleted our host.
+    Deleted {
+        reason: String,
+    },
+    /// A command came while stopping.
+    NotTaken {
+        class: String,
+    },
+    /// A command of the session has a body that cannot be read.
+    BadBody {
+        class: String,
+        error: String,
+    },
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Disconnected { retry_at: Instant },
+    Connecting,
+    AwaitingStartupAnswer { deadline: Instant },
+    AwaitingReady { deadline: Instant },
+    Attached(Attachment),
+    Refused { retry_at: Instant },
+    Draining(Drain),
+    Closed,
+}
+
+/// Being registered and ready.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) since: Instant,
+    /// Ready commands answered.
+    pub(super) readies: u32,
+    /// A `sendStartup` in answer to a ping sent before is from a server still connecting us.
+    pub(super) settled_from: Instant,
+    /// A ping was answered without asking for a startup: the host is Up.
+    pub(super) confirmed: bool,
+}
+
+impl Attachment {
+    /// A goodbye to a server that is still connecting us would leave the host Up for ever.
+    pub(super) const fn may_say_goodbye(&self) -> bool {
+        self.readies >= 2 || self.confirmed
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Drain {
+    pub(super) deadline: Instant,
+    pub(super) goodbye: bool,
+    pub(super) was_attached: bool,
+    /// The goodbye is said.
+    pub(super) leaving: bool,
+}
+
+/// Which server is being tried out, and why.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Preferred(Endpoint),
+    /// The first one; the others come after it.
+    Migration(VecDeque<Endpoint>),
+}
