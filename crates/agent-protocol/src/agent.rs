@@ -67,6 +67,3 @@ command_set! {
         ConsoleProxyLoadReport(ConsoleProxyLoadReportCommand),
     }
 }
-
-#[cfg(test)]
-mod tests;

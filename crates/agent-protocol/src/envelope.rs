@@ -48,8 +48,12 @@ pub trait Answer: Body {
 pub struct EnvelopeError(#[source] serde_json::Error);
 
 impl EnvelopeError {
-    /// Offset of the fault inside `body`, in bytes; the end of the body when it is cut.
+    /// Offset of the fault inside `body`, in bytes; the end of the body when it is cut. A few bytes
+    /// off when the body is not UTF-8.
     pub fn offset(&self, body: &[u8]) -> usize {
+        if self.0.is_eof() {
+            return body.len();
+        }
         let line = self.0.line().saturating_sub(1);
         let starts = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
         let start = match line.checked_sub(1) {

@@ -12,6 +12,8 @@
 //! | [`agent`] | bodies of the session: start-up, ready, ping, certificates, shutdown |
 //! | [`storage`] | bodies for secondary storage and the objects they carry |
 //! | [`console`] | bodies for the console proxy |
+//! | [`decode`] | `quickcloud wire decode`: recorded bytes to readable text |
+//! | [`catalogue`] | every class in one list |
 //!
 //! Java class names appear in this crate and nowhere else.
 
@@ -20,7 +22,9 @@ mod macros;
 mod members;
 
 pub mod agent;
+pub mod catalogue;
 pub mod console;
+pub mod decode;
 pub mod envelope;
 pub mod frame;
 pub mod gson;

@@ -80,6 +80,3 @@ command_set! {
         UploadProgress(UploadProgressCommand),
     }
 }
-
-#[cfg(test)]
-mod tests;
