@@ -12,7 +12,7 @@ use crate::setup;
 
 const WEB: &str = "roles/console-proxy/web";
 /// Parts of the package that are bundled.
-const PARTS: &[&str] = &["core", "vendor", "LICENSE.txt", "AUTHORS"];
+const PARTS: &[&str] = &["core", "vendor", "LICENSE.txt", "docs/LICENSE.MPL-2.0", "AUTHORS"];
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::npm(WEB)?;

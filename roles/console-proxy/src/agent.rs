@@ -1,0 +1,233 @@
+//! The console proxy as the management server sees it: one host of type ConsoleProxy.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use agent_protocol::agent::{
+    AgentControlAnswer, HostType, PingCommand, PlainAnswer, StartupCommand, StartupProxyCommand,
+};
+use agent_protocol::console::{
+    AllowConsoleAccessCommand, CheckConsoleProxyLoadCommand, ConsoleAccessAuthenticationCommand,
+    ConsoleCommand, ConsoleProxyLoadAnswer, ConsoleProxyLoadReportCommand,
+    StartConsoleProxyAgentHttpHandlerCommand,
+};
+use agent_protocol::{Answer, Envelope, unsupported};
+use management_link::nic::Nic;
+use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
+use role::{BoxFuture, HealthReporter};
+
+use crate::console::{AccessAuthority, AccessQuestion, Verdict};
+use crate::report::{ReportOutcome, ReportSink, load_info};
+use crate::service::Service;
+use crate::settings::Identity;
+use crate::token::TokenKey;
+
+/// How long a verdict is waited for; the original waits as long.
+const VERDICT: Duration = Duration::from_secs(10);
+/// How long the answer to a load report is waited for.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// Asks and tells the management server through the link.
+pub(crate) struct LinkPort {
+    pub(crate) link: ManagementLink,
+    pub(crate) proxy_vm: i64,
+}
+
+impl AccessAuthority for LinkPort {
+    fn may_open(&self, question: AccessQuestion) -> BoxFuture<'_, Verdict> {
+        Box::pin(async move {
+            let command = ConsoleAccessAuthenticationCommand {
+                host: Some(question.host),
+                port: Some(question.port.to_string()),
+                vm_id: Some(question.vm),
+                sid: Some(question.sid.reveal().as_str().into()),
+                ticket: Some(question.ticket.reveal().as_str().into()),
+                session_uuid: Some(question.session),
+                client_address: Some(question.client.to_string()),
+                ..ConsoleAccessAuthenticationCommand::default()
+            };
+            match self.link.request(&command, VERDICT).await {
+                Ok(answer) if answer.success => Verdict::Admitted,
+                Ok(_) => Verdict::Denied,
+                Err(error) => {
+                    tracing::warn!(error = %role::chain(&error), "no verdict on a console");
+                    match error {
+                        LinkError::NotAttached | LinkError::Busy | LinkError::Closed => {
+                            Verdict::NotAsked
+                        }
+                        // The server failed on the question, or nobody there handles it.
+                        LinkError::UnexpectedAnswer { .. }
+                        | LinkError::Body(_)
+                        | LinkError::Unreadable => Verdict::Denied,
+                        LinkError::Lost | LinkError::Timeout(_) => Verdict::Unanswered,
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl ReportSink for LinkPort {
+    fn report(&self, load_info: String) -> BoxFuture<'_, ReportOutcome> {
+        Box::pin(async move {
+            let command = ConsoleProxyLoadReportCommand {
+                proxy_vm_id: self.proxy_vm,
+                load_info: Some(load_info),
+                ..ConsoleProxyLoadReportCommand::default()
+            };
+            match self.link.request(&command, REPORT).await {
+                Ok(AgentControlAnswer { base }) if base.result => ReportOutcome::Accepted,
+                Ok(AgentControlAnswer { base }) => {
+                    ReportOutcome::Rejected(base.details.unwrap_or_default())
+                }
+                Err(error @ LinkError::UnexpectedAnswer { .. }) => {
+                    ReportOutcome::Rejected(role::chain(&error))
+                }
+                Err(error) => ReportOutcome::Unknown(role::chain(&error)),
+            }
+        })
+    }
+}
+
+/// Our end of the link.
+pub(crate) struct ConsoleAgent {
+    pub(crate) service: Arc<Service>,
+    pub(crate) health: HealthReporter,
+}
+
+impl ConsoleAgent {
+    fn identity(&self) -> &Identity {
+        &self.service.config.identity
+    }
+
+    /// Takes over key and switches; a later one replaces them while consoles are open.
+    fn start(&self, command: &StartConsoleProxyAgentHttpHandlerCommand) -> PlainAnswer {
+        let source_check = command.is_source_ip_check_enabled;
+        self.service.source_check.store(source_check, Ordering::Relaxed);
+        if command.keystore_bits.is_some() {
+            self.health.set_condition(
+                "tls",
+                "the management server wants consoles over TLS, which is not supported yet",
+            );
+        } else {
+            self.health.clear_condition("tls");
+        }
+        let text = command.encryptor_password.as_ref().map_or("", |text| text.reveal());
+        match TokenKey::parse(text) {
+            Ok(key) => {
+                self.service.set_key(key);
+                self.health.clear_condition("key");
+                tracing::info!(source_check, "ready to open consoles");
+                PlainAnswer::success()
+            }
+            Err(error) => {
+                tracing::error!(%error, "consoles cannot be opened");
+                self.health.set_condition("key", error.to_string());
+                PlainAnswer::failed(error.to_string())
+            }
+        }
+    }
+
+    fn allow(&self, command: AllowConsoleAccessCommand) -> PlainAnswer {
+        match command.session_uuid {
+            Some(session) if !session.is_empty() && session.len() <= 64 => {
+                self.service.sessions.ledger.announce(&session);
+                PlainAnswer::success()
+            }
+            _ => PlainAnswer::failed("the command names no session".to_owned()),
+        }
+    }
+
+    fn load(&self, command: CheckConsoleProxyLoadCommand) -> ConsoleProxyLoadAnswer {
+        let mut answer = ConsoleProxyLoadAnswer {
+            proxy_vm_id: command.proxy_vm_id,
+            proxy_vm_name: command.proxy_vm_name,
+            ..ConsoleProxyLoadAnswer::default()
+        };
+        answer.base.details = Some(load_info(&self.service.sessions.list(), &[]) + "\n");
+        answer
+    }
+}
+
+impl Agent for ConsoleAgent {
+    fn startup(&self, facts: &StartupFacts) -> Envelope {
+        let identity = self.identity();
+        let public = Nic::of_address(identity.public_address);
+        let private = Nic::of_address(identity.private_address);
+        let port = self.service.config.listen.first().map_or(80, |addr| addr.port());
+        Envelope::of(&StartupProxyCommand {
+            proxy_port: i32::from(port),
+            proxy_vm_id: identity.proxy_vm,
+            startup: StartupCommand {
+                host_type: Some(HostType::ConsoleProxy),
+                data_center: Some(facts.zone.clone()),
+                pod: Some(facts.pod.clone()),
+                guid: Some(facts.guid.clone()),
+                name: Some(identity.name.clone()),
+                id: facts.host_id,
+                version: Some(facts.version.clone()),
+                iqn: Some("NoIqn".to_owned()),
+                public_ip_address: Some(public.address),
+                public_netmask: Some(public.netmask),
+                public_mac_address: Some(public.mac),
+                private_ip_address: Some(private.address.clone()),
+                private_mac_address: Some(private.mac.clone()),
+                private_netmask: Some(private.netmask.clone()),
+                storage_ip_address: Some(private.address),
+                storage_netmask: Some(private.netmask),
+                storage_mac_address: Some(private.mac),
+                resource_name: Some(StartupProxyCommand::RESOURCE_NAME.to_owned()),
+                ms_host_list: Some(facts.ms_host_list.clone()),
+                connection_transferred: facts.connection_transferred,
+                arch: Some(facts.arch.to_owned()),
+                ..StartupCommand::default()
+            },
+        })
+    }
+
+    fn ping(&self, host_id: i64) -> Envelope {
+        Envelope::of(&PingCommand::new(HostType::ConsoleProxy, host_id))
+    }
+
+    fn handle(
+        self: Arc<Self>,
+        command: Envelope,
+        _cx: CommandContext,
+    ) -> BoxFuture<'static, Envelope> {
+        Box::pin(async move {
+            match ConsoleCommand::decode(command.clone()) {
+                Ok(ConsoleCommand::StartConsoleProxyAgentHttpHandler(command)) => {
+                    Envelope::of(&self.start(&command))
+                }
+                Ok(ConsoleCommand::AllowConsoleAccess(command)) => {
+                    Envelope::of(&self.allow(*command))
+                }
+                Ok(ConsoleCommand::CheckConsoleProxyLoad(command)) => {
+                    Envelope::of(&self.load(*command))
+                }
+                // The one recurring command; no server sends it, and a single answer to it would
+                // promise more.
+                Ok(ConsoleCommand::WatchConsoleProxyLoad(_) | ConsoleCommand::Unknown(_)) => {
+                    unsupported(&command)
+                }
+                Err(error) => Envelope::of(&PlainAnswer::failed(role::chain(&error))),
+            }
+        })
+    }
+
+    fn attached(&self, host_id: i64) {
+        if self.service.key().is_none() {
+            let Identity { name, proxy_vm, .. } = self.identity();
+            self.health.set_condition(
+                "key",
+                format!(
+                    "host {host_id} is registered, but the management server sent no console key; \
+                     it wants a console proxy VM with id {proxy_vm} and name {name}"
+                ),
+            );
+        }
+        // What ended while the link was down.
+        self.service.sessions.changed.notify_one();
+    }
+}

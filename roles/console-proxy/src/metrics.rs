@@ -1,0 +1,74 @@
+//! What the role counts, as `/metrics` shows it.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct To {
+    to: &'static str,
+}
+
+/// Counters of one run of the role.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    open: Gauge,
+    opened: Counter,
+    refused: Family<Reason, Counter>,
+    ended: Family<Reason, Counter>,
+    reports: Family<Outcome, Counter>,
+    bytes: Family<To, Counter>,
+}
+
+impl Metrics {
+    /// A registry that shows these counters.
+    pub(crate) fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("quickcloud_cp");
+        registry.register("sessions", "Consoles open now", self.open.clone());
+        registry.register("sessions_opened", "Consoles admitted", self.opened.clone());
+        registry.register("sessions_refused", "Consoles refused, by reason", self.refused.clone());
+        registry.register("sessions_ended", "Consoles ended, by reason", self.ended.clone());
+        registry.register("load_reports", "Load reports sent, by outcome", self.reports.clone());
+        registry.register("relayed_bytes", "Bytes relayed, by destination", self.bytes.clone());
+        registry
+    }
+
+    pub(crate) fn opened(&self) {
+        self.open.inc();
+        self.opened.inc();
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.dec();
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn ended(&self, reason: &'static str) {
+        self.ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn report(&self, outcome: &'static str) {
+        self.reports.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counters of relayed bytes: to the viewer, to the VM. Fetched once per session.
+    pub(crate) fn bytes(&self) -> (Counter, Counter) {
+        let counter = |to| self.bytes.get_or_create(&To { to }).clone();
+        (counter("viewer"), counter("vm"))
+    }
+}

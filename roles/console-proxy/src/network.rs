@@ -1,0 +1,130 @@
+//! Networks in prefix notation, and who the client is behind trusted proxies.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// `10.0.0.0/8`, or a single address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().map_err(|_error| "not an address")?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => longest,
+            Some(prefix) => prefix.parse().map_err(|_error| "the prefix is not a number")?,
+        };
+        if prefix > longest {
+            return Err("the prefix is longer than the address");
+        }
+        Ok(Self { address: address.to_canonical(), prefix })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl Network {
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let address = address.to_canonical();
+        let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+        address.is_ipv4() == self.address.is_ipv4()
+            && bits(address) & mask == bits(self.address) & mask
+    }
+}
+
+/// The client's address: the peer of the connection, or, when that is a trusted proxy, the last
+/// address in `X-Forwarded-For` that is not one.
+pub(crate) fn client_address(peer: IpAddr, forwarded: &[&str], trusted: &[Network]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
+    let peer = peer.to_canonical();
+    if !is_trusted(peer) {
+        return peer;
+    }
+    let chain = forwarded.iter().rev().flat_map(|line| line.rsplit(','));
+    let mut client = peer;
+    for hop in chain {
+        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        client = address.to_canonical();
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    client
+}
+
+/// Whether a text is this address, however it is written: Java writes IPv6 uncompressed.
+pub(crate) fn is_address(text: &str, address: IpAddr) -> bool {
+    let text = text.trim().trim_matches(['[', ']']);
+    let text = text.split_once('%').map_or(text, |(text, _scope)| text);
+    text.parse::<IpAddr>().is_ok_and(|parsed| parsed.to_canonical() == address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let check = |network: &str, address: &str, expected: bool| {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(ip(address)), expected, "{network} {address}");
+        };
+        check("10.0.0.0/8", "10.200.0.1", true);
+        check("10.0.0.0/8", "11.0.0.1", false);
+        check("10.0.0.1", "10.0.0.1", true);
+        check("10.0.0.1", "10.0.0.2", false);
+        check("0.0.0.0/0", "192.0.2.1", true);
+        check("0.0.0.0/0", "2001:db8::1", false);
+        check("2001:db8::/32", "2001:db8:1::1", true);
+        check("10.0.0.0/8", "::ffff:10.0.0.1", true);
+        for bad in ["10.0.0.0/33", "10.0.0/8", "x", "10.0.0.0/x"] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let check = |peer: &str, forwarded: &[&str], expected: &str| {
+            assert_eq!(client_address(ip(peer), forwarded, &trusted), ip(expected));
+        };
+        check("192.0.2.1", &["203.0.113.9"], "192.0.2.1");
+        check("10.0.0.1", &["198.51.100.1, 203.0.113.9"], "203.0.113.9");
+        check("10.0.0.1", &["198.51.100.1", "203.0.113.9, 10.0.0.2"], "203.0.113.9");
+        check("10.0.0.1", &["nonsense, 10.0.0.2"], "10.0.0.2");
+        check("10.0.0.1", &[], "10.0.0.1");
+        check("::ffff:192.0.2.1", &[], "192.0.2.1");
+    }
+
+    #[test]
+    fn addresses_are_compared_as_addresses() {
+        let check = |text: &str, address: &str, expected: bool| {
+            assert_eq!(is_address(text, ip(address)), expected, "{text} {address}");
+        };
+        check("2001:db8:0:0:0:0:0:1", "2001:db8::1", true);
+        check("::ffff:192.0.2.1", "192.0.2.1", true);
+        check("fe80::1%eth0", "fe80::1", true);
+        check("192.0.2.1", "192.0.2.2", false);
+        check("", "192.0.2.2", false);
+    }
+}

@@ -1,0 +1,301 @@
+//! The consoles open now.
+//!
+//! One map behind a short lock, never held across an await. A session enters when the management
+//! server admitted it and leaves by the drop of its [`Registered`], whatever ended it: that is
+//! the one place from which an end is reported.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use role::host::Clock;
+use serde_json::json;
+use tokio::sync::{Notify, watch};
+
+use crate::ledger::{Ledger, Owed};
+use crate::metrics::Metrics;
+
+/// Why a console ends from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Another viewer opened the same VM's console.
+    Replaced,
+    Shutdown,
+}
+
+/// One open console.
+pub(crate) struct Session {
+    /// Counts up from 1 in this process.
+    pub(crate) id: u32,
+    /// The server's name of the session.
+    pub(crate) uuid: String,
+    key: String,
+    pub(crate) vm: String,
+    pub(crate) display_name: String,
+    pub(crate) client: IpAddr,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+    pub(crate) created_ms: i64,
+    pub(crate) last_used_ms: AtomicI64,
+    pub(crate) to_viewer: AtomicU64,
+    pub(crate) to_vm: AtomicU64,
+    pub(crate) inputs: AtomicU64,
+    end: watch::Sender<Option<Ended>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("id", &self.id).field("uuid", &self.uuid).finish()
+    }
+}
+
+impl Session {
+    /// Data flowed: the session is in use now.
+    pub(crate) fn touch(&self) {
+        self.last_used_ms.store(self.clock.unix_ms(), Ordering::Relaxed);
+    }
+
+    /// Asks the session to end.
+    pub(crate) fn end(&self, why: Ended) {
+        self.end.send_if_modified(|end| end.is_none() && end.replace(why).is_none());
+    }
+
+    /// Waits until somebody asked it to end.
+    pub(crate) async fn ended(&self) -> Ended {
+        let mut end = self.end.subscribe();
+        let why = end.wait_for(Option::is_some).await.map(|why| *why);
+        // The sender lives as long as `self`.
+        why.ok().flatten().unwrap_or(Ended::Shutdown)
+    }
+
+    /// For `/status`: what an operator asks, and nothing secret.
+    fn status(&self) -> serde_json::Value {
+        json!({
+            "id": self.id,
+            "session": self.uuid,
+            "vm": self.vm,
+            "name": self.display_name,
+            "client": self.client,
+            "screen": format!("{}:{}", self.host, self.port),
+            "opened_ms": self.created_ms,
+            "last_used_ms": self.last_used_ms.load(Ordering::Relaxed),
+            "bytes_to_viewer": self.to_viewer.load(Ordering::Relaxed),
+            "bytes_to_vm": self.to_vm.load(Ordering::Relaxed),
+            "inputs": self.inputs.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// What a new session is.
+#[derive(Debug, Clone)]
+pub(crate) struct NewSession {
+    pub(crate) uuid: String,
+    /// A second session with the same key replaces the first.
+    pub(crate) key: String,
+    pub(crate) vm: String,
+    pub(crate) display_name: String,
+    pub(crate) client: IpAddr,
+    pub(crate) host: String,
+    pub(crate) port: i32,
+}
+
+/// The open consoles, and what wakes the reporter.
+pub(crate) struct Sessions {
+    open: Mutex<HashMap<String, Arc<Session>>>,
+    next_id: AtomicU32,
+    clock: Arc<dyn Clock>,
+    pub(crate) ledger: Ledger,
+    /// Something changed that the server should hear of.
+    pub(crate) changed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("open", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            open: Mutex::default(),
+            next_id: AtomicU32::new(1),
+            clock,
+            ledger: Ledger::default(),
+            changed: Notify::new(),
+            metrics,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an admitted session. One of the same key is asked to end and is out at once.
+    pub(crate) fn enter(self: &Arc<Self>, new: NewSession) -> Registered {
+        let now = self.clock.unix_ms();
+        let session = Arc::new(Session {
+            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            uuid: new.uuid,
+            key: new.key,
+            vm: new.vm,
+            display_name: new.display_name,
+            client: new.client,
+            host: new.host,
+            port: new.port,
+            created_ms: now,
+            last_used_ms: AtomicI64::new(now),
+            to_viewer: AtomicU64::new(0),
+            to_vm: AtomicU64::new(0),
+            inputs: AtomicU64::new(0),
+            end: watch::Sender::new(None),
+            clock: Arc::clone(&self.clock),
+        });
+        let replaced = self.lock().insert(session.key.clone(), Arc::clone(&session));
+        if let Some(replaced) = replaced {
+            replaced.end(Ended::Replaced);
+        }
+        self.metrics.opened();
+        self.changed.notify_one();
+        Registered { sessions: Arc::clone(self), session }
+    }
+
+    /// Asks every session to end.
+    pub(crate) fn end_all(&self, why: Ended) {
+        for session in self.lock().values() {
+            session.end(why);
+        }
+    }
+
+    /// Open consoles, oldest first.
+    pub(crate) fn list(&self) -> Vec<Arc<Session>> {
+        let mut list: Vec<_> = self.lock().values().map(Arc::clone).collect();
+        list.sort_by_key(|session| session.id);
+        list
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// For `/status`.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.list().iter().map(|session| session.status()).collect()
+    }
+}
+
+/// A session in the table; leaving by drop, and then owed to the server as removed.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    sessions: Arc<Sessions>,
+    pub(crate) session: Arc<Session>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut open = self.sessions.lock();
+        if open.get(&self.session.key).is_some_and(|held| held.id == self.session.id) {
+            open.remove(&self.session.key);
+        }
+        drop(open);
+        self.sessions.metrics.closed();
+        self.sessions.ledger.owe(self.session.uuid.clone(), Owed::Admitted);
+        self.sessions.changed.notify_one();
+    }
+}
+
+/// A session whose verdict is awaited. If it is dropped undecided (the browser left, the server
+/// denied or fell silent), the server may hold the session open for ever: it is owed as doubtful.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    sessions: Arc<Sessions>,
+    uuid: Option<String>,
+}
+
+impl Asked {
+    /// `uuid` was taken from the ledger and is about to be presented to the server.
+    pub(crate) fn new(sessions: &Arc<Sessions>, uuid: String) -> Self {
+        Self { sessions: Arc::clone(sessions), uuid: Some(uuid) }
+    }
+
+    /// The server never saw the question: the link may be used again.
+    pub(crate) fn not_presented(mut self) {
+        if let Some(uuid) = self.uuid.take() {
+            self.sessions.ledger.give_back(&uuid);
+        }
+    }
+
+    /// The server admitted it: from now on [`Registered`] answers for its end.
+    pub(crate) fn admitted(mut self) {
+        self.uuid = None;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(uuid) = self.uuid.take() {
+            self.sessions.ledger.owe(uuid, Owed::Doubtful);
+            self.sessions.changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sessions() -> Arc<Sessions> {
+        Arc::new(Sessions::new(role::Host::system().clock, Arc::new(Metrics::default())))
+    }
+
+    fn new(uuid: &str, key: &str) -> NewSession {
+        NewSession {
+            uuid: uuid.into(),
+            key: key.into(),
+            vm: key.into(),
+            display_name: "vm".into(),
+            client: [127, 0, 0, 1].into(),
+            host: "h".into(),
+            port: 5900,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_second_console_of_a_vm_replaces_the_first_and_both_ends_are_owed_once() {
+        let sessions = sessions();
+        let first = sessions.enter(new("s1", "vm"));
+        let second = sessions.enter(new("s2", "vm"));
+        assert_eq!(first.session.ended().await, Ended::Replaced);
+        assert_eq!(sessions.list().iter().map(|s| s.uuid.clone()).collect::<Vec<_>>(), ["s2"]);
+        drop(first);
+        assert_eq!(sessions.len(), 1);
+        assert_eq!(sessions.ledger.batch(), ["s1"]);
+        drop(second);
+        assert_eq!((sessions.len(), sessions.ledger.batch()), (0, vec!["s2".to_owned()]));
+    }
+
+    #[test]
+    fn an_undecided_question_is_owed_alone_and_a_decided_one_is_not() {
+        let sessions = sessions();
+        assert_eq!(sessions.ledger.take("d"), Some(false));
+        drop(Asked::new(&sessions, "d".into()));
+        assert_eq!(sessions.ledger.single().as_deref(), Some("d"));
+        Asked::new(&sessions, "a".into()).admitted();
+        assert_eq!(sessions.ledger.take("n"), Some(false));
+        Asked::new(&sessions, "n".into()).not_presented();
+        assert_eq!(sessions.ledger.owed(), 0);
+        assert_eq!(sessions.ledger.take("n"), Some(true));
+    }
+
+    #[test]
+    fn the_status_tells_people_what_they_ask_and_no_secret() {
+        let sessions = sessions();
+        let _held = sessions.enter(new("s1", "vm"));
+        let status = sessions.status();
+        assert_eq!(status[0]["screen"], "h:5900");
+        assert_eq!(status[0]["client"], "127.0.0.1");
+    }
+}

@@ -1,0 +1,182 @@
+//! The role's table of the configuration.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use management_link::ManagementConfig;
+use role::{ConfigInput, Section, Violations};
+
+use crate::bridge::BridgeLimits;
+use crate::network::Network;
+
+/// What the server calls the part of the guid that names the class.
+const RESOURCE_NAME: &str = agent_protocol::agent::StartupProxyCommand::RESOURCE_NAME;
+
+/// Everything the role reads from the configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) management: ManagementConfig,
+    pub(crate) state_directory: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) listen: Vec<SocketAddr>,
+    /// Consoles at the same time, opening ones included.
+    pub(crate) sessions: usize,
+    pub(crate) bridge: BridgeLimits,
+    pub(crate) connect_timeout: Duration,
+    /// For each of the two RFB handshakes.
+    pub(crate) handshake_timeout: Duration,
+    /// Longest WebSocket message from a viewer, in bytes.
+    pub(crate) message_limit: usize,
+    pub(crate) failed_tokens_per_minute: u32,
+    pub(crate) trusted_proxies: Vec<Network>,
+    /// Origins whose pages may open consoles besides our own; empty = any.
+    pub(crate) allowed_origins: Vec<String>,
+    /// Origins that may show the console page in a frame.
+    pub(crate) frame_ancestors: Vec<String>,
+    /// Another noVNC to serve instead of the built-in page.
+    pub(crate) novnc_dir: Option<PathBuf>,
+}
+
+/// Who we are for the management server.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Name of the system VM whose place we take.
+    pub(crate) name: String,
+    /// As on the wire, with the class suffix.
+    pub(crate) guid: String,
+    /// Id of that VM; 0 where the server needs no row.
+    pub(crate) proxy_vm: i64,
+    pub(crate) private_address: IpAddr,
+    pub(crate) public_address: IpAddr,
+}
+
+impl Settings {
+    /// Reads `[roles.console_proxy]` and `[management]`; `None` when something indispensable is
+    /// missing.
+    pub(crate) fn read(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Self> {
+        let management = ManagementConfig::read(input.management, violations);
+        let mut section = Section::new("roles.console_proxy", input.section, violations);
+        let identity = identity(&mut section);
+        let listen = listen(&mut section);
+        let sessions = bounded(&mut section, "sessions", 500, 10_000);
+        let ping = positive(&mut section, "ping_interval", Duration::from_secs(30));
+        let idle = positive(&mut section, "idle_timeout", Duration::from_secs(180));
+        if idle <= ping {
+            section.violation(
+                "idle_timeout",
+                "is not longer than ping_interval",
+                "a viewer is found gone when it answers no ping: give at least twice the interval",
+            );
+        }
+        let input_timeout = section.duration("input_timeout", Duration::ZERO);
+        let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
+        let handshake_timeout =
+            positive(&mut section, "handshake_timeout", Duration::from_secs(15));
+        let message_limit = section.bytes("message_limit", 1 << 20);
+        if !(4096..=16 << 20).contains(&message_limit) {
+            section.violation(
+                "message_limit",
+                format!("{message_limit} bytes is out of range"),
+                "give 4KiB to 16MiB; only pasted texts are long",
+            );
+        }
+        let failed_tokens = bounded(&mut section, "failed_tokens_per_minute", 60, 1_000_000);
+        let trusted_proxies =
+            section.list("trusted_proxies", "give networks such as \"10.0.0.0/8\"");
+        let allowed_origins = origins(&mut section, "allowed_origins");
+        let frame_ancestors = origins(&mut section, "frame_ancestors");
+        let novnc_dir = section.optional_path("novnc_dir");
+        section.finish();
+        Some(Self {
+            management: management?,
+            state_directory: input.state_directory.join("console-proxy"),
+            identity: identity?,
+            listen,
+            sessions,
+            bridge: BridgeLimits {
+                ping,
+                idle,
+                input: (!input_timeout.is_zero()).then_some(input_timeout),
+            },
+            connect_timeout,
+            handshake_timeout,
+            message_limit: usize::try_from(message_limit).unwrap_or(1 << 20),
+            failed_tokens_per_minute: u32::try_from(failed_tokens).unwrap_or(u32::MAX),
+            trusted_proxies,
+            allowed_origins,
+            frame_ancestors,
+            novnc_dir,
+        })
+    }
+}
+
+fn identity(section: &mut Section<'_>) -> Option<Identity> {
+    let name: Option<String> = section.required(
+        "name",
+        "give the name of the console proxy VM whose place this takes, such as \"v-901-VM\"",
+    );
+    let proxy_vm: i64 = section.or_default(
+        "proxy_vm",
+        0,
+        "give the id of the console_proxy row, or 0 for a server with a static proxy",
+    );
+    let guid: Option<String> =
+        section.optional("guid", "give the guid of the host, such as \"Proxy.901\"");
+    let private_address: Option<IpAddr> = section
+        .required("private_address", "give this machine's address in the management network");
+    let public_address: Option<IpAddr> =
+        section.optional("public_address", "give the address that browsers reach");
+    let (name, private_address) = (name?, private_address?);
+    let guid = guid.unwrap_or_else(|| match proxy_vm {
+        0 => format!("ConsoleProxy.{name}"),
+        id => format!("Proxy.{id}"),
+    });
+    let suffix = format!("-{RESOURCE_NAME}");
+    let guid = if guid.ends_with(&suffix) { guid } else { guid + &suffix };
+    let public_address = public_address.unwrap_or(private_address);
+    Some(Identity { name, guid, proxy_vm, private_address, public_address })
+}
+
+fn listen(section: &mut Section<'_>) -> Vec<SocketAddr> {
+    let given = section.list("listen", "give addresses with ports, such as \"0.0.0.0:8080\"");
+    if given.is_empty() {
+        vec![([0, 0, 0, 0], 80).into(), ([0, 0, 0, 0], 8080).into()]
+    } else {
+        given
+    }
+}
+
+fn bounded(section: &mut Section<'_>, key: &'static str, default: usize, max: usize) -> usize {
+    let value = section.or_default(key, default, "give a number");
+    if (1..=max).contains(&value) {
+        return value;
+    }
+    section.violation(key, format!("{value} is out of range"), format!("give 1 to {max}"));
+    default
+}
+
+fn positive(section: &mut Section<'_>, key: &'static str, default: Duration) -> Duration {
+    let value = section.duration(key, default);
+    if !value.is_zero() {
+        return value;
+    }
+    section.violation(key, "is zero", "give a duration such as \"10s\"");
+    default
+}
+
+/// Origins as they go into headers: nothing that could end a header or a directive.
+fn origins(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
+    let list: Vec<String> = section.list(key, "give origins such as \"https://cloud.example.org\"");
+    for origin in &list {
+        let plain = |c: char| c.is_ascii_alphanumeric() || ":/.-_*[]".contains(c);
+        if !origin.contains("://") || !origin.chars().all(plain) {
+            section.violation(
+                key,
+                format!("{origin:?} is not an origin"),
+                "give scheme and host, such as \"https://cloud.example.org\"",
+            );
+        }
+    }
+    list
+}
