@@ -1,8 +1,8 @@
 //! The command line: what can be asked, and who answers. One submodule per subcommand.
 
 mod check;
-mod output;
-mod run;
+pub(crate) mod output;
+pub(crate) mod run;
 mod status;
 mod wire;
 
@@ -190,6 +190,9 @@ pub struct DevOptions {
     /// Go through everything once without a page, exit 0 or say what failed
     #[arg(long)]
     pub check: bool,
+    /// Open the page in a browser, where there is a screen
+    #[arg(long)]
+    pub open: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,7 +226,7 @@ pub fn main_with(
         Command::Run(options) => run::run(options, registry),
         Command::Check(options) => check::check(options, registry),
         Command::Status(options) => status::status(options),
-        Command::Dev(options) => dev::run(options),
+        Command::Dev(options) => dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
         Command::Completions { shell } => completions(shell),
         Command::Version { json } => version(json),

@@ -1,10 +1,115 @@
-//! `quickcloud dev`: everything in one process, with an embedded management server.
+//! `quickcloud dev`: everything in one process, with an embedded management server and a page.
+//!
+//! Nothing is short-circuited: the roles register over TLS and packets, templates come over HTTP,
+//! consoles over WebSocket and VNC. The page and the check only do what an operator would.
+//!
+//! | module | what |
+//! |---|---|
+//! | `lab` | server, screens, store, roles: put together, taken apart |
+//! | `page` | the page and its JSON |
+//! | `check` | `--check`: goes through everything once |
+//! | `viewer` | an RFB client that looks through a console link |
+//! | `rest` | JSON over HTTP to the admin listener and the dhcp role |
+//! | `sample`, `bridge` | images to download, an interface for the demo zone |
 
-use crate::cli::DevOptions;
+mod bridge;
+mod check;
+mod lab;
+mod page;
+mod rest;
+mod sample;
+mod screen;
+mod viewer;
+
+use role::chain;
+
+use crate::cli::output::{complain_of, say};
+use crate::cli::{DevOptions, run::runtime};
+use crate::config::LogConfig;
 use crate::exit::Outcome;
+use crate::signals::StopSignals;
+use crate::supervisor::Shutdown;
+use crate::telemetry;
+use lab::Lab;
 
 /// Runs until interrupted, or with `--check` to the end of the check.
-pub fn run(_options: DevOptions) -> Outcome {
-    tracing::error!("this build has no embedded management server yet");
-    Outcome::Failed
+pub fn run(options: &DevOptions) -> Outcome {
+    let filter = if options.check { "warn" } else { "info" };
+    let log = LogConfig { filter: filter.to_owned(), ..LogConfig::default() };
+    if let Err(error) = telemetry::init(&log) {
+        complain_of(&error);
+        return Outcome::System;
+    }
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return Outcome::System;
+        }
+    };
+    let outcome = runtime.block_on(Box::pin(dev(options)));
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    outcome
+}
+
+async fn dev(options: &DevOptions) -> Outcome {
+    let signals = match StopSignals::install() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot install signal handlers");
+            return Outcome::System;
+        }
+    };
+    let shutdown = Shutdown::new();
+    let (lab, process) = match Box::pin(Lab::start(options)).await {
+        Ok(started) => started,
+        Err(error) => {
+            complain_of(&error);
+            return Outcome::System;
+        }
+    };
+    let page = page::serve(&lab);
+    let roles = process.serve(shutdown.clone());
+    let work = async {
+        if options.check {
+            let outcome = check::run(&lab).await;
+            shutdown.graceful.cancel();
+            return outcome;
+        }
+        greet(&lab, options.open).await;
+        shutdown.graceful.cancelled().await;
+        Outcome::Clean
+    };
+    let (outcome, roles) = tokio::select! {
+        both = async { tokio::join!(work, roles) } => both,
+        () = page => (Outcome::System, Outcome::System),
+        never = signals.forward(shutdown.clone()) => match never {},
+    };
+    lab.stop().await;
+    if outcome == Outcome::Clean { roles } else { outcome }
+}
+
+/// Says where everything is, and opens a browser when there is a screen to open it on.
+async fn greet(lab: &Lab, open: bool) {
+    let url = format!("http://{}/", lab.page_address);
+    say(&format!(
+        "\nQuickCloud dev is running.\n  page    {url}\n  status  quickcloud status --admin {}\n  \
+         server  {} (agent protocol)\n  store   {}\n{}Ctrl-C stops it.\n\n",
+        lab.admin_address,
+        lab.server.address(),
+        lab.store.display(),
+        lab.no_bridge
+            .as_ref()
+            .map(|why| format!("  dhcp    degraded: {why}\n"))
+            .unwrap_or_default(),
+    ));
+    let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    if open && has_screen {
+        let spec = role::CommandSpec::new("xdg-open", std::time::Duration::from_secs(10)).arg(&url);
+        if let Err(error) = lab.host.runner.run(spec).await {
+            tracing::info!(error = %chain(&error), "no browser was opened");
+        }
+    }
 }

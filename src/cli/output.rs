@@ -5,7 +5,7 @@ use std::io::Write;
 use crate::exit::Outcome;
 
 /// Writes an answer. A reader that went away (`| head`) is no failure of ours.
-pub(super) fn say(text: &str) -> Outcome {
+pub(crate) fn say(text: &str) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Outcome::Clean,
@@ -18,11 +18,11 @@ pub(super) fn say(text: &str) -> Outcome {
 }
 
 /// Writes a complaint. When even that fails there is nobody left to tell.
-pub(super) fn complain(text: &str) {
+pub(crate) fn complain(text: &str) {
     std::io::stderr().lock().write_all(text.as_bytes()).unwrap_or_default();
 }
 
 /// One complaint with its causes.
-pub(super) fn complain_of(error: &dyn std::error::Error) {
+pub(crate) fn complain_of(error: &dyn std::error::Error) {
     complain(&format!("error: {}\n", role::chain(error)));
 }

@@ -1,0 +1,272 @@
+//! The parts of `quickcloud dev` put together: server, screens, store, interface, roles.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use demo_screen::{DemoOptions, DemoScreen};
+use management_server::{
+    ConsoleMode, HostKind, ImageStore, ManagementServer, ServerConfig, ServerError, StrayImages,
+    SystemVm, Vm,
+};
+use role::http::{BindError, Listener};
+use role::{Host, TaskScope};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::bridge::{Bridge, INTERFACE};
+use crate::cli::DevOptions;
+use crate::config::{self, Loaded, Sources};
+use crate::process::{Environment, Process, StartError};
+use crate::registry;
+
+/// Zone of the embedded server and of the dhcp role.
+pub(crate) const ZONE: &str = "demo";
+/// Guid of the storage host, as the server knows it.
+pub(crate) const SS_NAME: &str = "s-1-VM";
+pub(crate) const CP_NAME: &str = "v-2-VM";
+const STORE_URL: &str = "nfs://127.0.0.1/demo/secondary";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Password of the first screen; the second has none.
+const SCREEN_PASSWORD: &str = "demoscrn";
+
+/// Why the demo does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LabError {
+    #[error("cannot make the directory {}", path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("cannot get a port on the loopback address")]
+    Port(#[source] std::io::Error),
+    #[error("cannot serve the page; give another --listen")]
+    Page(#[source] BindError),
+    #[error("cannot start the embedded management server")]
+    Server(#[source] ServerError),
+    #[error("the demo's own configuration is wrong: {0}")]
+    Config(String),
+    #[error("cannot start the roles")]
+    Roles(#[source] StartError),
+}
+
+/// A machine of the demo: a row of the server and the screen behind it.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    pub(crate) name: String,
+    pub(crate) uuid: String,
+    pub(crate) address: SocketAddr,
+    pub(crate) screen: DemoScreen,
+}
+
+/// Everything that runs besides the roles.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) host: Host,
+    pub(crate) server: ManagementServer,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) page_address: SocketAddr,
+    pub(crate) page: Mutex<Option<Listener>>,
+    pub(crate) admin_address: SocketAddr,
+    pub(crate) socket: PathBuf,
+    pub(crate) store: PathBuf,
+    pub(crate) tasks: TaskScope,
+    pub(crate) stop: CancellationToken,
+    /// Why there is no interface for the demo zone.
+    pub(crate) no_bridge: Option<String>,
+    bridge: Option<Bridge>,
+    /// Removed at the end, unless the operator named the directory.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Lab {
+    /// Puts everything together; the roles are configured but not running.
+    pub(crate) async fn start(options: &DevOptions) -> Result<(Self, Process), LabError> {
+        let host = Host::system();
+        let (state, temporary) = directory(options.state.clone())?;
+        let store = state.join("store");
+        std::fs::create_dir_all(&store)
+            .map_err(|source| LabError::Directory { path: store.clone(), source })?;
+        let listen = if options.check { SocketAddr::new(LOOPBACK, 0) } else { options.listen };
+        let page = Listener::tcp(listen).await.map_err(LabError::Page)?;
+        let page_address = page.local_addr().unwrap_or(listen);
+        let public = free_port()?;
+        let server =
+            ManagementServer::start(server_config(public)).await.map_err(LabError::Server)?;
+        let (tasks, stop) = (TaskScope::new(), CancellationToken::new());
+        let machines = machines(&server, &tasks, &stop).await?;
+        let (bridge, no_bridge) = match Bridge::create(&host).await {
+            Ok(bridge) => (Some(bridge), None),
+            Err(why) => (None, Some(why)),
+        };
+        let authority = state.join("management-ca.pem");
+        std::fs::write(&authority, server.ca_pem())
+            .map_err(|source| LabError::Directory { path: authority.clone(), source })?;
+        let socket = state.join("dhcp.sock");
+        let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
+        let sources = Sources {
+            set: settings(&texts, server.address(), public),
+            roles: Some("ss,cp,dhcp".to_owned()),
+            ..Sources::default()
+        };
+        let process = process(&sources, &host).await?;
+        let lab = Self {
+            admin_address: process.admin_addr(),
+            host,
+            server,
+            machines,
+            page_address,
+            page: Mutex::new(Some(page)),
+            socket,
+            store,
+            tasks,
+            stop,
+            no_bridge,
+            bridge,
+            _temporary: temporary,
+        };
+        Ok((lab, process))
+    }
+
+    /// Ends everything, after the roles.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.server.shutdown().await;
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(2), self.tasks.wait()).await.is_err() {
+            self.tasks.kill();
+        }
+        if let Some(bridge) = self.bridge {
+            bridge.remove().await;
+        }
+    }
+}
+
+fn directory(wanted: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>), LabError> {
+    match wanted {
+        Some(path) => {
+            std::fs::create_dir_all(&path)
+                .map_err(|source| LabError::Directory { path: path.clone(), source })?;
+            Ok((path, None))
+        }
+        None => {
+            let temporary = tempfile::Builder::new()
+                .prefix("quickcloud-dev-")
+                .tempdir()
+                .map_err(|source| LabError::Directory { path: std::env::temp_dir(), source })?;
+            Ok((temporary.path().to_path_buf(), Some(temporary)))
+        }
+    }
+}
+
+/// A port that was free a moment ago, for the roles' shared listener: links carry it.
+fn free_port() -> Result<u16, LabError> {
+    let listener = TcpListener::bind((LOOPBACK, 0)).map_err(LabError::Port)?;
+    Ok(listener.local_addr().map_err(LabError::Port)?.port())
+}
+
+fn server_config(public: u16) -> ServerConfig {
+    let mut config = ServerConfig::new(SocketAddr::new(LOOPBACK, 0));
+    for zone in &mut config.zones {
+        ZONE.clone_into(&mut zone.name);
+    }
+    config.ping_interval = Duration::from_secs(5);
+    config.ping_timeout = Duration::from_secs(20);
+    config.stores = vec![ImageStore { url: STORE_URL.to_owned(), writable: true }];
+    let row = |kind, id, name: &str| SystemVm {
+        kind,
+        id,
+        name: name.to_owned(),
+        public_address: LOOPBACK.to_string(),
+    };
+    config.system_vms =
+        vec![row(HostKind::SecondaryStorage, 1, SS_NAME), row(HostKind::ConsoleProxy, 2, CP_NAME)];
+    config.console.mode = ConsoleMode::Rows { published: Some((LOOPBACK.to_string(), public)) };
+    config.console.websocket_port = public;
+    config.images.poll_interval = Duration::from_millis(500);
+    config.images.allowed_internal_sites = vec!["127.0.0.0/8".to_owned()];
+    // The server forgets its records at every start; what a kept store holds stays.
+    config.images.strays = StrayImages::Keep;
+    config.images.link_authority = Some(format!("{LOOPBACK}:{public}"));
+    config
+}
+
+async fn machines(
+    server: &ManagementServer,
+    tasks: &TaskScope,
+    stop: &CancellationToken,
+) -> Result<Vec<Machine>, LabError> {
+    let mut machines = Vec::new();
+    for (id, password) in [(1_u8, Some(SCREEN_PASSWORD)), (2, None)] {
+        let name = format!("demo-{id}");
+        let screen = DemoScreen::new(DemoOptions {
+            password: password.map(str::to_owned),
+            name: name.clone(),
+            ..DemoOptions::default()
+        });
+        let listener =
+            tokio::net::TcpListener::bind((LOOPBACK, 0)).await.map_err(LabError::Port)?;
+        let address = listener.local_addr().map_err(LabError::Port)?;
+        let (serving, token) = (screen.clone(), stop.clone());
+        tasks.spawn("demo screen", async move { serving.serve(listener, token).await });
+        let uuid = format!("00000000-0000-4000-8000-00000000000{id}");
+        server.put_vm(Vm {
+            id: i64::from(id),
+            uuid: uuid.clone(),
+            name: name.clone(),
+            host_address: address.ip().to_string(),
+            port: address.port(),
+            vnc_password: password.unwrap_or_default().into(),
+            keyboard: None,
+            windows: false,
+            running: true,
+        });
+        machines.push(Machine { name, uuid, address, screen });
+    }
+    Ok(machines)
+}
+
+struct Texts<'a> {
+    state: &'a std::path::Path,
+    store: &'a std::path::Path,
+    authority: &'a std::path::Path,
+    socket: &'a std::path::Path,
+}
+
+/// The configuration of the roles, as an operator would give it with `--set`.
+fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let path = |path: &std::path::Path| quoted(&path.display().to_string());
+    let store = format!("[{{ url = \"{STORE_URL}\", directory = {} }}]", path(texts.store));
+    let mut list = vec![
+        format!("supervisor.state_directory={}", path(texts.state)),
+        "supervisor.admin_address=127.0.0.1:0".to_owned(),
+        "supervisor.shutdown_grace=5s".to_owned(),
+        format!("management.servers=[\"{server}\"]"),
+        format!("management.zone={ZONE}"),
+        "management.pod=p1".to_owned(),
+        format!("management.ca_file={}", path(texts.authority)),
+        format!("roles.secondary_storage.name={SS_NAME}"),
+        format!("roles.secondary_storage.guid={SS_NAME}"),
+        format!("roles.secondary_storage.stores={store}"),
+        "roles.secondary_storage.allowed_sources=[\"127.0.0.0/8\"]".to_owned(),
+        format!("roles.console_proxy.name={CP_NAME}"),
+        "roles.console_proxy.proxy_vm=2".to_owned(),
+        format!("roles.dhcp.interface={INTERFACE}"),
+        format!("roles.dhcp.api_socket={}", path(texts.socket)),
+    ];
+    for role in ["secondary_storage", "console_proxy"] {
+        list.push(format!("roles.{role}.private_address={LOOPBACK}"));
+        list.push(format!("roles.{role}.public_address={LOOPBACK}"));
+        list.push(format!("roles.{role}.listen=[\"{LOOPBACK}:{public}\"]"));
+    }
+    list
+}
+
+async fn process(sources: &Sources, host: &Host) -> Result<Process, LabError> {
+    let loaded = config::load(sources, registry::ROLES)
+        .map_err(|error| LabError::Config(role::chain(&error)))?;
+    let Loaded { config: Some(config), .. } = loaded else {
+        let list: Vec<String> = loaded.violations.iter().map(ToString::to_string).collect();
+        return Err(LabError::Config(list.join("; ")));
+    };
+    let environment = Environment { host: host.clone(), ..Environment::embedded() };
+    Process::start(config, environment).await.map_err(LabError::Roles)
+}

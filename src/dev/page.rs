@@ -1,0 +1,336 @@
+//! The page and its JSON: what it shows and what its forms do, each over the real wire.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::storage::ImageFormat;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use hyper::Method;
+use management_server::{Image, ImageKind, ImageState, ManagementServer, NewImage};
+use role::chain;
+use role::http::{HttpLimits, Peer, serve as serve_http};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::lab::{Lab, Machine, ZONE};
+use super::rest::{At, RestError, call};
+use super::sample;
+
+/// The demo zone of the dhcp role.
+pub(crate) const SUBNET: &str = "demo";
+
+#[derive(Clone)]
+struct Page {
+    server: ManagementServer,
+    machines: Arc<[Machine]>,
+    admin: At,
+    dhcp: At,
+    origin: Arc<str>,
+}
+
+/// Serves until the lab stops.
+pub(crate) async fn serve(lab: &Lab) {
+    let Some(listener) = lab.page.lock().await.take() else { return };
+    let page = Page {
+        server: lab.server.clone(),
+        machines: lab.machines.clone().into(),
+        admin: At::Tcp(lab.admin_address),
+        dhcp: At::Socket(lab.socket.clone()),
+        origin: format!("http://{}", lab.page_address).into(),
+    };
+    let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
+    serve_http(listener, router(page), limits, lab.tasks.clone(), lab.stop.clone()).await;
+}
+
+fn router(page: Page) -> Router {
+    let asset = |kind: &'static str, text: &'static str| {
+        get(move || async move {
+            let policy = "default-src 'self'; frame-ancestors 'none'";
+            ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, policy)], text)
+        })
+    };
+    Router::new()
+        .route("/", asset("text/html; charset=utf-8", include_str!("page/index.html")))
+        .route("/app.js", asset("text/javascript; charset=utf-8", include_str!("page/app.js")))
+        .route("/style.css", asset("text/css; charset=utf-8", include_str!("page/style.css")))
+        .route("/api/state", get(state))
+        .route("/api/templates", post(register))
+        .route("/api/templates/{id}", delete(remove))
+        .route("/api/templates/{id}/link", post(link))
+        .route("/api/samples/{name}", post(register_sample))
+        .route("/api/vms/{name}/console", post(console))
+        .route("/api/reservations", post(reserve))
+        .route("/api/reservations/{id}", delete(release))
+        .route("/samples/{name}", get(download_sample))
+        .with_state(page)
+}
+
+/// An error for the page: one sentence.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "detail": self.1 }))).into_response()
+    }
+}
+
+fn bad(text: impl Into<String>) -> Refusal {
+    Refusal(StatusCode::UNPROCESSABLE_ENTITY, text.into())
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> Refusal {
+    Refusal(StatusCode::BAD_GATEWAY, chain(error))
+}
+
+async fn state(State(page): State<Page>) -> Json<Value> {
+    let status = call(&page.admin, Method::GET, "/status", None).await.unwrap_or_default();
+    let templates: Vec<Value> = page.server.images().iter().map(template).collect();
+    let machines: Vec<Value> = page
+        .machines
+        .iter()
+        .map(|machine| {
+            let keys: String =
+                machine.screen.keys().into_iter().filter_map(char::from_u32).collect();
+            json!({"name": machine.name, "screen": format!("vnc {}", machine.address), "keys": keys})
+        })
+        .collect();
+    let (reservations, dhcp) = match reservations(&page.dhcp).await {
+        Ok(list) => (list, None),
+        Err(error) => (Vec::new(), Some(chain(&error))),
+    };
+    Json(json!({
+        "server": page.server.address().to_string(),
+        "zone": ZONE,
+        "roles": status.get("roles").cloned().unwrap_or_else(|| json!([])),
+        "vms": machines,
+        "templates": templates,
+        "reservations": reservations,
+        "dhcp": dhcp,
+    }))
+}
+
+fn template(image: &Image) -> Value {
+    let (state, error) = match image.state {
+        ImageState::NotDownloaded => ("waiting", None),
+        ImageState::InProgress => ("downloading", None),
+        ImageState::Downloaded => ("ready", None),
+        ImageState::Failed => ("failed", Some(&image.message)),
+    };
+    json!({
+        "id": image.id,
+        "name": image.wanted.name,
+        "format": image.wanted.format.as_str(),
+        "state": state,
+        "error": error,
+        "percent": image.percent,
+        "size": image.size,
+        "physical_size": (image.physical_size > 0).then_some(image.physical_size),
+    })
+}
+
+/// The demo zone's reservations with whether each is leased.
+async fn reservations(dhcp: &At) -> Result<Vec<Value>, RestError> {
+    let path = format!("/v1/zones/{ZONE}/reservations?limit=1000");
+    let document = match call(dhcp, Method::GET, &path, None).await {
+        Ok(document) => document,
+        // Before the first reservation there is no zone.
+        Err(RestError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let items = document.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+    Ok(items
+        .iter()
+        .map(|item| {
+            let field = |name: &str| item.get(name).cloned().unwrap_or_default();
+            let leased = item.pointer("/status/leased").and_then(Value::as_bool).unwrap_or(false);
+            json!({
+                "id": field("id"),
+                "hostname": field("hostname"),
+                "mac": field("mac"),
+                "ipv4": field("ipv4"),
+                "leased": leased,
+            })
+        })
+        .collect())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Registration {
+    name: String,
+    url: String,
+    format: String,
+    checksum: Option<String>,
+}
+
+async fn register(
+    State(page): State<Page>,
+    Json(wanted): Json<Registration>,
+) -> Result<Json<Value>, Refusal> {
+    if !wanted.url.starts_with("http://") && !wanted.url.starts_with("https://") {
+        return Err(bad(format!("{:?} is no http or https URL", wanted.url)));
+    }
+    register_image(&page.server, wanted)
+}
+
+fn register_image(server: &ManagementServer, wanted: Registration) -> Result<Json<Value>, Refusal> {
+    let format = match wanted.format.as_str() {
+        "QCOW2" => ImageFormat::Qcow2,
+        "RAW" => ImageFormat::Raw,
+        "VHD" => ImageFormat::Vhd,
+        "ISO" => ImageFormat::Iso,
+        other => return Err(bad(format!("{other:?} is none of QCOW2, RAW, VHD, ISO"))),
+    };
+    let kind = if format == ImageFormat::Iso { ImageKind::Iso } else { ImageKind::Template };
+    let image = NewImage {
+        kind,
+        name: wanted.name,
+        url: wanted.url,
+        format,
+        hvm: true,
+        checksum: wanted.checksum,
+    };
+    let id = server.register_template(image).map_err(|error| failed(&error))?;
+    Ok(Json(json!({ "id": id })))
+}
+
+async fn register_sample(
+    State(page): State<Page>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let (title, format) = match name.as_str() {
+        "qcow2" => ("sample QCOW2", "QCOW2"),
+        "slow" => ("sample RAW, slow", "RAW"),
+        "broken" => ("no image at all", "QCOW2"),
+        other => return Err(bad(format!("there is no sample {other:?}"))),
+    };
+    let wanted = Registration {
+        name: title.to_owned(),
+        url: format!("{}/samples/{name}", page.origin),
+        format: format.to_owned(),
+        checksum: None,
+    };
+    register_image(&page.server, wanted)
+}
+
+async fn remove(State(page): State<Page>, Path(id): Path<i64>) -> Result<StatusCode, Refusal> {
+    page.server.delete_image(id).await.map_err(|error| failed(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn link(State(page): State<Page>, Path(id): Path<i64>) -> Result<Json<Value>, Refusal> {
+    let link = page.server.create_link(id).await.map_err(|error| failed(&error))?;
+    Ok(Json(json!({ "url": link.url })))
+}
+
+async fn console(
+    State(page): State<Page>,
+    Extension(peer): Extension<Peer>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let machine = page
+        .machines
+        .iter()
+        .find(|machine| machine.name == name)
+        .ok_or_else(|| bad(format!("there is no machine {name:?}")))?;
+    let client = match peer {
+        Peer::Tcp { remote, .. } => remote.ip(),
+        Peer::Unix => IpAddr::from([127, 0, 0, 1]),
+    };
+    let link = page.server.console_link(&machine.uuid, client, None).await;
+    let link = link.map_err(|error| failed(&error))?;
+    Ok(Json(json!({ "url": link.url })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reservation {
+    hostname: String,
+    mac: String,
+    ipv4: String,
+}
+
+async fn reserve(
+    State(page): State<Page>,
+    Json(wanted): Json<Reservation>,
+) -> Result<Json<Value>, Refusal> {
+    let document = put_reservation(&page.dhcp, &wanted.hostname, &wanted.mac, &wanted.ipv4)
+        .await
+        .map_err(|error| failed(&error))?;
+    Ok(Json(document))
+}
+
+/// Makes zone and subnet if they are missing, then the reservation.
+pub(crate) async fn put_reservation(
+    dhcp: &At,
+    hostname: &str,
+    mac: &str,
+    ipv4: &str,
+) -> Result<Value, RestError> {
+    let zone = format!("/v1/zones/{ZONE}");
+    let subnet = format!("{zone}/subnets/{SUBNET}");
+    let parts = [
+        (zone.clone(), json!({ "domain": "demo.test", "dns_servers": "self" })),
+        (
+            subnet,
+            json!({
+                "cidr": "10.99.0.0/24",
+                "gateway": "10.99.0.1",
+                "attachment": { "kind": "interface", "name": super::bridge::INTERFACE },
+            }),
+        ),
+    ];
+    for (path, body) in parts {
+        match call(dhcp, Method::GET, &path, None).await {
+            Ok(_there) => {}
+            Err(RestError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                call(dhcp, Method::PUT, &path, Some(&body)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let id = mac.replace(':', "");
+    let path = format!("{zone}/reservations/{id}");
+    let body = json!({ "mac": mac, "ipv4": ipv4, "hostname": hostname, "subnet": SUBNET });
+    call(dhcp, Method::PUT, &path, Some(&body)).await
+}
+
+async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
+    if !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_:.".contains(c)) {
+        return Err(bad(format!("{id:?} is no reservation")));
+    }
+    let path = format!("/v1/zones/{ZONE}/reservations/{id}");
+    call(&page.dhcp, Method::DELETE, &path, None).await.map_err(|error| failed(&error))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Images to register when there is no network. The raw one comes at 2 MiB/s.
+async fn download_sample(Path(name): Path<String>) -> Result<Response, Refusal> {
+    match name.as_str() {
+        "qcow2" => Ok(sample::qcow2().into_response()),
+        "broken" => Ok("<html>this is no disk image</html>\n".repeat(100).into_response()),
+        "slow" => {
+            let piece = Bytes::from(sample::slow_piece());
+            let pieces = futures_util::stream::unfold(0, move |sent: usize| {
+                let piece = piece.clone();
+                async move {
+                    if sent >= sample::SLOW_SIZE {
+                        return None;
+                    }
+                    tokio::time::sleep(Duration::from_millis(125)).await;
+                    Some((Ok::<_, Infallible>(piece.clone()), sent + piece.len()))
+                }
+            });
+            let length = [(header::CONTENT_LENGTH, sample::SLOW_SIZE.to_string())];
+            Ok((length, Body::from_stream(pieces)).into_response())
+        }
+        other => Err(bad(format!("there is no sample {other:?}"))),
+    }
+}

@@ -1,0 +1,156 @@
+// The page of `quickcloud dev`: shows /api/state once a second and sends what the forms say.
+// All text from the server goes into text nodes, never into markup.
+
+const error = document.getElementById('error');
+
+function cell(row, content, className) {
+  const td = row.insertCell();
+  if (content instanceof Node) td.append(content);
+  else td.textContent = content ?? '';
+  if (className) td.className = className;
+  return td;
+}
+
+function button(text, action, className) {
+  const element = document.createElement('button');
+  element.type = 'button';
+  element.textContent = text;
+  if (className) element.className = className;
+  element.addEventListener('click', action);
+  return element;
+}
+
+function fill(id, items, render, empty) {
+  const body = document.getElementById(id);
+  body.replaceChildren();
+  for (const item of items) render(body.insertRow(), item);
+  if (!items.length) {
+    const td = cell(body.insertRow(), empty);
+    td.colSpan = 6;
+    td.className = 'hint';
+  }
+}
+
+function why(td, text) {
+  if (!text) return;
+  const span = document.createElement('span');
+  span.className = 'why';
+  span.textContent = text;
+  td.append(span);
+}
+
+function size(bytes) {
+  if (bytes == null) return '';
+  for (const unit of ['B', 'KiB', 'MiB', 'GiB']) {
+    if (bytes < 1024 || unit === 'GiB') return `${bytes < 10 && unit !== 'B' ? bytes.toFixed(1) : Math.round(bytes)} ${unit}`;
+    bytes /= 1024;
+  }
+}
+
+async function call(method, path, body) {
+  const answer = await fetch(path, {
+    method,
+    headers: body ? { 'content-type': 'application/json' } : {},
+    body: body ? JSON.stringify(body) : undefined,
+  });
+  const document = answer.status === 204 ? {} : await answer.json();
+  if (!answer.ok) throw new Error(document.detail ?? document.error ?? answer.statusText);
+  return document;
+}
+
+async function act(work) {
+  try {
+    error.hidden = true;
+    await work();
+    await refresh();
+  } catch (failure) {
+    error.textContent = failure.message;
+    error.hidden = false;
+  }
+}
+
+const health = { ready: 'ok', degraded: 'warn', starting: 'warn', backoff: 'bad', failed: 'bad' };
+const states = { ready: 'ok', failed: 'bad' };
+
+function show(state) {
+  document.getElementById('server').textContent = `embedded management server at ${state.server}, zone ${state.zone}`;
+  fill('roles', state.roles, (row, role) => {
+    cell(row, role.role);
+    why(cell(row, role.health, health[role.health]), role.reason);
+    cell(row, role.link?.state ?? '–');
+    cell(row, role.link?.host_id ?? '–');
+    cell(row, role.link?.last_ping_ago_ms == null ? '–' : `${Math.round(role.link.last_ping_ago_ms / 1000)} s ago`);
+    cell(row, role.link?.round_trip_ms == null ? '–' : `${role.link.round_trip_ms.toFixed(1)} ms`);
+  }, 'no role is running');
+  fill('vms', state.vms, (row, vm) => {
+    cell(row, vm.name);
+    cell(row, vm.screen);
+    cell(row, vm.keys.slice(-24));
+    cell(row, button('Open console', () => act(async () => {
+      const { url } = await call('POST', `api/vms/${encodeURIComponent(vm.name)}/console`);
+      window.open(url, '_blank', 'noopener');
+    })));
+  }, 'no machine');
+  fill('templates', state.templates, (row, template) => {
+    cell(row, template.name);
+    cell(row, template.format);
+    why(cell(row, template.state, states[template.state] ?? 'warn'), template.error);
+    const bar = document.createElement('progress');
+    bar.max = 100;
+    bar.value = template.percent;
+    const td = cell(row, bar);
+    td.append(` ${template.percent} %`);
+    cell(row, size(template.physical_size));
+    const actions = cell(row, '');
+    if (template.state === 'ready') {
+      actions.append(button('Link', () => act(async () => {
+        const { url } = await call('POST', `api/templates/${template.id}/link`);
+        window.open(url, '_blank', 'noopener');
+      })), ' ');
+    }
+    actions.append(button('Delete', () => act(() => call('DELETE', `api/templates/${template.id}`)), 'quiet'));
+  }, 'nothing registered');
+  fill('reservations', state.reservations, (row, item) => {
+    cell(row, item.hostname);
+    cell(row, item.mac);
+    cell(row, item.ipv4);
+    cell(row, item.leased ? 'yes' : 'no');
+    cell(row, button('Release', () => act(() => call('DELETE', `api/reservations/${encodeURIComponent(item.id)}`)), 'quiet'));
+  }, 'none');
+  document.getElementById('dhcp').textContent = state.dhcp ?? '';
+}
+
+async function refresh() {
+  show(await call('GET', 'api/state'));
+}
+
+function form(id, path) {
+  const element = document.getElementById(id);
+  element.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const fields = Object.fromEntries([...new FormData(element)].filter(([, value]) => value !== ''));
+    act(async () => {
+      await call('POST', path, fields);
+      element.reset();
+    });
+  });
+}
+
+form('register', 'api/templates');
+form('reserve', 'api/reservations');
+for (const sample of document.querySelectorAll('[data-sample]')) {
+  sample.addEventListener('click', () => act(() => call('POST', `api/samples/${sample.dataset.sample}`)));
+}
+
+async function loop() {
+  try {
+    await refresh();
+    if (error.dataset.lost) { error.hidden = true; delete error.dataset.lost; }
+  } catch {
+    error.textContent = 'quickcloud dev does not answer';
+    error.dataset.lost = 'yes';
+    error.hidden = false;
+  }
+  setTimeout(loop, 1000);
+}
+loop();
