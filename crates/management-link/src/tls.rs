@@ -149,6 +149,10 @@ impl HandshakeError {
             (Some(names), _) if about_certificates => {
                 Self::CertificateRefused { alert: format!("{alert:?}"), names: names.to_vec() }
             }
+            // Servers other than Java's say no more than this without a certificate.
+            (None, _) if alert == AlertDescription::HandshakeFailure => Self::Refused(
+                "HandshakeFailure; it may demand a client certificate, and we have none".to_owned(),
+            ),
             _ => Self::Refused(format!("{alert:?}")),
         }
     }
@@ -207,6 +211,8 @@ mod tests {
         assert!(address.contains("10.0.0.9") && address.contains("10.0.0.5"), "{address}");
         let expired = words(AlertDescription::CertificateExpired, Some(&names));
         assert!(expired.contains("CertificateExpired"), "{expired}");
+        let bare = words(AlertDescription::HandshakeFailure, None);
+        assert!(bare.contains("may demand a client certificate"), "{bare}");
         let other = words(AlertDescription::HandshakeFailure, Some(&names));
         assert_eq!(other, "the management server ended the TLS handshake: HandshakeFailure");
     }
