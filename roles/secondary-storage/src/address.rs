@@ -178,6 +178,8 @@ mod tests {
         let all: Cidr = "0.0.0.0/0".parse().unwrap();
         assert!(all.contains("203.0.113.1".parse().unwrap()));
         let v6: Cidr = "fd00::/8".parse().unwrap();
-        assert!(v6.contains("fd12::1".parse().unwrap()) && !v6.contains("fe12::1".parse().unwrap()));
+        assert!(
+            v6.contains("fd12::1".parse().unwrap()) && !v6.contains("fe12::1".parse().unwrap())
+        );
     }
 }

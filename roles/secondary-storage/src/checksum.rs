@@ -81,7 +81,11 @@ impl Expectation {
     pub fn parse(text: Option<&str>) -> Result<Self, UnknownAlgorithm> {
         let given = text.unwrap_or_default().trim();
         if given.is_empty() {
-            return Ok(Self { algorithm: Algorithm::Sha512, name: "SHA-512".to_owned(), hex: None });
+            return Ok(Self {
+                algorithm: Algorithm::Sha512,
+                name: "SHA-512".to_owned(),
+                hex: None,
+            });
         }
         let (name, hex) = match given.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
             Some(("", hex)) => ("MD5", hex),
@@ -96,7 +100,8 @@ impl Expectation {
 
     /// A digest that is computed and compared with nothing.
     pub fn compute(name: &str) -> Result<Self, UnknownAlgorithm> {
-        let algorithm = Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
+        let algorithm =
+            Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
         Ok(Self { algorithm, name: name.to_owned(), hex: None })
     }
 

@@ -186,7 +186,10 @@ impl Downloads {
         let mut notes = match read {
             Ok(Ok(notes)) => notes,
             Ok(Err(error)) => {
-                tracing::warn!(error = role::chain(&error), "cannot read the notes of former downloads");
+                tracing::warn!(
+                    error = role::chain(&error),
+                    "cannot read the notes of former downloads"
+                );
                 return;
             }
             Err(_stopped) => return,
@@ -215,10 +218,18 @@ impl Downloads {
             let url: StoreUrl = note.store.parse()?;
             let store = shop.stores.open(&url, None).await?;
             let (id, note) = (job.to_owned(), note.clone());
-            store.run("remove leftovers", Lane::Quick, move |root| remove_leftovers(root, &id, &note)).await
+            store
+                .run("remove leftovers", Lane::Quick, move |root| {
+                    remove_leftovers(root, &id, &note)
+                })
+                .await
         };
         if let Err(error) = removed.await {
-            tracing::warn!(job, error = role::chain(&error), "cannot remove what a former download left, will retry");
+            tracing::warn!(
+                job,
+                error = role::chain(&error),
+                "cannot remove what a former download left, will retry"
+            );
             return false;
         }
         tracing::info!(job, path = note.directory, "removed what a former download left");
@@ -266,11 +277,8 @@ impl Table {
         let now = Instant::now();
         let is_old = |job: &Job| job.ended().is_some_and(|at| now.duration_since(at) > KEEP_ENDED);
         self.jobs.retain(|_, job| !is_old(job));
-        let mut ended: Vec<(Instant, String)> = self
-            .jobs
-            .values()
-            .filter_map(|job| Some((job.ended()?, job.id.clone())))
-            .collect();
+        let mut ended: Vec<(Instant, String)> =
+            self.jobs.values().filter_map(|job| Some((job.ended()?, job.id.clone()))).collect();
         let surplus = ended.len().saturating_sub(MAX_ENDED);
         ended.sort();
         for (_, id) in ended.into_iter().take(surplus) {

@@ -37,9 +37,8 @@ pub struct Item {
 }
 
 /// Extensions of every image format of CloudStack; the keys of a properties file.
-const EXTENSIONS: [&str; 12] = [
-    "qcow2", "raw", "vhd", "iso", "ova", "vhdx", "vmdk", "vdi", "tar", "zip", "dir", "BAREMETAL",
-];
+const EXTENSIONS: [&str; 12] =
+    ["qcow2", "raw", "vhd", "iso", "ova", "vhdx", "vmdk", "vdi", "tar", "zip", "dir", "BAREMETAL"];
 
 /// The tree, then account, then object; other parties nest no deeper.
 const MAX_DEPTH: u8 = 5;
@@ -90,7 +89,13 @@ pub fn list(root: &Dir, kind: ObjectKind) -> Result<Vec<Item>> {
     Ok(items)
 }
 
-fn descend(dir: &Dir, kind: ObjectKind, path: &InstallPath, depth: u8, items: &mut Vec<Item>) -> Result<()> {
+fn descend(
+    dir: &Dir,
+    kind: ObjectKind,
+    path: &InstallPath,
+    depth: u8,
+    items: &mut Vec<Item>,
+) -> Result<()> {
     let Some(deeper) = depth.checked_sub(1) else { return Ok(()) };
     for (name, entry) in dir.entries()? {
         if entry == EntryKind::File && name == kind.properties_file() {
@@ -234,7 +239,9 @@ mod tests {
     fn a_missing_file_or_a_zero_size_is_corrupted_not_forgotten() {
         let temp = tempfile::tempdir().unwrap();
         put(temp.path(), "template/tmpl/1/3", "template.properties", SEEDED);
-        let zero = SEEDED.replace("id=3", "id=4").replace("qcow2.virtualsize=5242880000", "qcow2.virtualsize=0");
+        let zero = SEEDED
+            .replace("id=3", "id=4")
+            .replace("qcow2.virtualsize=5242880000", "qcow2.virtualsize=0");
         put(temp.path(), "template/tmpl/1/4", "template.properties", &zero);
         put(temp.path(), "template/tmpl/1/4", "a.qcow2", "image");
         let found = items(temp.path(), ObjectKind::Template).unwrap();
@@ -250,9 +257,13 @@ mod tests {
         std::fs::create_dir_all(temp.path().join("template/tmpl/2/5")).unwrap();
         let odd = temp.path().join("template/tmpl/2/5/template.properties");
         std::fs::write(&odd, [0xFF; 10]).unwrap();
-        assert_eq!(items(temp.path(), ObjectKind::Template).unwrap().len(), 1, "odd bytes are no fault");
+        assert_eq!(
+            items(temp.path(), ObjectKind::Template).unwrap().len(),
+            1,
+            "odd bytes are no fault"
+        );
         if !nix::unistd::geteuid().is_root() {
-            std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0o000)).unwrap();
             assert!(items(temp.path(), ObjectKind::Template).is_err());
         }
         std::fs::remove_dir_all(temp.path().join("template")).unwrap();
@@ -272,7 +283,8 @@ mod tests {
         let file: FileName = "8d0c.qcow2".parse().unwrap();
         let written = properties(ObjectKind::Volume, &about, Format::Qcow2, &file, sizes);
         let path = "volumes/2/204".parse().unwrap();
-        let item = interpret(&Properties::parse(&written.to_bytes(std::time::UNIX_EPOCH)), &path).unwrap();
+        let item =
+            interpret(&Properties::parse(&written.to_bytes(std::time::UNIX_EPOCH)), &path).unwrap();
         assert_eq!((item.id, item.virtual_size, item.physical_size), (204, 1 << 31, 412_942_336));
         assert_eq!(item.install_path, "volumes/2/204/8d0c.qcow2");
         assert!(item.is_public && !item.is_corrupted);

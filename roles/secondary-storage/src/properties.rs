@@ -174,7 +174,10 @@ mod tests {
 
     #[test]
     fn reads_what_java_reads() {
-        check("#\n#Thu Oct 30 12:05:09 UTC 2025\nid=204\nhvm=true\n", &[("id", "204"), ("hvm", "true")]);
+        check(
+            "#\n#Thu Oct 30 12:05:09 UTC 2025\nid=204\nhvm=true\n",
+            &[("id", "204"), ("hvm", "true")],
+        );
         check("a : b\n! no\n  c   d e \r\nf", &[("a", "b"), ("c", "d e "), ("f", "")]);
         check("a=one\\\n   two\n", &[("a", "onetwo")]);
         check("a=x\\\\\nb=1", &[("a", "x\\"), ("b", "1")]);

@@ -14,7 +14,9 @@ pub enum DownloadError {
     Url { url: String, reason: &'static str },
     #[error("{0:?} is not supported; use http or https")]
     Scheme(String),
-    #[error("Illegal host specified in URL: {host} has {kind} address ({address}); the administrator can allow it in secstorage.allowed.internal.sites or in allowed_sources of the storage host")]
+    #[error(
+        "Illegal host specified in URL: {host} has {kind} address ({address}); the administrator can allow it in secstorage.allowed.internal.sites or in allowed_sources of the storage host"
+    )]
     Address { host: String, kind: &'static str, address: IpAddr },
     #[error("cannot find the address of {host}: {reason}")]
     Resolve { host: String, reason: String },

@@ -65,7 +65,7 @@ pub struct Body {
 /// A continued download, or one that has to begin again.
 #[derive(Debug)]
 pub enum Continued {
-    Here(Body),
+    Here(Box<Body>),
     /// The server cannot continue, or the image changed.
     FromStart,
 }
@@ -92,7 +92,11 @@ impl Fetch {
     }
 
     /// Asks for the rest of an image of which `received` bytes are there.
-    pub async fn resume(&self, received: u64, validator: &HeaderValue) -> Result<Continued, DownloadError> {
+    pub async fn resume(
+        &self,
+        received: u64,
+        validator: &HeaderValue,
+    ) -> Result<Continued, DownloadError> {
         let mut headers = HeaderMap::new();
         let range = HeaderValue::try_from(format!("bytes={received}-"))
             .map_err(|_bad| DownloadError::Internal)?;
@@ -106,11 +110,11 @@ impl Fetch {
                     return Ok(Continued::FromStart);
                 }
                 let validator = Some(validator.clone());
-                Ok(Continued::Here(Body { response, total, hint: None, validator }))
+                Ok(Continued::Here(Box::new(Body { response, total, hint: None, validator })))
             }
-            StatusCode::OK | StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::PRECONDITION_FAILED => {
-                Ok(Continued::FromStart)
-            }
+            StatusCode::OK
+            | StatusCode::RANGE_NOT_SATISFIABLE
+            | StatusCode::PRECONDITION_FAILED => Ok(Continued::FromStart),
             other if other.is_server_error() => Err(DownloadError::Cut {
                 received,
                 expected: None,
@@ -259,11 +263,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 /// A strong entity tag, else a date; both name one version of the image.
 fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
     let strong = |value: &&HeaderValue| value.as_bytes().starts_with(b"\"");
-    headers
-        .get(header::ETAG)
-        .filter(strong)
-        .or_else(|| headers.get(header::LAST_MODIFIED))
-        .cloned()
+    headers.get(header::ETAG).filter(strong).or_else(|| headers.get(header::LAST_MODIFIED)).cloned()
 }
 
 /// First byte and total of `Content-Range: bytes 5-9/10`.

@@ -32,7 +32,11 @@ pub struct Publication {
 
 /// The name of the installed file: for an ISO the unique name itself, else a UUID made of the
 /// unique name and the time, as the original makes it.
-pub fn image_name(name: &str, format: Format, unix_ms: i64) -> std::result::Result<FileName, crate::store::path::PathError> {
+pub fn image_name(
+    name: &str,
+    format: Format,
+    unix_ms: i64,
+) -> std::result::Result<FileName, crate::store::path::PathError> {
     let extension = format.extension();
     match format {
         Format::Iso => format!("{}.{extension}", name.trim().replace(' ', "_")).parse(),
@@ -126,7 +130,8 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_original() {
-        let name = |name, format| image_name(name, format, 1_761_825_909_123).map(|n| n.to_string());
+        let name =
+            |name, format| image_name(name, format, 1_761_825_909_123).map(|n| n.to_string());
         assert_eq!(name(" my iso ", Format::Iso).unwrap(), "my_iso.iso");
         let uuid = name("204-2-x", Format::Qcow2).unwrap();
         assert!(uuid.ends_with(".qcow2") && uuid.as_bytes()[14] == b'3', "{uuid}");

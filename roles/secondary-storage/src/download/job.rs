@@ -211,7 +211,12 @@ pub async fn run(job: Arc<Job>, shop: Workshop, slots: Arc<Semaphore>) {
     let seconds = job.started.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
-            tracing::info!(job = job.id, path = job.report().install_path, bytes = job.received(), "download installed");
+            tracing::info!(
+                job = job.id,
+                path = job.report().install_path,
+                bytes = job.received(),
+                "download installed"
+            );
             shop.metrics.downloaded("done", seconds);
         }
         Err(DownloadError::Aborted) => {
@@ -251,7 +256,11 @@ impl Drop for EndGuard<'_> {
     }
 }
 
-async fn work(job: &Arc<Job>, shop: &Workshop, slots: &Arc<Semaphore>) -> Result<(), DownloadError> {
+async fn work(
+    job: &Arc<Job>,
+    shop: &Workshop,
+    slots: &Arc<Semaphore>,
+) -> Result<(), DownloadError> {
     let permit = match Arc::clone(slots).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_none) => {
@@ -324,7 +333,8 @@ async fn attempt(
 ) -> Result<Attempt, DownloadError> {
     job.received.store(0, Ordering::Relaxed);
     let body = job.request.fetch.start().await?;
-    let (directory, temporary, modes) = (job.request.directory.clone(), note.temporary.clone(), store.modes());
+    let (directory, temporary, modes) =
+        (job.request.directory.clone(), note.temporary.clone(), store.modes());
     let file = store
         .run("create a file", Lane::Quick, move |root| {
             let create = || {
@@ -417,7 +427,7 @@ impl Transfer<'_> {
                 return Err(Interruption::FromStart(error));
             };
             body = match self.job.request.fetch.resume(self.job.received(), &validator).await {
-                Ok(Continued::Here(body)) => Ok(body),
+                Ok(Continued::Here(body)) => Ok(*body),
                 Ok(Continued::FromStart) => return Err(Interruption::FromStart(error)),
                 // The server is away for a moment: that counts as one more broken connection.
                 Err(DownloadError::Connect(reason)) => Err(self.cut(reason)),
@@ -499,8 +509,12 @@ async fn install(
     let request = &job.request;
     request.expectation.verify(&written.checksum).map_err(DownloadError::Checksum)?;
     let about = job.about().clone();
-    let image = image_name(&about.unique_name, request.format, shop.host.clock.unix_ms())
-        .map_err(|_bad| DownloadError::Url { url: about.unique_name.clone(), reason: "its name cannot be a file name" })?;
+    let image = image_name(&about.unique_name, request.format, shop.host.clock.unix_ms()).map_err(
+        |_bad| DownloadError::Url {
+            url: about.unique_name.clone(),
+            reason: "its name cannot be a file name",
+        },
+    )?;
     let install_path = request.directory.join(image.clone()).to_string();
     job.update(|report| {
         report.phase = Phase::Installing;
@@ -569,7 +583,11 @@ async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
     let (journal, id) = (shop.journal.clone(), job.id.clone());
     if !done && let Err(error) = remove_remains(job, shop).await {
         // The note stays: the next start tries again.
-        tracing::warn!(job = job.id, error = role::chain(&error), "cannot remove what a download left");
+        tracing::warn!(
+            job = job.id,
+            error = role::chain(&error),
+            "cannot remove what a download left"
+        );
         return;
     }
     let erased = shop.tasks.blocking("erase a note", move || journal.erase(&id)).await;

@@ -92,8 +92,10 @@ pub fn properties_temporary(job: &str) -> String {
 /// Removes what an unfinished job left: the temporary, the image unless a properties file lists
 /// it, and the directory if nothing else is in it. Blocks.
 pub fn remove_leftovers(root: &Dir, job: &str, note: &Note) -> std::io::Result<()> {
-    let directory: InstallPath =
-        note.directory.parse().map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
+    let directory: InstallPath = note
+        .directory
+        .parse()
+        .map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
     let dir = match root.walk(&directory) {
         Ok(dir) => dir,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -60,9 +60,7 @@ fn credentials_of(url: &Url) -> Option<Credentials> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let decode = |text: &str| {
-        percent_decode(text).unwrap_or_else(|| text.to_owned())
-    };
+    let decode = |text: &str| percent_decode(text).unwrap_or_else(|| text.to_owned());
     Some(Credentials {
         user: decode(url.username()),
         password: Secret::new(decode(url.password().unwrap_or_default())),
@@ -157,11 +155,18 @@ mod tests {
 
     #[test]
     fn user_info_becomes_credentials_and_is_never_shown() {
-        let source = SourceUrl::parse("https://us%40er:p%3Aw@images.example/a.qcow2?sig=geheim#x").unwrap();
+        let source =
+            SourceUrl::parse("https://us%40er:p%3Aw@images.example/a.qcow2?sig=geheim#x").unwrap();
         let credentials = source.credentials().unwrap();
-        assert_eq!((credentials.user.as_str(), credentials.password.reveal().as_str()), ("us@er", "p:w"));
+        assert_eq!(
+            (credentials.user.as_str(), credentials.password.reveal().as_str()),
+            ("us@er", "p:w")
+        );
         let shown = format!("{source} {source:?} {credentials:?}");
-        assert!(!shown.contains("p%3Aw") && !shown.contains("p:w") && !shown.contains("geheim"), "{shown}");
+        assert!(
+            !shown.contains("p%3Aw") && !shown.contains("p:w") && !shown.contains("geheim"),
+            "{shown}"
+        );
         assert_eq!(source.url().as_str(), "https://images.example/a.qcow2?sig=geheim");
         let error = SourceUrl::parse("http://user:geheim@:80/x").unwrap_err().to_string();
         assert!(!error.contains("geheim"), "{error}");

@@ -54,7 +54,9 @@ pub struct Written {
 pub type WriterResult = Result<Written, DownloadError>;
 
 /// Starts both threads.
-pub fn start(job: WriterJob) -> std::io::Result<(mpsc::Sender<Piece>, oneshot::Receiver<WriterResult>)> {
+pub fn start(
+    job: WriterJob,
+) -> std::io::Result<(mpsc::Sender<Piece>, oneshot::Receiver<WriterResult>)> {
     let (pieces, incoming) = mpsc::channel(PIECES);
     let (outcome, waiting) = oneshot::channel();
     let (digest_in, digest_queue) = sync_channel::<Bytes>(PIECES);
@@ -81,7 +83,8 @@ fn write(
     digest: SyncSender<Bytes>,
     hasher: JoinHandle<Checksum>,
 ) -> WriterResult {
-    let mut source = Source { incoming, digest, current: Bytes::new(), ended: false, taken: job.taken };
+    let mut source =
+        Source { incoming, digest, current: Bytes::new(), ended: false, taken: job.taken };
     let mut start = Vec::new();
     fill(&mut source, &mut start, HEAD_LEN).map_err(|error| broken(&error))?;
     let compression = Kind::of(&start);
@@ -229,7 +232,11 @@ impl Sink {
 }
 
 /// Computes the digest of a file that is read from its beginning. Blocks.
-pub fn digest(mut file: File, expectation: &Expectation, stop: &dyn Fn() -> bool) -> std::io::Result<Checksum> {
+pub fn digest(
+    mut file: File,
+    expectation: &Expectation,
+    stop: &dyn Fn() -> bool,
+) -> std::io::Result<Checksum> {
     let mut running = expectation.start();
     let mut block = vec![0_u8; BLOCK];
     loop {
@@ -242,7 +249,6 @@ pub fn digest(mut file: File, expectation: &Expectation, stop: &dyn Fn() -> bool
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -87,7 +87,11 @@ impl Dir {
         let mut current = Self(self.0.try_clone()?);
         for part in path.parts() {
             let name = part.as_str();
-            match nix::sys::stat::mkdirat(&current.0, name, Mode::from_bits_truncate(modes.directory)) {
+            match nix::sys::stat::mkdirat(
+                &current.0,
+                name,
+                Mode::from_bits_truncate(modes.directory),
+            ) {
                 Ok(()) => {
                     let created = current.open_dir(name)?;
                     nix::sys::stat::fchmod(&created.0, Mode::from_bits_truncate(modes.directory))?;
@@ -110,7 +114,8 @@ impl Dir {
     /// Opens a regular file for reading.
     pub fn open_file(&self, name: &str) -> Result<File> {
         // O_NONBLOCK: a FIFO of that name must not block the opener.
-        let file = File::from(self.open_with(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
+        let file =
+            File::from(self.open_with(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -199,7 +204,8 @@ impl Dir {
             if found.len() >= MAX_ENTRIES {
                 return Err(Error::other("a directory has too many entries"));
             }
-            match nix::sys::stat::fstatat(&self.0, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            match nix::sys::stat::fstatat(&self.0, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            {
                 Ok(stat) => found.push((name, kind(&stat))),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno.into()),
@@ -315,7 +321,8 @@ mod tests {
         for _round in 0..2 {
             let mut entries = root.entries().unwrap();
             entries.sort();
-            let expected = [("d".to_owned(), EntryKind::Directory), ("f".to_owned(), EntryKind::File)];
+            let expected =
+                [("d".to_owned(), EntryKind::Directory), ("f".to_owned(), EntryKind::File)];
             assert_eq!(entries, expected.into_iter().collect::<Vec<_>>());
         }
         let mut text = String::new();

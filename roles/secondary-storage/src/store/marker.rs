@@ -60,7 +60,11 @@ impl Memory {
     }
 
     /// Changes an entry and saves when that made a difference. Blocks.
-    pub fn change(&self, key: &str, change: impl FnOnce(&mut Known)) -> Result<(), state_file::StateError> {
+    pub fn change(
+        &self,
+        key: &str,
+        change: impl FnOnce(&mut Known),
+    ) -> Result<(), state_file::StateError> {
         // Held while writing, so that an older copy never replaces a newer one.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = known.entry(key.to_owned()).or_default();
@@ -121,7 +125,9 @@ fn write(root: &Dir, modes: Modes) -> std::io::Result<()> {
         .and_then(|()| file.sync_all())
         .and_then(|()| root.rename(&aside, MARKER_FILE))
         .and_then(|()| root.sync());
-    if written.is_err() && let Err(error) = root.remove_file(&aside) {
+    if written.is_err()
+        && let Err(error) = root.remove_file(&aside)
+    {
         tracing::warn!(file = aside, %error, "cannot remove an unused marker");
     }
     written
@@ -147,10 +153,16 @@ mod tests {
         let same = Verdict::Same(Some(marker.clone()));
         assert_eq!(verify_or_mark(&root, Some(&known(&marker, true)), MODES).unwrap(), same);
         assert_eq!(verify_or_mark(&root, None, MODES).unwrap(), same, "another host marked it");
-        assert_eq!(verify_or_mark(&root, Some(&known("other", true)), MODES).unwrap(), Verdict::Lost);
+        assert_eq!(
+            verify_or_mark(&root, Some(&known("other", true)), MODES).unwrap(),
+            Verdict::Lost
+        );
         assert_eq!(verify_or_mark(&root, Some(&known("other", false)), MODES).unwrap(), same);
         std::fs::remove_file(temp.path().join(MARKER_FILE)).unwrap();
-        assert_eq!(verify_or_mark(&root, Some(&known(&marker, true)), MODES).unwrap(), Verdict::Lost);
+        assert_eq!(
+            verify_or_mark(&root, Some(&known(&marker, true)), MODES).unwrap(),
+            Verdict::Lost
+        );
         let again = verify_or_mark(&root, Some(&known(&marker, false)), MODES).unwrap();
         assert!(matches!(again, Verdict::Same(Some(_))), "nothing was lost with it");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing but the marker");

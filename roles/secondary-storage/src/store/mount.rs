@@ -11,7 +11,9 @@ use super::url::StoreUrl;
 /// Why a store could not be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    #[error("{0} is of a kind that is not mounted here; mount it yourself and name its directory in roles.secondary_storage.stores")]
+    #[error(
+        "{0} is of a kind that is not mounted here; mount it yourself and name its directory in roles.secondary_storage.stores"
+    )]
     Scheme(StoreUrl),
     #[error("{0:?} is not an NFS version")]
     Version(String),
@@ -121,7 +123,10 @@ mod tests {
     struct Recorder(Arc<Mutex<Vec<CommandSpec>>>, Option<i32>);
 
     impl CommandRunner for Recorder {
-        fn run(&self, spec: CommandSpec) -> role::BoxFuture<'static, Result<CommandOutput, CommandError>> {
+        fn run(
+            &self,
+            spec: CommandSpec,
+        ) -> role::BoxFuture<'static, Result<CommandOutput, CommandError>> {
             self.0.lock().unwrap().push(spec);
             let stderr = "mount: unknown\n  filesystem type".to_owned();
             let output = CommandOutput { code: self.1, stdout: String::new(), stderr };
@@ -133,13 +138,18 @@ mod tests {
         }
     }
 
-    async fn mount(code: Option<i32>, url: &str, version: Option<&str>) -> (Vec<CommandSpec>, Result<(), String>) {
+    async fn mount(
+        code: Option<i32>,
+        url: &str,
+        version: Option<&str>,
+    ) -> (Vec<CommandSpec>, Result<(), String>) {
         let recorder = Recorder(Arc::default(), code);
         let host = Host { runner: Arc::new(recorder.clone()), ..Host::system() };
         let how = MountOptions { options: "soft,tcp".to_owned(), timeout: Duration::from_secs(9) };
         let address = "10.0.0.9".parse().unwrap();
         let outcome =
-            mount_nfs(&host, &url.parse().unwrap(), address, Path::new("/mnt/x"), version, &how).await;
+            mount_nfs(&host, &url.parse().unwrap(), address, Path::new("/mnt/x"), version, &how)
+                .await;
         let specs = recorder.0.lock().unwrap().clone();
         (specs, outcome.map_err(|error| error.to_string()))
     }

@@ -174,12 +174,21 @@ mod tests {
             kind.directory(&text.parse().unwrap()).map(|path| path.to_string())
         };
         let template = ObjectKind::Template;
-        assert_eq!(directory(template, "template/tmpl/2/204").as_deref(), Some("template/tmpl/2/204"));
-        assert_eq!(directory(template, "template/tmpl/2/204/a.iso").as_deref(), Some("template/tmpl/2/204"));
+        assert_eq!(
+            directory(template, "template/tmpl/2/204").as_deref(),
+            Some("template/tmpl/2/204")
+        );
+        assert_eq!(
+            directory(template, "template/tmpl/2/204/a.iso").as_deref(),
+            Some("template/tmpl/2/204")
+        );
         assert_eq!(directory(template, "template/tmpl/2"), None);
         assert_eq!(directory(template, "template/tmpl/2/x"), None);
         assert_eq!(directory(template, "volumes/2/45"), None);
-        assert_eq!(directory(ObjectKind::Volume, "volumes/2/45/v.qcow2").as_deref(), Some("volumes/2/45"));
+        assert_eq!(
+            directory(ObjectKind::Volume, "volumes/2/45/v.qcow2").as_deref(),
+            Some("volumes/2/45")
+        );
     }
 
     proptest::proptest! {

@@ -82,7 +82,11 @@ impl Stores {
     }
 
     /// The opened store, opening it if need be. Waiting callers share one attempt.
-    pub async fn open(&self, url: &StoreUrl, version: Option<&str>) -> Result<Arc<Store>, StoreError> {
+    pub async fn open(
+        &self,
+        url: &StoreUrl,
+        version: Option<&str>,
+    ) -> Result<Arc<Store>, StoreError> {
         let mut attempt = {
             let mut slots = self.slots();
             match slots.get(&url.key()) {
@@ -133,7 +137,11 @@ impl Stores {
         tx.send_replace(Some(outcome.map_err(|error| role::chain(&error))));
     }
 
-    async fn open_now(&self, url: &StoreUrl, version: Option<&str>) -> Result<Arc<Store>, StoreError> {
+    async fn open_now(
+        &self,
+        url: &StoreUrl,
+        version: Option<&str>,
+    ) -> Result<Arc<Store>, StoreError> {
         let settings = &self.shared.settings;
         let known = self.shared.memory.get(&url.key());
         let configured = settings.configured.iter().find(|(known, _)| known.key() == url.key());
@@ -186,7 +194,12 @@ impl Stores {
         Ok(Arc::new(store))
     }
 
-    async fn remember(&self, url: &StoreUrl, name: &str, marker: Option<String>) -> Result<(), StoreError> {
+    async fn remember(
+        &self,
+        url: &StoreUrl,
+        name: &str,
+        marker: Option<String>,
+    ) -> Result<(), StoreError> {
         let (memory, key, name) = (Arc::clone(&self.shared.memory), url.key(), name.to_owned());
         let work = move || {
             memory.change(&key, |known| {
@@ -222,8 +235,11 @@ impl Stores {
         let mounted = mount::mount_nfs(&self.shared.host, url, address, root, version, how).await;
         if mounted.is_err() {
             let path = root.to_owned();
-            let removed =
-                self.shared.tasks.blocking("remove mount point", move || std::fs::remove_dir(path)).await;
+            let removed = self
+                .shared
+                .tasks
+                .blocking("remove mount point", move || std::fs::remove_dir(path))
+                .await;
             if let Ok(Err(error)) = removed {
                 tracing::debug!(path = %root.display(), %error, "mount point stays");
             }
@@ -323,7 +339,11 @@ fn prepare(root: &Path) -> Result<bool, MountError> {
 }
 
 /// First look at a root: the marker, the trees that other parties expect, the figures.
-fn look(root: &Path, known: Option<&Known>, modes: Modes) -> std::io::Result<(Verdict, super::Space)> {
+fn look(
+    root: &Path,
+    known: Option<&Known>,
+    modes: Modes,
+) -> std::io::Result<(Verdict, super::Space)> {
     let dir = Dir::open_root(root)?;
     let verdict = verify_or_mark(&dir, known, modes)?;
     if let Verdict::Same(Some(_)) = verdict {

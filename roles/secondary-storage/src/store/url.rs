@@ -110,9 +110,10 @@ fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|pair| {
-            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
-        });
+        let hex = after
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
         match hex {
             Some(byte) => {
                 out.push(byte);
@@ -138,9 +139,21 @@ mod tests {
 
     #[test]
     fn directory_names_are_those_of_the_original() {
-        check("nfs://192.168.1.10/exports/secondary", "192.168.1.10", "6f427b4f-3373-307e-9319-bb7f85cc840f");
-        check("nfs://192.168.1.10/exports/secondary/", "192.168.1.10", "5bcbcfe9-eb12-38fd-bdc5-bc86269ce013");
-        check("nfs://nas.example/export/secondary", "10.1.1.5", "665d3814-9fdc-3bca-8727-7c2d56b42bd1");
+        check(
+            "nfs://192.168.1.10/exports/secondary",
+            "192.168.1.10",
+            "6f427b4f-3373-307e-9319-bb7f85cc840f",
+        );
+        check(
+            "nfs://192.168.1.10/exports/secondary/",
+            "192.168.1.10",
+            "5bcbcfe9-eb12-38fd-bdc5-bc86269ce013",
+        );
+        check(
+            "nfs://nas.example/export/secondary",
+            "10.1.1.5",
+            "665d3814-9fdc-3bca-8727-7c2d56b42bd1",
+        );
         check("nfs://127.0.0.1/export/sec", "127.0.0.1", "b523f0c4-0847-33cd-bb44-f46c4da95327");
         check("nfs://127.0.0.1/export/sec2", "127.0.0.1", "6a95e0af-0bf0-3bb1-8b31-586af122ee52");
     }

@@ -85,7 +85,10 @@ async fn a_source_that_ends_early_is_never_a_file() {
     let packed = gzip(&plain);
     let short = pieces(&packed[..packed.len() - 20], 1_000);
     let outcome = run(Format::Qcow2, 1 << 30, short).await.0;
-    assert!(matches!(outcome, Err(DownloadError::Decompress { kind: Kind::Gzip, .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(DownloadError::Decompress { kind: Kind::Gzip, .. })),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]

@@ -17,7 +17,10 @@ struct Setup {
 struct NoMount;
 
 impl CommandRunner for NoMount {
-    fn run(&self, _: role::CommandSpec) -> role::BoxFuture<'static, Result<CommandOutput, CommandError>> {
+    fn run(
+        &self,
+        _: role::CommandSpec,
+    ) -> role::BoxFuture<'static, Result<CommandOutput, CommandError>> {
         let stderr = "no nfs here".to_owned();
         let output = CommandOutput { code: Some(32), stdout: String::new(), stderr };
         Box::pin(async move { Ok(output) })

@@ -1,0 +1,232 @@
+//! Downloads on the wire. Every failure is an answer of the download's own class with an error
+//! status and the install path: the server ignores any other class and forgets the path otherwise.
+
+use agent_protocol::agent::{AnswerBase, CommandBase};
+use agent_protocol::storage::{
+    DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
+    PasswordAuth, Proxy, ResourceType,
+};
+use role::Secret;
+
+use super::{Commands, HandlerError};
+use crate::address::AddressPolicy;
+use crate::checksum::Expectation;
+use crate::download::fetch::Fetch;
+use crate::download::source::{Credentials, ProxySetting, SourceUrl};
+use crate::download::{Phase, Report, Request};
+use crate::format::Format;
+use crate::inventory::{self, Description};
+use crate::store::{InstallPath, Lane, ObjectKind};
+
+impl Commands {
+    pub(super) async fn download(&self, command: DownloadCommand) -> DownloadAnswer {
+        match self.start_download(&command).await {
+            Ok(answer) => answer,
+            Err(text) => {
+                tracing::warn!(id = command.id, error = text, "download refused");
+                refusal(&command, None, text)
+            }
+        }
+    }
+
+    /// `Err` is the text for the user.
+    async fn start_download(&self, command: &DownloadCommand) -> Result<DownloadAnswer, String> {
+        let request = self.request(command)?;
+        let job = self.downloads.start(request).await.map_err(|error| error.to_string())?;
+        self.downloads.patience(&job).await;
+        Ok(answer(&job.id, job.report()))
+    }
+
+    fn request(&self, command: &DownloadCommand) -> Result<Request, String> {
+        let kind = match &command.resource_type {
+            Some(ResourceType::Template) => ObjectKind::Template,
+            Some(ResourceType::Volume) => ObjectKind::Volume,
+            Some(ResourceType::Snapshot) => {
+                return Err("copies of snapshots are not supported yet".to_owned());
+            }
+            Some(ResourceType::Other(other)) => {
+                return Err(format!("{other} is not something to download"));
+            }
+            None => return Err("the command does not say what to download".to_owned()),
+        };
+        let url = command.url.as_deref().ok_or("Download url is null")?;
+        let name = command.name.as_deref().ok_or("Name for the download is null")?;
+        let format = command.format.as_ref().ok_or("the command names no format")?;
+        let format = Format::by_name(format.as_str()).ok_or_else(|| {
+            format!("images of format {format} are not supported by this storage host")
+        })?;
+        let expectation =
+            Expectation::parse(command.checksum.as_deref()).map_err(|error| error.to_string())?;
+        let directory: InstallPath = command
+            .install_path
+            .as_deref()
+            .unwrap_or_default()
+            .parse()
+            .map_err(|error: crate::store::path::PathError| error.to_string())?;
+        if kind.directory(&directory).as_ref() != Some(&directory) {
+            return Err(format!("{directory} is not the directory of a template or volume"));
+        }
+        let text = |error: HandlerError| role::chain(&error);
+        let store =
+            self.store_url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
+        let settings = &self.download_settings;
+        let limit = command.max_download_size_in_bytes.and_then(|limit| u64::try_from(limit).ok());
+        let limit = limit.filter(|limit| *limit > 0).unwrap_or(settings.size_limit);
+        let networks =
+            settings.allowed_sources.iter().copied().chain(self.settings.internal_sites());
+        Ok(Request {
+            kind,
+            about: Description {
+                id: command.id,
+                unique_name: name.to_owned(),
+                description: command.description.clone(),
+                hvm: command.hvm,
+            },
+            format,
+            fetch: Fetch {
+                source: SourceUrl::parse(url).map_err(|error| error.to_string())?,
+                credentials: command.auth.as_ref().and_then(credentials),
+                proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
+                follow_redirects: command.follow_redirects,
+                policy: AddressPolicy::new(networks),
+                limits: settings.limits.clone(),
+                trust: self.trust.roots(),
+            },
+            expectation,
+            given_checksum: command.checksum.clone(),
+            limit,
+            decompressed_limit: settings.decompressed_limit.unwrap_or(limit.saturating_mul(4)),
+            store,
+            directory,
+        })
+    }
+
+    pub(super) async fn progress(&self, command: DownloadProgressCommand) -> DownloadAnswer {
+        let id = command.job_id.clone().unwrap_or_default();
+        let job = match &command.request {
+            Some(DownloadRequest::Abort) => self.downloads.abort(&id).await,
+            Some(DownloadRequest::Purge) => self.downloads.purge(&id).await,
+            Some(DownloadRequest::Restart) => match self.downloads.restart(&id).await {
+                Some(Ok(job)) => Some(job),
+                Some(Err(error)) => {
+                    return refusal(&command.download, command.job_id.clone(), error.to_string());
+                }
+                None => None,
+            },
+            Some(
+                DownloadRequest::GetStatus
+                | DownloadRequest::GetOrRestart
+                | DownloadRequest::Other(_),
+            )
+            | None => self.downloads.get(&id),
+        };
+        match (job, &command.request) {
+            (Some(job), _) => answer(&job.id, job.report()),
+            (None, Some(DownloadRequest::GetOrRestart)) => self.download(command.download).await,
+            (None, _) => self.unknown_job(command).await,
+        }
+    }
+
+    /// A job that this run of the process does not know. It may have been finished by a former
+    /// run: then the store has the object. Else the error comes with the job's own id, because the
+    /// server drops an answer without it and would wait for a minute.
+    async fn unknown_job(&self, command: DownloadProgressCommand) -> DownloadAnswer {
+        if let Some(report) = self.finished_before(&command.download).await {
+            return answer(command.job_id.as_deref().unwrap_or_default(), report);
+        }
+        let text = "the download was lost when the storage host restarted; it begins again when \
+                    the server synchronises its templates, or register it again";
+        refusal(&command.download, command.job_id, text.to_owned())
+    }
+
+    async fn finished_before(&self, command: &DownloadCommand) -> Option<Report> {
+        let request = self.request(command).ok()?;
+        let store = self.stores.open(&request.store, None).await.ok()?;
+        let (kind, directory) = (request.kind, request.directory);
+        let item = store
+            .run("look for an object", Lane::Quick, move |root| {
+                inventory::read(&root.walk(&directory)?, kind, &directory)
+            })
+            .await
+            .ok()??;
+        let is_it = item.unique_name == request.about.unique_name && !item.is_corrupted;
+        let sizes = crate::format::Sizes {
+            virtual_size: u64::try_from(item.virtual_size).ok()?,
+            physical_size: u64::try_from(item.physical_size).ok()?,
+        };
+        is_it.then(|| Report {
+            phase: Phase::Done,
+            percent: 100,
+            text: "Install completed".to_owned(),
+            install_path: item.install_path,
+            temporary: None,
+            sizes: Some(sizes),
+            checksum: command.checksum.clone(),
+        })
+    }
+}
+
+fn credentials(auth: &PasswordAuth) -> Option<Credentials> {
+    let user = auth.user_name.clone()?;
+    let password = auth.password.as_ref().map(|text| text.reveal().to_owned()).unwrap_or_default();
+    Some(Credentials { user, password: Secret::new(password) })
+}
+
+fn proxy(proxy: &Proxy) -> Option<ProxySetting> {
+    let credentials = proxy.user_name.as_ref().map(|user| Credentials {
+        user: user.clone(),
+        password: Secret::new(
+            proxy.password.as_ref().map(|text| text.reveal().to_owned()).unwrap_or_default(),
+        ),
+    });
+    let port = u16::try_from(proxy.port).ok();
+    proxy
+        .host
+        .as_deref()
+        .filter(|host| !host.is_empty())
+        .map(|host| ProxySetting::new(host, port, credentials))
+}
+
+/// The answer to a command that starts nothing.
+fn refusal(command: &DownloadCommand, job: Option<String>, text: String) -> DownloadAnswer {
+    let path =
+        command.install_path.as_deref().map(|path| DownloadAnswer::relative(path).to_owned());
+    DownloadAnswer {
+        job_id: Some(job.unwrap_or_else(|| uuid::Uuid::new_v4().to_string())),
+        error_string: Some(text.clone()),
+        download_status: Some(DownloadStatus::DownloadError),
+        install_path: path,
+        check_sum: command.checksum.clone(),
+        base: with_details(text),
+        ..DownloadAnswer::default()
+    }
+}
+
+fn with_details(text: String) -> AnswerBase {
+    // The result is true even for a failed download: the state says it.
+    AnswerBase { result: true, details: Some(text), command: CommandBase::default() }
+}
+
+/// The state of a job in the server's words.
+fn answer(job: &str, report: Report) -> DownloadAnswer {
+    let status = match report.phase {
+        Phase::Waiting | Phase::Aborted => DownloadStatus::NotDownloaded,
+        Phase::Downloading | Phase::Installing => DownloadStatus::DownloadInProgress,
+        Phase::Done => DownloadStatus::Downloaded,
+        Phase::Failed => DownloadStatus::DownloadError,
+    };
+    let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    DownloadAnswer {
+        job_id: Some(job.to_owned()),
+        download_pct: i32::from(report.percent),
+        error_string: Some(report.text.clone()),
+        download_status: Some(status),
+        download_path: report.temporary,
+        install_path: Some(report.install_path),
+        template_size: report.sizes.map_or(0, |sizes| size(sizes.virtual_size)),
+        template_physical_size: report.sizes.map_or(0, |sizes| size(sizes.physical_size)),
+        check_sum: report.checksum,
+        ovf_information: None,
+        base: with_details(report.text),
+    }
+}

@@ -1,0 +1,333 @@
+//! `[roles.secondary_storage]`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use management_link::{LinkConfig, ManagementConfig};
+use role::{ConfigInput, Section, Violations};
+
+use crate::address::Cidr;
+use crate::download::fetch::FetchLimits;
+use crate::download::source::ProxySetting;
+use crate::store::mount::MountOptions;
+use crate::store::{Modes, StoreSettings, StoreUrl};
+
+/// Everything the role was told.
+#[derive(Debug, Clone)]
+pub struct SecondaryStorageConfig {
+    /// Name of the system VM that this process stands for; the server finds its row by it.
+    pub name: String,
+    /// Last part of the guid on the wire, and what the server cuts off again.
+    pub resource_name: String,
+    pub private_address: IpAddr,
+    /// In every link the server hands out.
+    pub public_address: IpAddr,
+    pub storage_address: IpAddr,
+    /// Where links are served.
+    pub listen: Vec<SocketAddr>,
+    pub stores: StoreSettings,
+    pub downloads: DownloadSettings,
+    pub link: LinkConfig,
+    /// The role's own directory for what survives a restart.
+    pub state_directory: PathBuf,
+}
+
+/// What holds for every download.
+#[derive(Debug, Clone)]
+pub struct DownloadSettings {
+    /// Networks that may be reached although they are private.
+    pub allowed_sources: Vec<Cidr>,
+    /// At the same time to one store.
+    pub per_store: usize,
+    /// When a command names no limit.
+    pub size_limit: u64,
+    /// Largest image after decompression; `None` for four times the limit of the download.
+    pub decompressed_limit: Option<u64>,
+    pub limits: FetchLimits,
+    pub retries: u32,
+    pub retry_delay: Duration,
+    /// Used when a command names no proxy.
+    pub proxy: Option<ProxySetting>,
+    /// Trusted besides the system's and Mozilla's certificates.
+    pub ca_file: Option<PathBuf>,
+}
+
+const MOUNT_ROOT: &str = "/mnt/SecStorage";
+const LISTEN: &str = "0.0.0.0:80";
+/// Soft, so that a dead server fails commands instead of hanging them for ever; attributes of
+/// directories are not cached, because other hosts write to the same export.
+const NFS_OPTIONS: &str = "soft,timeo=133,retrans=10,tcp,acdirmax=0,acdirmin=0";
+/// The management server's default for templates.
+const SIZE_LIMIT: u64 = 50 << 30;
+const DOWNLOADS: usize = 8;
+const RETRIES: u32 = 5;
+const FILE_MODE: u32 = 0o666;
+const DIRECTORY_MODE: u32 = 0o777;
+
+impl SecondaryStorageConfig {
+    /// Reads the tables, reporting every violation; `None` when something necessary is missing.
+    pub fn read(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Self> {
+        let management = ManagementConfig::read(input.management, violations);
+        let state_directory = input.state_directory.join("ss");
+        let mut section = Section::new("roles.secondary_storage", input.section, violations);
+        let identity = Identity::read(&mut section);
+        let listen = read_listen(&mut section);
+        let stores = read_stores(&mut section);
+        let downloads = read_downloads(&mut section);
+        section.finish();
+        let (management, identity) = (management?, identity?);
+        let guid = format!("{}-{}", identity.guid, identity.resource_name);
+        Some(Self {
+            name: identity.name,
+            resource_name: identity.resource_name,
+            private_address: identity.private_address,
+            public_address: identity.public_address,
+            storage_address: identity.storage_address,
+            listen,
+            stores,
+            downloads,
+            link: LinkConfig { management, guid, state_directory: state_directory.clone() },
+            state_directory,
+        })
+    }
+}
+
+struct Identity {
+    name: String,
+    guid: String,
+    resource_name: String,
+    private_address: IpAddr,
+    public_address: IpAddr,
+    storage_address: IpAddr,
+}
+
+impl Identity {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        const ADDRESS: &str = "give an IP address of this host";
+        let name = section.required::<String>("name", "give the system VM's name: \"s-900-VM\"");
+        let guid = section.optional("guid", "give a text; the default is the name");
+        let resource_name = section.or_default(
+            "resource_name",
+            agent_protocol::agent::StartupSecondaryStorageCommand::RESOURCE_NAME.to_owned(),
+            "give the class name that the server cuts off the guid",
+        );
+        let private_address = section.required::<IpAddr>("private_address", ADDRESS);
+        let public_address = section.optional("public_address", ADDRESS);
+        let storage_address = section.optional("storage_address", ADDRESS);
+        let (name, private_address) = (name?, private_address?);
+        if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            section.violation(
+                "name",
+                format!("{name:?} is not a name"),
+                "give a name without blanks",
+            );
+            return None;
+        }
+        Some(Self {
+            guid: guid.unwrap_or_else(|| name.clone()),
+            name,
+            resource_name,
+            private_address,
+            public_address: public_address.unwrap_or(private_address),
+            storage_address: storage_address.unwrap_or(private_address),
+        })
+    }
+}
+
+fn read_listen(section: &mut Section<'_>) -> Vec<SocketAddr> {
+    let listen = section.list("listen", "give addresses with ports: [\"0.0.0.0:80\"]");
+    if section.raw("listen").is_some() {
+        return listen;
+    }
+    LISTEN.parse().into_iter().collect()
+}
+
+fn read_stores(section: &mut Section<'_>) -> StoreSettings {
+    const REMEDY: &str =
+        "list tables: [{ url = \"nfs://10.0.0.9/export/sec\", directory = \"/srv/sec\" }]";
+    let mount_root = section.path("mount_root", MOUNT_ROOT);
+    require_absolute(section, "mount_root", &mount_root);
+    let configured = section.tables("stores", REMEDY, |store| {
+        let url =
+            store.required::<StoreUrl>("url", "give the URL that the server knows the store by");
+        let directory = store.required::<PathBuf>("directory", "give the directory of the store");
+        let (url, directory) = (url?, directory?);
+        require_absolute(store, "directory", &directory);
+        Some((url, directory))
+    });
+    for (at, (url, directory)) in configured.iter().enumerate() {
+        let earlier = configured.iter().take(at);
+        let same =
+            |(other, path): &(StoreUrl, PathBuf)| other.key() == url.key() || path == directory;
+        if earlier.into_iter().any(same) {
+            section.violation(
+                "stores",
+                format!("{url} or {} is there twice", directory.display()),
+                "give each store a directory of its own: two in one would delete each other's volumes",
+            );
+        }
+    }
+    let options = section.or_default("nfs_options", NFS_OPTIONS.to_owned(), "give mount options");
+    if options.is_empty() || options.contains(char::is_whitespace) {
+        section.violation(
+            "nfs_options",
+            format!("{options:?} are not mount options"),
+            "separate them by commas",
+        );
+    }
+    let timeout = section.duration("mount_timeout", Duration::from_secs(60));
+    let deadline = section.duration("store_timeout", Duration::from_secs(60));
+    let file = read_mode(section, "file_mode", FILE_MODE);
+    let directory = read_mode(section, "directory_mode", DIRECTORY_MODE);
+    StoreSettings {
+        mount_root,
+        configured,
+        mount: MountOptions { options, timeout },
+        deadline,
+        modes: Modes { directory, file },
+    }
+}
+
+fn require_absolute(section: &mut Section<'_>, key: &str, path: &Path) {
+    if !path.is_absolute() {
+        section.violation(key, format!("{} is not absolute", path.display()), "give a path from /");
+    }
+}
+
+/// Octal permissions.
+fn read_mode(section: &mut Section<'_>, key: &'static str, default: u32) -> u32 {
+    const REMEDY: &str = "give octal permissions as a text: \"0660\"";
+    let text = section.or_default(key, format!("{default:04o}"), REMEDY);
+    match u32::from_str_radix(&text, 8) {
+        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => mode,
+        Ok(_) | Err(_) => {
+            section.violation(key, format!("{text:?} are not usable permissions"), REMEDY);
+            default
+        }
+    }
+}
+
+fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
+    let allowed_sources = section.list("allowed_sources", "give networks: [\"10.77.0.0/24\"]");
+    let per_store = section.or_default("max_downloads", DOWNLOADS, "give a number from 1 to 64");
+    if !(1..=64).contains(&per_store) {
+        section.violation(
+            "max_downloads",
+            format!("{per_store} is out of range"),
+            "give a number from 1 to 64",
+        );
+    }
+    let size_limit = section.bytes("size_limit", SIZE_LIMIT);
+    let given = section.raw("decompressed_limit").is_some();
+    let decompressed = section.bytes("decompressed_limit", 0);
+    let connect_timeout = section.duration("connect_timeout", Duration::from_secs(10));
+    let stall_timeout = section.duration("stall_timeout", Duration::from_secs(60));
+    for (key, value) in [("connect_timeout", connect_timeout), ("stall_timeout", stall_timeout)] {
+        if value.is_zero() {
+            section.violation(key, "0 would fail every download", "give a time: \"60s\"");
+        }
+    }
+    DownloadSettings {
+        allowed_sources,
+        per_store,
+        size_limit,
+        decompressed_limit: given.then_some(decompressed),
+        limits: FetchLimits { connect_timeout, stall_timeout },
+        retries: section.or_default("retries", RETRIES, "give a number"),
+        retry_delay: section.duration("retry_delay", Duration::from_secs(1)),
+        proxy: section.secret("proxy").and_then(|text| {
+            match text.reveal().parse::<ProxySetting>() {
+                Ok(proxy) => Some(proxy),
+                Err(problem) => {
+                    let remedy = "give http://[user:password@]host[:port]";
+                    section.violation("proxy", problem, remedy);
+                    None
+                }
+            }
+        }),
+        ca_file: section.optional_path("ca_file"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<SecondaryStorageConfig>, Vec<String>) {
+        let table: toml::Table = text.parse().unwrap();
+        let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
+        let mut violations = Violations::new();
+        let input = ConfigInput {
+            section: &table,
+            management: &management,
+            state_directory: Path::new("/var/lib/quickcloud"),
+        };
+        let config = SecondaryStorageConfig::read(input, &mut violations);
+        (config, violations.list().iter().map(ToString::to_string).collect())
+    }
+
+    const LEAST: &str = "name = \"s-900-VM\"\nprivate_address = \"10.0.0.7\"\n";
+
+    #[test]
+    fn two_keys_are_enough() {
+        let (config, violations) = read(LEAST);
+        let config = config.unwrap();
+        assert_eq!(violations, Vec::<String>::new());
+        assert_eq!(config.link.guid, "s-900-VM-NfsSecondaryStorageResource");
+        assert_eq!(config.public_address.to_string(), "10.0.0.7");
+        assert_eq!(config.listen, ["0.0.0.0:80".parse().unwrap()]);
+        assert_eq!(config.stores.mount_root, Path::new("/mnt/SecStorage"));
+        assert_eq!(config.stores.modes, Modes { directory: 0o777, file: 0o666 });
+        assert_eq!(config.state_directory, Path::new("/var/lib/quickcloud/ss"));
+        assert_eq!(config.downloads.decompressed_limit, None);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let (config, violations) = read(&format!(
+            "{LEAST}guid = \"SecondaryStorage.1\"\npublic_address = \"192.0.2.1\"\nlisten = []\n\
+             stores = [{{ url = \"nfs://10.0.0.9/export/sec\", directory = \"/srv/sec\" }}]\n\
+             allowed_sources = [\"10.77.0.0/24\", \"10.1.1.1\"]\nmax_downloads = 2\n\
+             decompressed_limit = \"1GiB\"\nstall_timeout = \"5s\"\nproxy = \"http://u:geheim@p:80\"\n\
+             file_mode = \"0660\"\nnfs_options = \"soft\"\n"
+        ));
+        let config = config.unwrap();
+        assert_eq!(violations, Vec::<String>::new());
+        assert_eq!(config.link.guid, "SecondaryStorage.1-NfsSecondaryStorageResource");
+        assert_eq!(config.listen, []);
+        assert_eq!(config.stores.configured[0].1, Path::new("/srv/sec"));
+        assert_eq!(config.downloads.allowed_sources.len(), 2);
+        assert_eq!(config.downloads.decompressed_limit, Some(1 << 30));
+        assert_eq!(config.downloads.proxy.as_ref().unwrap().url(), "http://p:80");
+        assert!(!format!("{config:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn violations_name_place_and_remedy() {
+        let (config, violations) = read(
+            "private_address = \"ten\"\nallowed_sources = [\"10.0.0.0/40\"]\nfile_mode = \"9\"\n\
+             max_downloads = 0\nmount_root = \"mnt\"\nprimary = 1\n\
+             stores = [{ url = \"/srv\", directory = \"/a\" }, { url = \"nfs://h/p\", directory = \"/a\" },\n\
+             { url = \"nfs://h/p/\", directory = \"/b\" }]\n",
+        );
+        assert!(config.is_none());
+        let places: Vec<&str> =
+            violations.iter().map(|text| text.split(": ").next().unwrap()).collect();
+        let base = "roles.secondary_storage";
+        for key in [
+            "name",
+            "private_address",
+            "mount_root",
+            "stores[0].url",
+            "stores",
+            "file_mode",
+            "allowed_sources",
+            "max_downloads",
+            "primary",
+        ] {
+            let place = format!("{base}.{key}");
+            assert!(places.contains(&place.as_str()), "{place} not in {violations:?}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The handlers of the role on a temporary store.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agent_protocol::storage::{
+    DataStoreTO, DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest,
+    DownloadStatus, ImageFormat, ListTemplateCommand, ResourceType, TemplateObjectTO,
+};
+use agent_protocol::{Command, Envelope};
+use management_link::CommandContext;
+use role::{ConfigInput, RoleContext, Violations};
+use secondary_storage::commands::Commands;
+use secondary_storage::config::SecondaryStorageConfig;
+use secondary_storage::service::{KIND, assemble};
+
+use crate::images::ImageServer;
+
+pub const STORE: &str = "nfs://127.0.0.1/export/sec";
+pub const NAME: &str = "320-2-3aeb9d60-1176-3215-bb38-fb5279d529d2";
+pub const SOON: Duration = Duration::from_secs(30);
+
+pub struct Bench {
+    pub commands: Commands,
+    pub cx: RoleContext,
+    pub config: SecondaryStorageConfig,
+    pub images: ImageServer,
+    /// Holds store and state.
+    pub directory: PathBuf,
+    /// Removes it at the end, when it is ours.
+    pub _temp: tempfile::TempDir,
+}
+
+pub fn store_to() -> DataStoreTO {
+    DataStoreTO::nfs(STORE)
+}
+
+pub fn context() -> CommandContext {
+    CommandContext {
+        log_id: None,
+        host_id: Some(3),
+        in_sequence: false,
+        sequence: 1,
+        management_id: 1,
+        wait: None,
+    }
+}
+
+pub fn config(temp: &Path, more: &str) -> SecondaryStorageConfig {
+    std::fs::create_dir_all(temp.join("sec")).unwrap();
+    let text = format!(
+        "name = \"s-900-VM\"\nguid = \"SecondaryStorage.1\"\nprivate_address = \"127.0.0.1\"\n\
+         stores = [{{ url = \"{STORE}\", directory = \"{}\" }}]\nmount_root = \"{}\"\n\
+         allowed_sources = [\"127.0.0.1\"]\nretry_delay = \"10ms\"\nretries = 2\nlisten = []\n{more}",
+        temp.join("sec").display(),
+        temp.join("mnt").display(),
+    );
+    let section: toml::Table = text.parse().unwrap();
+    let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
+    let mut violations = Violations::new();
+    let state = temp.join("state");
+    let input = ConfigInput { section: &section, management: &management, state_directory: &state };
+    let config = SecondaryStorageConfig::read(input, &mut violations);
+    assert!(violations.is_empty(), "{:?}", violations.list());
+    config.unwrap()
+}
+
+impl Bench {
+    pub async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// `more` are lines of configuration.
+    pub async fn with(more: &str) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let config = config(temp.path(), more);
+        let cx = testkit::context(KIND);
+        let commands = assemble(&config, &cx).await.unwrap();
+        let directory = temp.path().to_owned();
+        Self { commands, cx, config, images: ImageServer::start().await, directory, _temp: temp }
+    }
+
+    /// The same host after its process ended and started again.
+    pub async fn restarted(self) -> Self {
+        self.cx.tasks.close();
+        self.cx.tasks.kill();
+        self.cx.tasks.wait().await;
+        let cx = testkit::context(KIND);
+        let commands = assemble(&self.config, &cx).await.unwrap();
+        Self { commands, cx, ..self }
+    }
+
+    pub fn store(&self, path: &str) -> PathBuf {
+        self.directory.join("sec").join(path)
+    }
+
+    /// Every file below the store's root but the marker, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let root = self.store("");
+        let mut files = Vec::new();
+        let mut waiting = vec![root.clone()];
+        while let Some(directory) = waiting.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    waiting.push(path);
+                } else {
+                    files.push(path.strip_prefix(&root).unwrap().display().to_string());
+                }
+            }
+        }
+        files.retain(|file| file != ".quickcloud-store");
+        files.sort();
+        files
+    }
+
+    pub async fn raw(&self, envelope: Envelope) -> Envelope {
+        tokio::time::timeout(SOON, self.commands.handle(envelope, &context())).await.unwrap()
+    }
+
+    pub async fn ask<C: Command>(&self, command: &C) -> C::Answer {
+        self.raw(Envelope::of(command)).await.open::<C::Answer>().unwrap()
+    }
+
+    /// A template of id 320 from `path` of the image server.
+    pub fn download(&self, path: &str, format: ImageFormat) -> DownloadCommand {
+        DownloadCommand {
+            hvm: true,
+            description: Some("a template".to_owned()),
+            max_download_size_in_bytes: Some(53_687_091_200),
+            id: 320,
+            resource_type: Some(ResourceType::Template),
+            install_path: Some("template/tmpl/2/320".to_owned()),
+            store: Some(store_to()),
+            url: Some(self.images.url(path).into()),
+            format: Some(format),
+            account_id: 2,
+            name: Some(NAME.to_owned()),
+            sec_url: Some(STORE.into()),
+            ..DownloadCommand::default()
+        }
+    }
+
+    pub fn progress(
+        command: &DownloadCommand,
+        answer: &DownloadAnswer,
+        request: DownloadRequest,
+    ) -> DownloadProgressCommand {
+        DownloadProgressCommand {
+            job_id: answer.job_id.clone(),
+            request: Some(request),
+            download: command.clone(),
+        }
+    }
+
+    /// Starts a download and asks until it is over.
+    pub async fn finish(&self, command: &DownloadCommand) -> DownloadAnswer {
+        let mut answer = self.ask(command).await;
+        let started = std::time::Instant::now();
+        while matches!(
+            answer.download_status,
+            Some(DownloadStatus::DownloadInProgress | DownloadStatus::NotDownloaded)
+        ) {
+            assert!(started.elapsed() < SOON, "never over: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let poll = Self::progress(command, &answer, DownloadRequest::GetStatus);
+            answer = self.ask(&poll).await;
+        }
+        answer
+    }
+
+    /// Unique names of the listed templates.
+    pub async fn listed(&self) -> Vec<String> {
+        let command =
+            ListTemplateCommand { store: Some(store_to()), ..ListTemplateCommand::default() };
+        let answer = self.ask(&command).await;
+        assert!(answer.base.result, "{:?}", answer.base.details);
+        answer.template_infos.unwrap().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// What the server would name in a link or a deletion.
+    pub fn template(path: &str, id: i64) -> TemplateObjectTO {
+        TemplateObjectTO {
+            path: Some(path.to_owned()),
+            id,
+            image_data_store: Some(store_to()),
+            ..TemplateObjectTO::default()
+        }
+    }
+}
+
+pub fn error_of(answer: &DownloadAnswer) -> &str {
+    assert_eq!(answer.download_status, Some(DownloadStatus::DownloadError), "{answer:?}");
+    assert!(answer.job_id.is_some(), "the server drops an answer without a job");
+    assert!(answer.install_path.is_some(), "the server forgets the path without it");
+    assert_eq!(answer.error_string, answer.base.details);
+    assert!(answer.base.result);
+    answer.error_string.as_deref().unwrap()
+}

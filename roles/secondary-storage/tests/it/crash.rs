@@ -1,0 +1,109 @@
+//! A host that is killed in the middle of a download leaves nothing that is listed, and removes
+//! what it left when it starts again.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use agent_protocol::storage::ImageFormat;
+use secondary_storage::service::{KIND, assemble};
+
+use crate::bench::{Bench, NAME, config};
+use crate::images::ImageServer;
+
+const DIRECTORY: &str = "SS_CRASH_DIRECTORY";
+const URL: &str = "SS_CRASH_URL";
+
+/// The process that gets killed: downloads what it is told and never ends by itself. Without the
+/// variables, as in an ordinary test run, there is nothing to download.
+#[tokio::test]
+async fn child() {
+    let (Ok(directory), Ok(url)) = (std::env::var(DIRECTORY), std::env::var(URL)) else { return };
+    let bench = Bench::at(Path::new(&directory)).await;
+    let mut command = bench.download("unused", ImageFormat::Qcow2);
+    command.url = Some(url.into());
+    bench.ask(&command).await;
+    eprintln!("half way");
+    std::future::pending::<()>().await;
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() {
+    let temp = tempfile::tempdir().unwrap();
+    let images = ImageServer::start().await;
+    let directory = temp.path().to_owned();
+    let url = images.url("gated/tiny.qcow2");
+    let files = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "crash::child", "--nocapture"])
+            .env(DIRECTORY, &directory)
+            .env(URL, url)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let killed = Killed(child);
+        let mut said = String::new();
+        for line in BufReader::new(stderr.take(1 << 20)).lines() {
+            let line = line.unwrap();
+            if line == "half way" {
+                break;
+            }
+            said.push_str(&line);
+        }
+        // SIGKILL: no handler runs, nothing is flushed.
+        drop(killed);
+        let dir = directory.join("sec/template/tmpl/2/320");
+        let entries = std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{error}: {said}"));
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    })
+    .await
+    .unwrap();
+    assert_eq!(files.len(), 1, "the temporary was there: {files:?}");
+    assert!(files[0].starts_with("dnld") && files[0].ends_with("tmp_"), "{files:?}");
+
+    let bench = Bench::at(temp.path()).await;
+    // A sister host's temporary beside it is none of our business.
+    std::fs::write(bench.store("template/tmpl/2/320/dnld99tmp_"), "x").unwrap();
+    assert!(bench.listed().await.is_empty(), "a partial template is never listed");
+    bench.commands.downloads.recover(bench.cx.shutdown.clone()).await;
+    assert_eq!(bench.files(), ["template/tmpl/2/320/dnld99tmp_"]);
+    let left = std::fs::read_dir(temp.path().join("state/ss/downloads")).unwrap().count();
+    assert_eq!(left, 0, "the note is erased");
+    let answer = bench.finish(&bench.download("golden/tiny.qcow2", ImageFormat::Qcow2)).await;
+    assert!(answer.install_path.unwrap().ends_with(".qcow2"));
+    assert_eq!(bench.listed().await, [NAME]);
+}
+
+#[tokio::test]
+async fn a_download_that_is_killed_with_its_role_is_cleaned_up_too() {
+    let bench = Bench::new().await;
+    bench.ask(&bench.download("gated/tiny.qcow2", ImageFormat::Qcow2)).await;
+    assert_eq!(bench.files().len(), 1);
+    let bench = bench.restarted().await;
+    assert!(bench.listed().await.is_empty());
+    bench.commands.downloads.recover(bench.cx.shutdown.clone()).await;
+    assert_eq!(bench.files(), Vec::<String>::new());
+}
+
+impl Bench {
+    /// On a directory that outlives the bench.
+    pub async fn at(directory: &Path) -> Self {
+        let config = config(directory, "");
+        let cx = testkit::context(KIND);
+        let commands = assemble(&config, &cx).await.unwrap();
+        let temp = tempfile::TempDir::new().unwrap();
+        let images = ImageServer::start().await;
+        Self { commands, cx, config, images, _temp: temp, directory: directory.to_owned() }
+    }
+}

@@ -1,0 +1,22 @@
+//! The role's handlers on real directories, against an image server with every fault there is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+mod bench;
+mod crash;
+mod downloads;
+mod faults;
+mod images;
+mod inventory;
+mod links;
+mod recorded;
