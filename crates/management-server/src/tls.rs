@@ -146,12 +146,16 @@ impl TlsSession {
             let length = record_length(*header)?;
             let (record, after) = rest.split_at_checked(length).ok_or(TlsError::CutRecord)?;
             rest = after;
-            self.connection.read_tls(&mut &*record).map_err(socket("read"))?;
-            let state = self.connection.process_new_packets()?;
-            let start = plaintext.len();
-            plaintext.resize(start + state.plaintext_bytes_to_read(), 0);
-            if let Some(space) = plaintext.get_mut(start..) {
-                self.connection.reader().read_exact(space).map_err(socket("read"))?;
+            let mut unread = record;
+            // The engine takes at most 4 KiB at a time.
+            while !unread.is_empty() {
+                self.connection.read_tls(&mut unread).map_err(socket("read"))?;
+                let state = self.connection.process_new_packets()?;
+                let start = plaintext.len();
+                plaintext.resize(start + state.plaintext_bytes_to_read(), 0);
+                if let Some(space) = plaintext.get_mut(start..) {
+                    self.connection.reader().read_exact(space).map_err(socket("read"))?;
+                }
             }
         }
         if rest.is_empty() { Ok(()) } else { Err(TlsError::CutRecord) }
