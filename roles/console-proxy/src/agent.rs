@@ -23,8 +23,6 @@ use crate::service::Service;
 use crate::settings::Identity;
 use crate::token::TokenKey;
 
-/// How long a verdict is waited for; the original waits as long.
-const VERDICT: Duration = Duration::from_secs(10);
 /// How long the answer to a load report is waited for.
 const REPORT: Duration = Duration::from_secs(10);
 
@@ -32,6 +30,7 @@ const REPORT: Duration = Duration::from_secs(10);
 pub(crate) struct LinkPort {
     pub(crate) link: ManagementLink,
     pub(crate) proxy_vm: i64,
+    pub(crate) verdict_timeout: Duration,
 }
 
 impl AccessAuthority for LinkPort {
@@ -47,7 +46,7 @@ impl AccessAuthority for LinkPort {
                 client_address: Some(question.client.to_string()),
                 ..ConsoleAccessAuthenticationCommand::default()
             };
-            match self.link.request(&command, VERDICT).await {
+            match self.link.request(&command, self.verdict_timeout).await {
                 Ok(answer) if answer.success => Verdict::Admitted,
                 Ok(_) => Verdict::Denied,
                 Err(error) => {

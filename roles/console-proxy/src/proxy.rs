@@ -109,7 +109,11 @@ async fn run(settings: Settings, cx: RoleContext) -> Result<(), RoleError> {
         },
         &link_cx,
     )?;
-    let port = Arc::new(LinkPort { link: link.clone(), proxy_vm: settings.identity.proxy_vm });
+    let port = Arc::new(LinkPort {
+        link: link.clone(),
+        proxy_vm: settings.identity.proxy_vm,
+        verdict_timeout: settings.verdict_timeout,
+    });
     let consoles_stop = CancellationToken::new();
     let service = Arc::new(Service::new(
         settings,

@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     /// Consoles at the same time, opening ones included.
     pub(crate) sessions: usize,
     pub(crate) bridge: BridgeLimits,
+    /// How long the management server's verdict on a console is waited for.
+    pub(crate) verdict_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     /// For each of the two RFB handshakes.
     pub(crate) handshake_timeout: Duration,
@@ -70,6 +72,7 @@ impl Settings {
             );
         }
         let input_timeout = section.duration("input_timeout", Duration::ZERO);
+        let verdict_timeout = positive(&mut section, "verdict_timeout", Duration::from_secs(10));
         let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
         let handshake_timeout =
             positive(&mut section, "handshake_timeout", Duration::from_secs(15));
@@ -99,6 +102,7 @@ impl Settings {
                 idle,
                 input: (!input_timeout.is_zero()).then_some(input_timeout),
             },
+            verdict_timeout,
             connect_timeout,
             handshake_timeout,
             message_limit: usize::try_from(message_limit).unwrap_or(1 << 20),

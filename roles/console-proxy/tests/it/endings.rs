@@ -1,0 +1,87 @@
+//! How consoles end, and what viewer and server hear of it.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::viewer::{PATCHES, close_of, raw_path, upgrade};
+use crate::world::{LIMIT, Options, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_console_of_a_vm_replaces_the_first() {
+    let world = start(Options::default()).await;
+    let (first, mut old) = world.console(1).await;
+    let (second, mut new) = world.console(1).await;
+    let words = "the console was opened in another window";
+    assert_eq!(close_of(&mut old.socket).await, Some((1008, words.into())));
+    world.closed_in_books(&first).await;
+    assert_eq!(new.patches().await, PATCHES);
+    assert!(!world.session(&second).removed);
+    assert_eq!(world.open(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_stops_ends_its_console_with_a_reason() {
+    let world = start(Options::default()).await;
+    let (link, mut viewer) = world.console(1).await;
+    world.stop_screen();
+    let words = "the virtual machine closed its screen; it was stopped or moved";
+    assert_eq!(close_of(&mut viewer.socket).await, Some((1000, words.into())));
+    world.closed_in_books(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_the_role_says_goodbye_to_viewers_and_books() {
+    let mut world = start(Options::default()).await;
+    let (link, mut viewer) = world.console(1).await;
+    world.cx.shutdown.cancel();
+    let words = "the console proxy is being stopped";
+    assert_eq!(close_of(&mut viewer.socket).await, Some((1001, words.into())));
+    timeout(LIMIT, &mut world.role).await.unwrap().unwrap().unwrap();
+    assert!(world.session(&link).removed);
+    assert!(tokio::net::TcpStream::connect(world.addr).await.is_err());
+    world.cx.tasks.close();
+    timeout(LIMIT, world.cx.tasks.wait()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
+    let world = start(Options {
+        role: "ping_interval = \"100ms\"\nidle_timeout = \"1s\"".into(),
+        ..Options::default()
+    })
+    .await;
+    let (link, viewer) = world.console(1).await;
+    // Nobody polls this viewer's socket, so nobody answers.
+    world.closed_in_books(&link).await;
+    drop(viewer);
+    let (link, mut viewer) = world.console(1).await;
+    let watching = timeout(Duration::from_secs(3), close_of(&mut viewer.socket)).await;
+    assert!(watching.is_err(), "a viewer that watches a still screen was thrown out");
+    assert!(!world.session(&link).removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_at_the_keyboard_ends_a_console_only_where_that_is_wanted() {
+    let world =
+        start(Options { role: "input_timeout = \"500ms\"".into(), ..Options::default() }).await;
+    let (link, mut viewer) = world.console(1).await;
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        viewer.key(b'k').await;
+    }
+    let words = "nobody used keyboard or mouse for too long";
+    assert_eq!(close_of(&mut viewer.socket).await, Some((1008, words.into())));
+    world.closed_in_books(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_never_shakes_hands_is_closed_and_reported() {
+    let world =
+        start(Options { role: "handshake_timeout = \"300ms\"".into(), ..Options::default() }).await;
+    let link = world.link(1).await;
+    let mut socket = upgrade(world.addr, &raw_path(&link, None)).await.unwrap();
+    let words = "the viewer did not complete the RFB handshake";
+    assert_eq!(close_of(&mut socket).await, Some((1002, words.into())));
+    world.closed_in_books(&link).await;
+}

@@ -1,0 +1,169 @@
+//! The page and its files over HTTP.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::world::{Options, World, start};
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+}
+
+async fn request(world: &World, method: &str, path: &str, lines: &str) -> Answer {
+    let mut stream = TcpStream::connect(world.addr).await.unwrap();
+    let text = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{lines}\r\n",
+        world.addr
+    );
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head[9..12].parse().unwrap();
+    Answer { status, head, body: answer[end + 4..].to_vec() }
+}
+
+async fn get(world: &World, path: &str) -> Answer {
+    request(world, "GET", path, "").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_link_is_served_with_its_policy_and_never_stored() {
+    let world = start(Options {
+        role: "frame_ancestors = [\"https://portal.example.org\"]".into(),
+        ..Options::default()
+    })
+    .await;
+    let link = world.link(1).await;
+    let path = link
+        .url
+        .split_once(":8088")
+        .map_or_else(|| link.url["http://127.0.0.1".len()..].to_owned(), |(_, p)| p.to_owned());
+    let page = get(&world, &path).await;
+    assert_eq!(page.status, 200);
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    let policy = page.header("content-security-policy").unwrap();
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "connect-src 'self' ws://127.0.0.1:*",
+        "frame-ancestors 'self' https://portal.example.org",
+    ] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    // Looking at the page uses nothing up: link previews do.
+    assert!(!world.session(&link).acquired);
+    let text = String::from_utf8(page.body).unwrap();
+    assert!(
+        !text.contains("http://") && !text.contains("https://"),
+        "the page loads from elsewhere"
+    );
+    // Everything the page names is there, with the type that browsers insist on.
+    for name in text.split('"').filter(|part| part.starts_with("app/")) {
+        let file = get(&world, &format!("/resource/noVNC/{name}")).await;
+        assert_eq!((file.status, file.header("cache-control")), (200, Some("no-cache")), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_module_that_is_imported_exists_and_is_javascript() {
+    let world = start(Options::default()).await;
+    let mut wanted = vec!["app/main.js".to_owned()];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(path) = wanted.pop() {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let module = get(&world, &format!("/resource/noVNC/{path}")).await;
+        assert_eq!(
+            (module.status, module.header("content-type")),
+            (200, Some("text/javascript; charset=utf-8")),
+            "{path}"
+        );
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let text = String::from_utf8(module.body).unwrap();
+        for line in text.lines().filter(|l| l.contains("import ") || l.contains("} from ")) {
+            let Some(name) = line.split(['\'', '"']).nth(1).filter(|n| n.starts_with('.')) else {
+                continue;
+            };
+            let mut parts: Vec<&str> = folder.split('/').collect();
+            for part in name.split('/') {
+                match part {
+                    "." => {}
+                    ".." => {
+                        parts.pop();
+                    }
+                    part => parts.push(part),
+                }
+            }
+            wanted.push(parts.join("/"));
+        }
+    }
+    assert!(seen.len() > 40, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_revalidated_by_tag_and_head_has_no_body() {
+    let world = start(Options::default()).await;
+    let path = "/resource/noVNC/core/rfb.js";
+    let first = get(&world, path).await;
+    let etag = first.header("etag").unwrap().to_owned();
+    let again = request(&world, "GET", path, &format!("If-None-Match: \"x\", W/{etag}\r\n")).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    let head = request(&world, "HEAD", path, "").await;
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    assert_eq!(head.header("content-length"), first.header("content-length"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_else_is_not_found_and_old_links_are_redirected() {
+    let world = start(Options::default()).await;
+    for path in [
+        "/",
+        "/websockify?token=x",
+        "/resource/noVNC/",
+        "/resource/noVNC/../x",
+        "/resource/noVNC/%2e%2e/x",
+        "/resource/logs/agent.log",
+        "/getscreen?w=1&h=1&host=127.0.0.1&port=22&sid=x",
+        "/ajaximg?token=x",
+        "/cmd/getstatus",
+    ] {
+        assert_eq!(get(&world, path).await.status, 404, "{path}");
+    }
+    assert_eq!(
+        request(&world, "POST", "/resource/noVNC/vnc.html", "Content-Length: 0\r\n").await.status,
+        405
+    );
+    let old = get(&world, "/ajax?token=a+b/c==&guest=windows").await;
+    assert_eq!(old.status, 302);
+    assert_eq!(
+        old.header("location"),
+        Some("/resource/noVNC/vnc.html?autoconnect=true&token=a+b/c==&guest=windows")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_own_novnc_takes_the_pages_place() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("vnc.html"), "<p>mine").unwrap();
+    let role = format!("novnc_dir = {:?}", directory.path().display().to_string());
+    let world = start(Options { role, ..Options::default() }).await;
+    let page = get(&world, "/resource/noVNC/vnc.html?token=x").await;
+    assert_eq!((page.status, &page.body[..]), (200, &b"<p>mine"[..]));
+    assert_eq!(get(&world, "/resource/noVNC/core/rfb.js").await.status, 404);
+}

@@ -1,0 +1,139 @@
+//! A viewer without a browser: tokio-tungstenite and our RFB client's half.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt, StreamExt};
+use management_server::ConsoleLink;
+use rfb::{ClientHandshake, HandshakeError, ServerInit};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::error::Error as WebSocketError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::world::{LIMIT, World};
+
+pub(crate) type Socket = WebSocketStream<TcpStream>;
+
+/// A console that opened.
+pub(crate) struct Viewer {
+    pub(crate) socket: Socket,
+    pub(crate) init: ServerInit,
+    buffer: Vec<u8>,
+}
+
+/// A console that did not.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Refused {
+    /// In the RFB handshake, where viewers show it.
+    pub(crate) reason: String,
+    pub(crate) close: Option<(u16, String)>,
+}
+
+/// The address as API clients write it: everything raw.
+pub(crate) fn raw_path(link: &ConsoleLink, extra: Option<&str>) -> String {
+    let extra = extra.map(|extra| format!("&extra={extra}")).unwrap_or_default();
+    format!("/websockify?token={}{extra}", link.token)
+}
+
+pub(crate) async fn upgrade(addr: SocketAddr, path: &str) -> Result<Socket, WebSocketError> {
+    let stream = TcpStream::connect(addr).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let mut request = format!("ws://{addr}{path}").into_client_request()?;
+    request.headers_mut().insert("sec-websocket-protocol", "binary".parse().unwrap());
+    Ok(client_async(request, stream).await?.0)
+}
+
+/// The close frame that ends a stream, skipping everything before.
+pub(crate) async fn close_of(socket: &mut Socket) -> Option<(u16, String)> {
+    loop {
+        match timeout(LIMIT, socket.next()).await.expect("a close frame or an end") {
+            Some(Ok(Message::Close(frame))) => {
+                return frame.map(|CloseFrame { code, reason }| (code.into(), reason.to_string()));
+            }
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return None,
+        }
+    }
+}
+
+pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Result<Viewer, Refused> {
+    let mut socket = upgrade(addr, path).await.unwrap();
+    let mut handshake = ClientHandshake::new("");
+    while !handshake.is_done() {
+        match timeout(LIMIT, socket.next()).await.expect("the handshake goes on") {
+            Some(Ok(Message::Binary(bytes))) => {
+                if let Err(error) = handshake.receive(&bytes) {
+                    let HandshakeError::Refused(reason) = error else { panic!("{error}") };
+                    return Err(Refused { reason, close: close_of(&mut socket).await });
+                }
+                let output = handshake.take_output();
+                if !output.is_empty() {
+                    socket.send(Message::Binary(output.into())).await.unwrap();
+                }
+            }
+            Some(Ok(Message::Close(frame))) => {
+                let close = frame.map(|f| (f.code.into(), f.reason.to_string()));
+                return Err(Refused { reason: String::new(), close });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (init, buffer) = handshake.finish().unwrap();
+    Ok(Viewer { socket, init, buffer })
+}
+
+impl World {
+    pub(crate) async fn open_link(&self, link: &ConsoleLink) -> Result<Viewer, Refused> {
+        open_at(self.addr, &raw_path(link, None)).await
+    }
+
+    /// Opens a console of a VM with a fresh link.
+    pub(crate) async fn console(&self, number: usize) -> (ConsoleLink, Viewer) {
+        let link = self.link(number).await;
+        let viewer = self.open_link(&link).await.unwrap_or_else(|refused| panic!("{refused:?}"));
+        (link, viewer)
+    }
+}
+
+impl Viewer {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.socket.send(Message::Binary(bytes.to_vec().into())).await.unwrap();
+    }
+
+    pub(crate) async fn key(&mut self, keysym: u8) {
+        self.send(&[4, 1, 0, 0, 0, 0, 0, keysym, 4, 0, 0, 0, 0, 0, 0, keysym]).await;
+    }
+
+    async fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            match timeout(LIMIT, self.socket.next()).await.expect("picture bytes") {
+                Some(Ok(Message::Binary(bytes))) => self.buffer.extend_from_slice(&bytes),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Asks for the whole picture and gives the colours of the demo screen's four patches.
+    pub(crate) async fn patches(&mut self) -> Vec<[u8; 3]> {
+        let (w, h) = (self.init.width, self.init.height);
+        let [w1, w0] = w.to_be_bytes();
+        let [h1, h0] = h.to_be_bytes();
+        self.send(&[3, 0, 0, 0, 0, 0, w1, w0, h1, h0]).await;
+        let head = self.exactly(16).await;
+        assert_eq!(head[..4], [0, 0, 0, 1]);
+        let pixels = self.exactly(usize::from(w) * usize::from(h) * 4).await;
+        (0..4)
+            .map(|n| {
+                let at = (8 * usize::from(w) + 8 + 16 * n) * 4;
+                [pixels[at + 2], pixels[at + 1], pixels[at]]
+            })
+            .collect()
+    }
+}
+
+pub(crate) const PATCHES: [[u8; 3]; 4] = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]];
