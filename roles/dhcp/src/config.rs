@@ -1,0 +1,132 @@
+//! `[roles.dhcp]`: what it may say and what is wrong with it.
+
+use std::path::{Path, PathBuf};
+
+use role::{Section, Violations};
+
+use crate::render::Layout;
+use crate::value::{InterfaceName, LeaseTime, Upstream};
+
+pub(crate) const DEFAULT_SOCKET: &str = "/run/quickcloud/dhcp.sock";
+pub(crate) const DEFAULT_DNSMASQ: &str = "/usr/sbin/dnsmasq";
+
+/// The role's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The one interface that is served.
+    pub interface: InterfaceName,
+    pub api_socket: PathBuf,
+    pub dnsmasq: PathBuf,
+    /// Account dnsmasq runs as; by default `dnsmasq` if it can reach the files.
+    pub user: Option<String>,
+    /// Whether DNS is served, too.
+    pub dns: bool,
+    /// Upstream name servers besides those of the zones.
+    pub upstreams: Vec<Upstream>,
+    /// For zones and subnets that do not say.
+    pub lease_time: LeaseTime,
+    /// The role's own directory.
+    pub directory: PathBuf,
+}
+
+impl Config {
+    /// Reads the table; `None` when something necessary is missing or wrong.
+    pub fn read(
+        table: &toml::Table,
+        state_directory: &Path,
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        let found = violations.list().len();
+        let mut section = Section::new("roles.dhcp", table, violations);
+        let interface = section.required(
+            "interface",
+            "name the bridge of the guest network as \"ip link\" shows it: interface = \"br0\"",
+        );
+        let api_socket = absolute(&section.path("api_socket", DEFAULT_SOCKET));
+        // sun_path has 108 bytes, one of them for the end.
+        if api_socket.as_os_str().len() > 107 {
+            let problem = format!("{} is longer than 107 bytes", api_socket.display());
+            section.violation("api_socket", problem, "give a shorter path");
+        }
+        let dnsmasq = absolute(&section.path("dnsmasq", DEFAULT_DNSMASQ));
+        let user = section.optional::<String>("user", "name the account dnsmasq shall run as");
+        let dns = section.or_default("dns", true, "give true or false");
+        let upstreams =
+            section.list("upstreams", "give addresses of name servers: [\"10.0.0.53\"]");
+        let lease_time = section.or_default(
+            "lease_time",
+            LeaseTime::Infinite,
+            "give \"infinite\" or a number of seconds",
+        );
+        section.finish();
+        let directory = absolute(&state_directory.join("dhcp"));
+        if !is_plain(&directory) {
+            violations.add(
+                "supervisor.state_directory",
+                format!("{} cannot be written into a dnsmasq file", directory.display()),
+                "use a path of letters, digits, '/', '.', '_', '-', '+', '@' and ':'",
+            );
+        }
+        let interface = interface?;
+        (violations.list().len() == found).then_some(Self {
+            interface,
+            api_socket,
+            dnsmasq,
+            user,
+            dns,
+            upstreams,
+            lease_time,
+            directory,
+        })
+    }
+
+    /// Where the desired state is kept.
+    pub fn desired_file(&self) -> PathBuf {
+        self.directory.join("desired.json")
+    }
+
+    /// Where the files of dnsmasq lie.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.directory.join("dnsmasq"))
+    }
+}
+
+/// dnsmasq gets whole paths, wherever it is started.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_no_directory| path.to_owned())
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+@:".contains(&b))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, state: &str) -> Result<Config, Vec<String>> {
+        let mut violations = Violations::new();
+        let config = Config::read(&text.parse().unwrap(), Path::new(state), &mut violations);
+        config.ok_or_else(|| violations.list().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_interface_is_enough() {
+        let config = read("interface = \"br0\"", "/var/lib/quickcloud").unwrap();
+        assert_eq!(config.api_socket, Path::new(DEFAULT_SOCKET));
+        assert_eq!(config.layout().main(), Path::new("/var/lib/quickcloud/dhcp/dnsmasq/main.conf"));
+        assert!(config.dns && config.user.is_none());
+    }
+
+    #[test]
+    fn every_violation_is_named_at_once() {
+        let text = "interface = \"br 0\"\nupstreams = [\"dns\"]\nlease_time = 5\ndsn = true";
+        let violations = read(text, "/var/lib/quick cloud").unwrap_err();
+        assert_eq!(violations.len(), 5, "{violations:#?}");
+        assert!(violations.iter().any(|v| v.contains("did you mean \"dns\"?")), "{violations:#?}");
+        assert!(read("", "/s").unwrap_err()[0].starts_with("roles.dhcp.interface: is missing"));
+        assert!(read("interface = \"lo\"", "/s").unwrap_err()[0].contains("is the loopback"));
+    }
+}

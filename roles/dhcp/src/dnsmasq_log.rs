@@ -1,0 +1,104 @@
+//! What dnsmasq says on stderr, as events. Its log is the only place where it confirms a reload
+//! and complains about a line.
+
+use std::path::PathBuf;
+
+/// One line of the log, as far as we care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogEvent {
+    /// A file was read: by a start, a reload or a watched directory.
+    Read(PathBuf),
+    /// Something in our files was not taken; the whole line.
+    Rejected(String),
+    /// A DHCP message, by its name without the `DHCP`.
+    Message {
+        kind: &'static str,
+        ignored: bool,
+    },
+    /// An address is reserved but cannot be given now.
+    Withheld(String),
+    Other,
+}
+
+const MESSAGES: [&str; 8] =
+    ["DISCOVER", "OFFER", "REQUEST", "ACK", "NAK", "DECLINE", "RELEASE", "INFORM"];
+
+const REJECTIONS: [&str; 6] = [
+    "duplicate dhcp-host IP address",
+    "bad DHCP host name",
+    "ignoring invalid line in lease database",
+    "failed to load names from",
+    "failed to read",
+    "no leases left",
+];
+
+const WITHHELD: [&str; 3] = [
+    "not using configured address",
+    "disabling DHCP static address",
+    "no address range available for DHCP request",
+];
+
+/// Takes `dnsmasq-dhcp[15958]: ` off.
+pub(crate) fn message(line: &str) -> &str {
+    match line.split_once("]: ") {
+        Some((prefix, rest)) if prefix.starts_with("dnsmasq") => rest,
+        _ => line,
+    }
+}
+
+/// Reads one line.
+pub(crate) fn parse(line: &str) -> LogEvent {
+    let text = message(line);
+    if let Some(rest) = text.strip_prefix("read ") {
+        // "read /x/names.d/base - 2 names"
+        let path = rest.rsplit_once(" - ").map_or(rest, |(path, _)| path);
+        return LogEvent::Read(PathBuf::from(path));
+    }
+    if let Some(rest) = text.strip_prefix("DHCP")
+        && let Some(kind) = MESSAGES
+            .into_iter()
+            .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('(')))
+    {
+        return LogEvent::Message { kind, ignored: text.ends_with(" ignored") };
+    }
+    let names_a_line = text.contains(" at line ") && text.contains(" of ");
+    if names_a_line || REJECTIONS.iter().any(|start| text.starts_with(start)) {
+        return LogEvent::Rejected(text.to_owned());
+    }
+    if WITHHELD.iter().any(|start| text.starts_with(start)) {
+        return LogEvent::Withheld(text.to_owned());
+    }
+    LogEvent::Other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: LogEvent) {
+        assert_eq!(parse(line), expected, "{line}");
+    }
+
+    #[test]
+    fn lines_of_dnsmasq_2_90() {
+        check(
+            "dnsmasq[7]: read /x/names.d/base - 2 names",
+            LogEvent::Read("/x/names.d/base".into()),
+        );
+        check("dnsmasq-dhcp[7]: read /x/base.hosts", LogEvent::Read("/x/base.hosts".into()));
+        check(
+            "dnsmasq-dhcp[7]: DHCPDISCOVER(br0) 02:00:00:00:00:99 ignored",
+            LogEvent::Message { kind: "DISCOVER", ignored: true },
+        );
+        check(
+            "dnsmasq-dhcp[7]: DHCPACK(br0) 10.77.0.50 02:00:00:00:00:32 web-1",
+            LogEvent::Message { kind: "ACK", ignored: false },
+        );
+        let line = "duplicate dhcp-host IP address 10.77.0.51 at line 1 of /x/hosts.d/2";
+        check(&format!("dnsmasq[7]: {line}"), LogEvent::Rejected(line.to_owned()));
+        let line = "not using configured address 10.77.0.50 because it is leased to 02:…";
+        check(&format!("dnsmasq-dhcp[7]: {line}"), LogEvent::Withheld(line.to_owned()));
+        check("dnsmasq[7]: cleared cache", LogEvent::Other);
+        check("", LogEvent::Other);
+    }
+}

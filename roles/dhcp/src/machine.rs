@@ -1,0 +1,167 @@
+//! What the role asks the kernel: interfaces and their addresses, our capabilities, accounts,
+//! processes left over from a killed predecessor.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use crate::value::InterfaceName;
+
+/// IPv4 addresses with the interface that has them.
+pub(crate) fn interface_addresses() -> Vec<(String, Ipv4Addr)> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    interfaces
+        .filter_map(|interface| {
+            let address = interface.address?.as_sockaddr_in()?.ip();
+            Some((interface.interface_name, address))
+        })
+        .collect()
+}
+
+/// IPv4 addresses of one interface, the main one first.
+pub(crate) fn addresses_of(name: &InterfaceName) -> Vec<Ipv4Addr> {
+    let all = interface_addresses().into_iter();
+    all.filter(|(owner, _)| owner == name.as_str()).map(|(_, address)| address).collect()
+}
+
+pub(crate) fn interface_exists(name: &InterfaceName) -> bool {
+    nix::net::if_::if_nametoindex(name.as_str()).is_ok()
+}
+
+/// Capabilities dnsmasq needs, by the number the kernel gives them and the name `setpriv` takes.
+const NEEDED: [(u8, &str); 3] = [(12, "net_admin"), (10, "net_bind_service"), (13, "net_raw")];
+
+/// `+net_admin,+net_bind_service,+net_raw`.
+pub(crate) fn needed_capabilities() -> String {
+    NEEDED.map(|(_, name)| format!("+{name}")).join(",")
+}
+
+/// The needed capabilities this process cannot hand on; empty when all is well.
+pub(crate) fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    Ok(missing_in(&status, nix::unistd::geteuid().is_root()))
+}
+
+fn missing_in(status: &str, is_root: bool) -> Vec<&'static str> {
+    // A plain user hands on only the ambient set, root what it has.
+    let key = if is_root { "CapEff:" } else { "CapAmb:" };
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    NEEDED.iter().filter(|(bit, _)| mask & (1 << bit) == 0).map(|(_, name)| *name).collect()
+}
+
+/// As whom dnsmasq runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RunAs {
+    /// As ourselves, a plain user with ambient capabilities.
+    Plain,
+    /// As root, for want of an account that can reach the files.
+    Root,
+    Account {
+        name: String,
+        user: u32,
+        group: u32,
+    },
+}
+
+/// Account of the distribution's package.
+const ACCOUNT: &str = "dnsmasq";
+
+/// Chooses the account: the configured one, else the package's if it can reach `directory`, else
+/// our own.
+pub(crate) fn run_as(configured: Option<&str>, directory: &Path) -> Result<RunAs, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return match configured {
+            Some(name) => {
+                Err(format!("cannot run dnsmasq as {name}: only root can change accounts"))
+            }
+            None => Ok(RunAs::Plain),
+        };
+    }
+    let name = configured.unwrap_or(ACCOUNT);
+    if name == "root" {
+        return Ok(RunAs::Root);
+    }
+    let account = User::from_name(name).ok().flatten();
+    match (account, configured) {
+        (Some(account), _) if is_reachable(directory) => Ok(RunAs::Account {
+            name: name.to_owned(),
+            user: account.uid.as_raw(),
+            group: account.gid.as_raw(),
+        }),
+        (_, None) => Ok(RunAs::Root),
+        (None, Some(name)) => Err(format!("account {name} does not exist")),
+        (Some(_), Some(name)) => Err(format!(
+            "account {name} cannot reach {}: a directory above it is closed to others",
+            directory.display()
+        )),
+    }
+}
+
+/// Whether every directory above lets others through.
+fn is_reachable(directory: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    directory.ancestors().skip(1).all(|parent| {
+        parent.as_os_str().is_empty()
+            || fs::metadata(parent).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
+    })
+}
+
+/// Kills every dnsmasq that was started with our main file; such a process is the orphan of a
+/// predecessor. Returns how many there were.
+pub(crate) fn kill_orphans(main_file: &Path) -> io::Result<usize> {
+    let argument = format!("--conf-file={}", main_file.display());
+    let mut killed = 0;
+    for entry in fs::read_dir("/proc")? {
+        let Ok(entry) = entry else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // A process that ends meanwhile is no orphan, and a zombie has no arguments.
+        let Ok(arguments) = fs::read(entry.path().join("cmdline")) else { continue };
+        let mut arguments = arguments.split(|byte| *byte == 0);
+        let program = arguments.next().unwrap_or_default();
+        if !program.ends_with(b"dnsmasq") || !arguments.any(|a| a == argument.as_bytes()) {
+            continue;
+        }
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Ok(()) => killed += 1,
+            Err(nix::errno::Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(killed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_needs_effective_and_a_plain_user_ambient_capabilities() {
+        let status = "CapEff:\t0000000000003400\nCapAmb:\t0000000000000400\n";
+        assert!(missing_in(status, true).is_empty());
+        assert_eq!(missing_in(status, false), ["net_admin", "net_raw"]);
+        assert_eq!(missing_in("", true).len(), 3);
+    }
+
+    #[test]
+    fn a_directory_closed_to_others_is_not_reachable() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let set = |mode| {
+            fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(0o700);
+        assert!(!is_reachable(&root.path().join("state")));
+        set(0o711);
+        assert!(is_reachable(&root.path().join("state")));
+    }
+}

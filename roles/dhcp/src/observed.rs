@@ -1,0 +1,105 @@
+//! What is really served, as the reconciler last saw it. Written by the reconciler alone.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::value::Stamp;
+
+/// Observed state of the one dnsmasq.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Generation whose files are on disk.
+    pub rendered: u64,
+    /// Generation a running dnsmasq has confirmed.
+    pub applied: u64,
+    pub applied_at: Option<Stamp>,
+    /// Why the last attempt failed, with the generation it was for.
+    pub error: Option<(u64, String)>,
+    pub instance: Instance,
+    pub last_apply: Option<LastApply>,
+    pub reservations: usize,
+    pub leases: usize,
+    pub conflicts: usize,
+    /// Lines dnsmasq did not take since its last start.
+    pub rejected: Vec<String>,
+}
+
+/// The dnsmasq process.
+#[derive(Debug, Clone, Default)]
+pub struct Instance {
+    pub phase: Phase,
+    pub pid: Option<i32>,
+    pub version: Option<String>,
+    pub started: Option<Instant>,
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    /// Account it runs as.
+    pub runs_as: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    #[default]
+    Starting,
+    Serving,
+    /// Down; will be tried again.
+    Down,
+    Stopped,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct LastApply {
+    /// Generation.
+    pub id: u64,
+    pub kind: &'static str,
+    pub duration_ms: u64,
+    pub result: &'static str,
+}
+
+/// How far one generation has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Stored; the reconciler is at it.
+    Pending,
+    /// dnsmasq serves it.
+    Applied,
+    /// Stored and written, but dnsmasq is down; it will read it when it starts.
+    Waiting,
+    /// Stored, but it could not be applied; tried again.
+    Failed(String),
+}
+
+impl Observed {
+    pub fn progress(&self, generation: u64) -> Progress {
+        if self.applied >= generation {
+            return Progress::Applied;
+        }
+        match &self.error {
+            Some((failed, error)) if *failed >= generation => Progress::Failed(error.clone()),
+            _ if self.rendered >= generation && self.instance.phase == Phase::Down => {
+                Progress::Waiting
+            }
+            _ => Progress::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_waits_for_a_dnsmasq_that_is_down_and_fails_only_for_its_own_error() {
+        let mut observed = Observed { rendered: 3, applied: 2, ..Observed::default() };
+        assert_eq!(observed.progress(2), Progress::Applied);
+        assert_eq!(observed.progress(3), Progress::Pending);
+        observed.instance.phase = Phase::Down;
+        assert_eq!(observed.progress(3), Progress::Waiting);
+        assert_eq!(observed.progress(4), Progress::Pending);
+        observed.error = Some((3, "refused".to_owned()));
+        assert_eq!(observed.progress(3), Progress::Failed("refused".to_owned()));
+        assert_eq!(observed.progress(4), Progress::Pending);
+    }
+}

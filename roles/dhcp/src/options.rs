@@ -1,0 +1,322 @@
+//! DHCP options that a subnet or a reservation may carry: typed by code, never free text.
+//!
+//! The types are those of RFC 2132 and its successors for the codes the management server
+//! accepts. Codes that belong to the protocol itself, or that clients send, are refused, and so
+//! are the ones the subnet's own fields set (router, DNS, host name, domain, lease time).
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::value::{Cidr, DomainName, Invalid, invalid};
+
+/// One option with a value of the type its code asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhcpOption {
+    code: u8,
+    value: OptionValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum OptionValue {
+    Addresses(Vec<Ipv4Addr>),
+    Number(i64, Width),
+    Flag(bool),
+    Text(String),
+    Domains(Vec<DomainName>),
+    /// Destination, prefix, router.
+    Routes(Vec<(Ipv4Addr, u8, Ipv4Addr)>),
+    Bytes(Vec<u8>),
+}
+
+/// How a number is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    U8,
+    U16,
+    U32,
+    I32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Address,
+    Addresses,
+    AddressPairs,
+    Number(Width, i64, i64),
+    Flag,
+    Text,
+    Domains,
+    SipServers,
+    Routes,
+    Bytes,
+}
+
+fn shape(code: u8) -> Result<Shape, Invalid> {
+    use Width::{I32, U8, U16, U32};
+    Ok(match code {
+        1 | 16 | 28 | 32 | 255 => Shape::Address,
+        4 | 7 | 9 | 41 | 42 | 44 | 45 | 48 | 49 | 65 | 68..=71 | 74 => Shape::Addresses,
+        21 | 33 => Shape::AddressPairs,
+        2 => Shape::Number(I32, i32::MIN.into(), i32::MAX.into()),
+        13 | 22 => Shape::Number(U16, 0, u16::MAX.into()),
+        26 => Shape::Number(U16, 68, u16::MAX.into()),
+        23 | 37 => Shape::Number(U8, 1, u8::MAX.into()),
+        46 => Shape::Number(U8, 1, 8),
+        35 | 38 => Shape::Number(U32, 0, u32::MAX.into()),
+        19 | 20 | 27 | 31 | 34 | 36 => Shape::Flag,
+        17 | 18 | 40 | 47 | 60 | 64 | 66 | 67 | 114 => Shape::Text,
+        43 | 125 => Shape::Bytes,
+        119 => Shape::Domains,
+        120 => Shape::SipServers,
+        121 => Shape::Routes,
+        3 | 6 | 12 | 15 | 51 => {
+            return Err(invalid(
+                "is set by fields of its own",
+                "use gateway, dns_servers, hostname, domain or lease_time",
+            ));
+        }
+        50 | 52..=59 | 61 | 77 | 93 | 94 | 97 => {
+            return Err(invalid("belongs to the protocol itself", "leave the option out"));
+        }
+        _ => {
+            return Err(invalid(
+                "is not a known option code",
+                "give a code that the management server accepts",
+            ));
+        }
+    })
+}
+
+impl DhcpOption {
+    pub const fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// Types `value` after `code`: a list of addresses, a number, a boolean, a text, …
+    pub fn new(code: u8, value: &Value) -> Result<Self, Invalid> {
+        let value = match shape(code)? {
+            Shape::Address | Shape::Addresses => OptionValue::Addresses(addresses(value, 1)?),
+            Shape::AddressPairs => OptionValue::Addresses(addresses(value, 2)?),
+            Shape::Number(width, low, high) => number(value, width, low, high)?,
+            Shape::Flag => OptionValue::Flag(
+                value.as_bool().ok_or_else(|| invalid("is not a boolean", "give true or false"))?,
+            ),
+            Shape::Text => OptionValue::Text(text(value)?),
+            Shape::Domains => OptionValue::Domains(domains(value)?),
+            Shape::SipServers => match addresses(value, 1) {
+                Ok(addresses) => OptionValue::Addresses(addresses),
+                Err(_not_addresses) => OptionValue::Domains(domains(value)?),
+            },
+            Shape::Routes => OptionValue::Routes(routes(value)?),
+            Shape::Bytes => OptionValue::Bytes(bytes(value)?),
+        };
+        let single = matches!(shape(code)?, Shape::Address);
+        if single && !matches!(&value, OptionValue::Addresses(list) if list.len() == 1) {
+            return Err(invalid("is not one address", "give one IPv4 address"));
+        }
+        let option = Self { code, value };
+        if option.encoded_size() > 255 {
+            return Err(invalid("is longer than 255 bytes", "give a shorter value"));
+        }
+        Ok(option)
+    }
+
+    /// Bytes of the value on the wire, at most.
+    pub fn encoded_size(&self) -> usize {
+        match &self.value {
+            OptionValue::Addresses(list) => list.len() * 4,
+            OptionValue::Number(..) | OptionValue::Flag(_) => 4,
+            OptionValue::Text(text) => text.len(),
+            OptionValue::Domains(list) => list.iter().map(|d| d.as_str().len() + 2).sum(),
+            OptionValue::Routes(list) => list.len() * 9,
+            OptionValue::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// The right-hand side of an option line after its tag: `42,10.1.1.9`.
+    pub fn render(&self) -> String {
+        let value = match &self.value {
+            OptionValue::Addresses(list) => join(list),
+            OptionValue::Number(number, width) => match width {
+                Width::U8 => format!("{number}b"),
+                Width::U16 => format!("{number}s"),
+                Width::U32 | Width::I32 => format!("{number}i"),
+            },
+            OptionValue::Flag(flag) => format!("{}b", u8::from(*flag)),
+            OptionValue::Text(text) => format!("\"{text}\""),
+            OptionValue::Domains(list) => join(list),
+            OptionValue::Routes(list) => {
+                let hops = list.iter().map(|(to, prefix, via)| format!("{to}/{prefix},{via}"));
+                hops.collect::<Vec<_>>().join(",")
+            }
+            OptionValue::Bytes(bytes) => hex(bytes),
+        };
+        if self.code == 255 {
+            return format!("option:server-ip-address,{value}");
+        }
+        format!("{},{value}", self.code)
+    }
+
+    fn to_json(&self) -> Value {
+        match &self.value {
+            OptionValue::Addresses(list) => strings(list.iter()),
+            OptionValue::Number(number, _) => Value::from(*number),
+            OptionValue::Flag(flag) => Value::from(*flag),
+            OptionValue::Text(text) => Value::from(text.as_str()),
+            OptionValue::Domains(list) => strings(list.iter()),
+            OptionValue::Routes(list) => {
+                strings(list.iter().map(|(to, prefix, via)| format!("{to}/{prefix} {via}")))
+            }
+            OptionValue::Bytes(bytes) => Value::from(hex(bytes)),
+        }
+    }
+}
+
+fn join<T: std::fmt::Display>(list: &[T]) -> String {
+    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn strings<T: std::fmt::Display>(list: impl Iterator<Item = T>) -> Value {
+    Value::Array(list.map(|item| Value::from(item.to_string())).collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// A list of texts; one text counts as a list of one.
+fn texts(value: &Value) -> Option<Vec<&str>> {
+    match value {
+        Value::String(text) => Some(vec![text]),
+        Value::Array(list) if !list.is_empty() && list.len() <= 64 => {
+            list.iter().map(Value::as_str).collect()
+        }
+        _ => None,
+    }
+}
+
+fn addresses(value: &Value, multiple: usize) -> Result<Vec<Ipv4Addr>, Invalid> {
+    let bad = || invalid("is not a list of IPv4 addresses", "give [\"10.1.1.9\"]");
+    let list = texts(value).ok_or_else(bad)?;
+    let list: Vec<Ipv4Addr> =
+        list.into_iter().map(str::parse).collect::<Result<_, _>>().map_err(|_syntax| bad())?;
+    if !list.len().is_multiple_of(multiple) {
+        return Err(invalid("has an odd number of addresses", "give pairs of addresses"));
+    }
+    Ok(list)
+}
+
+fn number(value: &Value, width: Width, low: i64, high: i64) -> Result<OptionValue, Invalid> {
+    match value.as_i64() {
+        Some(number) if (low..=high).contains(&number) => Ok(OptionValue::Number(number, width)),
+        _ => Err(invalid(
+            format!("is not a number between {low} and {high}"),
+            "give a number in that range",
+        )),
+    }
+}
+
+fn text(value: &Value) -> Result<String, Invalid> {
+    let harmless = |b: u8| (0x20..0x7f).contains(&b) && !b",\"\\".contains(&b);
+    match value.as_str() {
+        Some(text) if (1..=255).contains(&text.len()) && text.bytes().all(harmless) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(invalid(
+            "is not a plain text",
+            "give 1 to 255 printable ASCII characters without comma, quote and backslash",
+        )),
+    }
+}
+
+fn domains(value: &Value) -> Result<Vec<DomainName>, Invalid> {
+    let list = texts(value).ok_or_else(|| invalid("is not a list of domains", "give [\"a.b\"]"))?;
+    list.into_iter().map(str::parse).collect()
+}
+
+fn routes(value: &Value) -> Result<Vec<(Ipv4Addr, u8, Ipv4Addr)>, Invalid> {
+    let bad = || invalid("is not a list of routes", "give [\"10.0.0.0/8 10.1.1.1\"]");
+    let route = |text: &str| {
+        let (to, via) = text.split_once(' ').ok_or_else(bad)?;
+        let (to, prefix) = Cidr::any_prefix(to)?;
+        Ok((to, prefix, via.parse().map_err(|_syntax| bad())?))
+    };
+    texts(value).ok_or_else(bad)?.into_iter().map(route).collect()
+}
+
+fn bytes(value: &Value) -> Result<Vec<u8>, Invalid> {
+    let bad = || invalid("is not a list of bytes", "give pairs of hexadecimal digits: 01:a0:ff");
+    let digits: String = value.as_str().ok_or_else(bad)?.chars().filter(|c| *c != ':').collect();
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 510 {
+        return Err(bad());
+    }
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        pair.bytes().all(|b| b.is_ascii_hexdigit()).then_some(())?;
+        u8::from_str_radix(pair, 16).ok()
+    };
+    digits.as_bytes().chunks(2).map(byte).collect::<Option<_>>().ok_or_else(bad)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    code: u8,
+    value: Value,
+}
+
+impl Serialize for DhcpOption {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Raw { code: self.code, value: self.to_json() }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for DhcpOption {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Raw::deserialize(deserializer)?;
+        Self::new(raw.code, &raw.value).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(code: u8, value: Value, expected: Option<&str>) {
+        let option = DhcpOption::new(code, &value).ok();
+        assert_eq!(option.as_ref().map(DhcpOption::render).as_deref(), expected, "{code} {value}");
+        if let Some(option) = option {
+            let back = DhcpOption::new(code, &option.to_json());
+            assert_eq!(back, Ok(option), "{code} {value} must survive its own JSON");
+        }
+    }
+
+    #[test]
+    fn values_are_typed_by_code() {
+        check(42, json!(["10.1.1.9", "10.1.1.10"]), Some("42,10.1.1.9,10.1.1.10"));
+        check(26, json!(1450), Some("26,1450s"));
+        check(26, json!(67), None);
+        check(66, json!("10.1.1.9"), Some("66,\"10.1.1.9\""));
+        check(67, json!("a,b"), None);
+        check(67, json!("a\nb"), None);
+        check(67, json!("a\"b"), None);
+        check(19, json!(true), Some("19,1b"));
+        check(43, json!("01:a0FF"), Some("43,01:a0:ff"));
+        check(43, json!("01a"), None);
+        check(119, json!(["cs.example", "b.example"]), Some("119,cs.example,b.example"));
+        check(121, json!(["10.0.0.0/8 10.1.1.1"]), Some("121,10.0.0.0/8,10.1.1.1"));
+        check(121, json!(["10.0.0.1/8 10.1.1.1"]), None);
+        check(255, json!("10.1.1.9"), Some("option:server-ip-address,10.1.1.9"));
+        check(33, json!(["10.1.1.9"]), None);
+    }
+
+    #[test]
+    fn protocol_options_and_own_fields_are_refused() {
+        for code in [3, 6, 12, 15, 50, 51, 53, 54, 55, 61, 93, 0, 200] {
+            check(code, json!(["10.1.1.9"]), None);
+        }
+    }
+}

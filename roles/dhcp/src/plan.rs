@@ -1,0 +1,273 @@
+//! PURE: what a running dnsmasq has, what it should have → the least that gets it there.
+//!
+//! A watched directory is only good for hosts this process has never seen: dnsmasq does not forget
+//! a removed line and refuses a known address for another MAC until it reloads. Everything else in
+//! hosts and options is a reload, the main file is a restart, names are always live.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::Ipv4Addr;
+
+use crate::render::{HostLine, Rendered};
+use crate::value::MacAddress;
+
+/// Deltas beyond this are folded into the base file by a reload.
+pub(crate) const MAX_DELTAS: usize = 500;
+
+/// What one dnsmasq process has in memory, as far as it confirmed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Loaded {
+    pub(crate) main: String,
+    pub(crate) options: String,
+    pub(crate) names: String,
+    pub(crate) hosts: Vec<HostLine>,
+    /// Content of the base file.
+    pub(crate) base: String,
+    /// Content of the watched files added since, by name.
+    pub(crate) deltas: BTreeMap<String, String>,
+    /// Whatever stood in a line since the last reload.
+    seen_addresses: HashSet<Ipv4Addr>,
+    seen_macs: HashSet<MacAddress>,
+    /// Names of deltas are never used twice by one process.
+    next_delta: u64,
+}
+
+impl Loaded {
+    /// After a start or a reload of everything in `rendered`.
+    pub(crate) fn all(rendered: &Rendered) -> Self {
+        Self {
+            main: rendered.main.clone(),
+            options: rendered.options.clone(),
+            names: rendered.names.clone(),
+            hosts: rendered.hosts.clone(),
+            base: rendered.hosts_text(),
+            deltas: BTreeMap::new(),
+            seen_addresses: rendered.hosts.iter().map(|host| host.ipv4).collect(),
+            seen_macs: rendered.hosts.iter().map(|host| host.mac).collect(),
+            next_delta: 0,
+        }
+    }
+
+    /// The watched file for `added`, by name and content.
+    pub(crate) fn delta(&mut self, added: &[HostLine]) -> (String, String) {
+        self.next_delta += 1;
+        let text: String = added.iter().map(|host| format!("{}\n", host.text)).collect();
+        (format!("{:06}", self.next_delta), text)
+    }
+
+    /// The watched file is confirmed.
+    pub(crate) fn added(
+        &mut self,
+        rendered: &Rendered,
+        added: &[HostLine],
+        delta: (String, String),
+    ) {
+        self.seen_addresses.extend(added.iter().map(|host| host.ipv4));
+        self.seen_macs.extend(added.iter().map(|host| host.mac));
+        self.hosts.clone_from(&rendered.hosts);
+        self.deltas.insert(delta.0, delta.1);
+    }
+
+    fn has_seen(&self, host: &HostLine) -> bool {
+        self.seen_addresses.contains(&host.ipv4) || self.seen_macs.contains(&host.mac)
+    }
+}
+
+/// The files as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OnDisk {
+    pub(crate) main: Option<String>,
+    pub(crate) options: Option<String>,
+    pub(crate) names: Option<String>,
+    pub(crate) base: Option<String>,
+    pub(crate) deltas: BTreeMap<String, String>,
+    /// Files in the names directory that are not ours.
+    pub(crate) strays: Vec<String>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Plan {
+    Nothing,
+    /// Write the names (and what nobody has to re-read); dnsmasq watches them.
+    Names,
+    /// Write the names and one more watched file.
+    Add(Vec<HostLine>),
+    /// Write everything, then SIGHUP.
+    Reload,
+    /// Write everything, then start anew.
+    Restart,
+}
+
+impl Plan {
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Nothing => "noop",
+            Self::Names => "names",
+            Self::Add(_) => "add",
+            Self::Reload => "reload",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+/// Plans for a dnsmasq that serves `loaded` from the files `disk`.
+pub(crate) fn plan(rendered: &Rendered, loaded: &Loaded, disk: &OnDisk) -> Plan {
+    if rendered.main != loaded.main {
+        return Plan::Restart;
+    }
+    // Somebody else touched what dnsmasq reads.
+    let touched = disk.options.as_deref() != Some(&loaded.options)
+        || disk.base.as_deref() != Some(&loaded.base)
+        || disk.deltas != loaded.deltas;
+    if touched || rendered.options != loaded.options {
+        return Plan::Reload;
+    }
+    match additions(&loaded.hosts, &rendered.hosts) {
+        None => return Plan::Reload,
+        Some(added) if added.is_empty() => {}
+        Some(added) => {
+            let known = added.iter().any(|host| loaded.has_seen(host));
+            let full = loaded.deltas.len() >= MAX_DELTAS;
+            return if known || full { Plan::Reload } else { Plan::Add(added) };
+        }
+    }
+    let names_differ = rendered.names != loaded.names
+        || disk.names.as_deref() != Some(&rendered.names)
+        || !disk.strays.is_empty();
+    if names_differ || disk.main.as_deref() != Some(&rendered.main) {
+        return Plan::Names;
+    }
+    Plan::Nothing
+}
+
+/// The lines of `new` that `old` lacks; `None` when a line of `old` is gone or changed. Both are
+/// ordered by address.
+fn additions(old: &[HostLine], new: &[HostLine]) -> Option<Vec<HostLine>> {
+    let mut added = Vec::new();
+    let mut rest = old.iter().peekable();
+    for host in new {
+        match rest.peek() {
+            Some(next) if *next == host => {
+                rest.next();
+            }
+            Some(next) if next.ipv4 <= host.ipv4 => return None,
+            _ => added.push(host.clone()),
+        }
+    }
+    rest.next().is_none().then_some(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn host(last: u8, mac: u8) -> HostLine {
+        let (ipv4, mac) = (Ipv4Addr::new(10, 77, 0, last), format!("02:00:00:00:00:{mac:02x}"));
+        let mac: MacAddress = mac.parse().unwrap();
+        HostLine { ipv4, mac, text: format!("{mac},{ipv4}") }
+    }
+
+    fn rendered(hosts: &[HostLine]) -> Rendered {
+        let mut hosts = hosts.to_vec();
+        hosts.sort();
+        Rendered {
+            generation: 1,
+            main: "main".to_owned(),
+            hosts,
+            options: "options".to_owned(),
+            names: "names".to_owned(),
+        }
+    }
+
+    fn disk(loaded: &Loaded) -> OnDisk {
+        OnDisk {
+            main: Some(loaded.main.clone()),
+            options: Some(loaded.options.clone()),
+            names: Some(loaded.names.clone()),
+            base: Some(loaded.base.clone()),
+            deltas: loaded.deltas.clone(),
+            strays: Vec::new(),
+        }
+    }
+
+    fn check(old: &[HostLine], new: &[HostLine], expected: &Plan) {
+        let loaded = Loaded::all(&rendered(old));
+        assert_eq!(plan(&rendered(new), &loaded, &disk(&loaded)), *expected, "{old:?} {new:?}");
+    }
+
+    #[test]
+    fn only_hosts_never_seen_are_added_live() {
+        let (a, b) = (host(50, 1), host(51, 2));
+        check(&[], &[], &Plan::Nothing);
+        check(std::slice::from_ref(&a), &[a.clone(), b.clone()], &Plan::Add(vec![b.clone()]));
+        check(std::slice::from_ref(&b), &[a.clone(), b.clone()], &Plan::Add(vec![a.clone()]));
+        // removed; moved to another MAC; MAC moved to another address
+        check(&[a.clone(), b.clone()], std::slice::from_ref(&b), &Plan::Reload);
+        check(&[a.clone(), b], &[host(50, 1), host(51, 3)], &Plan::Reload);
+        check(&[a], &[host(60, 1)], &Plan::Reload);
+    }
+
+    #[test]
+    fn a_host_that_was_removed_and_comes_back_needs_no_second_look() {
+        let a = host(50, 1);
+        let mut loaded = Loaded::all(&rendered(std::slice::from_ref(&a)));
+        // Gone without a reload never happens, but the address was seen by this process.
+        loaded.hosts.clear();
+        assert_eq!(plan(&rendered(&[host(50, 9)]), &loaded, &disk(&loaded)), Plan::Reload);
+        assert_eq!(plan(&rendered(&[host(99, 1)]), &loaded, &disk(&loaded)), Plan::Reload);
+    }
+
+    #[test]
+    fn main_restarts_options_reload_and_names_are_live() {
+        let loaded = Loaded::all(&rendered(&[]));
+        let mut new = rendered(&[]);
+        new.names = "x".to_owned();
+        assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Names);
+        new.options = "x".to_owned();
+        assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Reload);
+        new.main = "x".to_owned();
+        assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Restart);
+    }
+
+    #[test]
+    fn files_touched_by_somebody_else_are_put_right() {
+        let loaded = Loaded::all(&rendered(&[host(50, 1)]));
+        let rendered = rendered(&[host(50, 1)]);
+        let check = |touch: fn(&mut OnDisk), expected| {
+            let mut disk = disk(&loaded);
+            touch(&mut disk);
+            assert_eq!(plan(&rendered, &loaded, &disk), expected, "{disk:?}");
+        };
+        check(|disk| disk.base = None, Plan::Reload);
+        check(|disk| disk.options = Some(String::new()), Plan::Reload);
+        check(|disk| drop(disk.deltas.insert("x".to_owned(), "y".to_owned())), Plan::Reload);
+        check(|disk| disk.names = None, Plan::Names);
+        check(|disk| disk.strays.push("x".to_owned()), Plan::Names);
+        check(|disk| disk.main = None, Plan::Names);
+    }
+
+    proptest! {
+        /// Adding is only planned when nothing that was there is missing.
+        #[test]
+        fn additions_are_a_difference(
+            old in proptest::collection::btree_map(2u8..60, 1u8..9, 0..20),
+            new in proptest::collection::btree_map(2u8..60, 1u8..9, 0..20),
+        ) {
+            let lines = |map: &BTreeMap<u8, u8>| -> Vec<HostLine> {
+                map.iter().map(|(last, mac)| host(*last, *mac)).collect()
+            };
+            let (old, new) = (lines(&old), lines(&new));
+            let kept = old.iter().all(|host| new.contains(host));
+            match additions(&old, &new) {
+                Some(added) => {
+                    prop_assert!(kept);
+                    let expected: Vec<_> =
+                        new.iter().filter(|host| !old.contains(host)).cloned().collect();
+                    prop_assert_eq!(added, expected);
+                }
+                None => prop_assert!(!kept),
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The desired state on disk, and the one task that changes it.
+//!
+//! A change is answered only after the state that contains it has been written: to a temporary
+//! file, synced, renamed over the old one, directory synced. Whenever the process dies, the file
+//! is one whole state. Changes that arrive while one is being written share the next write.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use role::host::Clock;
+use role::tasks::BlockingError;
+use role::{Host, TaskScope};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::desired::{Applied, Change, ChangeError, Circumstances, DesiredState, Precondition};
+
+/// Version of the file; a newer one is refused, never guessed at.
+const VERSION: u32 = 1;
+/// Changes waiting at the same time; further callers wait.
+const QUEUE: usize = 256;
+/// A state of 20,000 reservations takes about 12 MiB.
+const MAX_FILE: u64 = 256 * 1024 * 1024;
+
+/// Why the state could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read the desired state {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the desired state {} is damaged", path.display())]
+    Damaged { path: PathBuf, source: serde_json::Error },
+    #[error("the desired state {} contradicts itself", path.display())]
+    Contradiction { path: PathBuf, source: ChangeError },
+    #[error("the desired state {} is of version {version}, this program knows {VERSION}", path.display())]
+    Version { path: PathBuf, version: u32 },
+}
+
+/// Why a change was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Refused(#[from] ChangeError),
+    #[error("cannot write the desired state")]
+    Write(#[source] Arc<io::Error>),
+    #[error("cannot write the desired state")]
+    Blocking(#[source] BlockingError),
+    #[error("the role is stopping")]
+    Stopping,
+}
+
+#[derive(Deserialize)]
+struct StoredVersion {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<S> {
+    version: u32,
+    #[serde(flatten)]
+    state: S,
+}
+
+/// Reads the state; an absent file is the empty state. Remains of an interrupted write are
+/// removed.
+pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
+    let error = |source| LoadError::Read { path: path.to_owned(), source };
+    match fs::remove_file(temporary(path)) {
+        Ok(()) => tracing::info!(path = %path.display(), "removed an interrupted write"),
+        Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
+        Err(failed) => return Err(error(failed)),
+    }
+    let text = match fs::metadata(path) {
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
+            return Ok(DesiredState::default());
+        }
+        Err(failed) => return Err(error(failed)),
+        Ok(metadata) if metadata.len() > MAX_FILE => {
+            return Err(error(io::Error::from(io::ErrorKind::FileTooLarge)));
+        }
+        Ok(_) => fs::read(path).map_err(error)?,
+    };
+    let damaged = |source| LoadError::Damaged { path: path.to_owned(), source };
+    let StoredVersion { version } = serde_json::from_slice(&text).map_err(damaged)?;
+    if version != VERSION {
+        return Err(LoadError::Version { path: path.to_owned(), version });
+    }
+    let stored: Stored<DesiredState> = serde_json::from_slice(&text).map_err(damaged)?;
+    stored
+        .state
+        .check()
+        .map_err(|source| LoadError::Contradiction { path: path.to_owned(), source })?;
+    Ok(stored.state)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    path.with_extension("json.tmp")
+}
+
+/// Replaces the file by `state`, durably.
+fn save(path: &Path, state: &DesiredState) -> io::Result<()> {
+    let text = serde_json::to_vec(&Stored { version: VERSION, state })?;
+    let temporary = temporary(path);
+    let mut file = File::create(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+struct Submission {
+    change: Change,
+    precondition: Precondition,
+    answer: oneshot::Sender<Result<Applied, StoreError>>,
+}
+
+/// Handle of the store. Cloneable.
+#[derive(Debug, Clone)]
+pub struct Store {
+    submissions: mpsc::Sender<Submission>,
+    state: watch::Receiver<Arc<DesiredState>>,
+}
+
+/// The receiving end; run by [`StoreTask::run`].
+#[derive(Debug)]
+pub struct StoreTask {
+    path: PathBuf,
+    submissions: mpsc::Receiver<Submission>,
+    state: watch::Sender<Arc<DesiredState>>,
+}
+
+impl std::fmt::Debug for Submission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Submission").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// A store at `path` that holds `state`.
+    pub fn new(path: PathBuf, state: DesiredState) -> (Self, StoreTask) {
+        let (submissions, queue) = mpsc::channel(QUEUE);
+        let (sender, state) = watch::channel(Arc::new(state));
+        (Self { submissions, state }, StoreTask { path, submissions: queue, state: sender })
+    }
+
+    /// The state as last stored.
+    pub fn state(&self) -> Arc<DesiredState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Wakes up at every stored change.
+    pub fn subscribe(&self) -> watch::Receiver<Arc<DesiredState>> {
+        self.state.clone()
+    }
+
+    /// Applies a change; durable once this returns `Ok`.
+    pub async fn submit(
+        &self,
+        change: Change,
+        precondition: Precondition,
+    ) -> Result<Applied, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        self.submissions
+            .send(Submission { change, precondition, answer })
+            .await
+            .map_err(|_closed| StoreError::Stopping)?;
+        outcome.await.map_err(|_dropped| StoreError::Stopping)?
+    }
+}
+
+impl StoreTask {
+    /// Serves submissions until every [`Store`] is gone.
+    pub async fn run(mut self, host: Host, tasks: TaskScope) {
+        while let Some(first) = self.submissions.recv().await {
+            let mut batch = vec![first];
+            while batch.len() < QUEUE
+                && let Ok(next) = self.submissions.try_recv()
+            {
+                batch.push(next);
+            }
+            self.commit(batch, &*host.clock, &tasks).await;
+        }
+    }
+
+    async fn commit(&self, batch: Vec<Submission>, clock: &dyn Clock, tasks: &TaskScope) {
+        let facts = Circumstances { now_ms: clock.unix_ms(), local: local_addresses() };
+        let before = Arc::clone(&self.state.borrow());
+        let mut state = DesiredState::clone(&before);
+        let mut answers = Vec::with_capacity(batch.len());
+        for Submission { change, precondition, answer } in batch {
+            let outcome = state.apply(change, precondition, &facts);
+            answers.push((answer, outcome));
+        }
+        let mut written = Ok(());
+        if state.generation != before.generation {
+            let state = Arc::new(state);
+            let (path, copy) = (self.path.clone(), Arc::clone(&state));
+            written = match tasks.blocking("store", move || save(&path, &copy)).await {
+                Ok(Ok(())) => {
+                    self.state.send_replace(state);
+                    Ok(())
+                }
+                Ok(Err(error)) => Err(Failed::Io(Arc::new(error))),
+                Err(error) => Err(Failed::Blocking(error)),
+            };
+        }
+        for (answer, outcome) in answers {
+            let outcome = match (outcome, &written) {
+                (Err(refused), _) => Err(StoreError::Refused(refused)),
+                // A repetition needs no write.
+                (Ok(applied), _) if !applied.changed => Ok(applied),
+                (Ok(applied), Ok(())) => Ok(applied),
+                (Ok(_), Err(Failed::Io(error))) => Err(StoreError::Write(Arc::clone(error))),
+                (Ok(_), Err(Failed::Blocking(error))) => Err(StoreError::Blocking(error.clone())),
+            };
+            if answer.send(outcome).is_err() {
+                tracing::debug!("the caller of a change is gone");
+            }
+        }
+    }
+}
+
+enum Failed {
+    Io(Arc<io::Error>),
+    Blocking(BlockingError),
+}
+
+/// IPv4 addresses of every interface of the machine.
+pub(crate) fn local_addresses() -> Vec<Ipv4Addr> {
+    crate::machine::interface_addresses().into_iter().map(|(_, address)| address).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::{put_subnet, reservation, zone};
+
+    fn populated() -> DesiredState {
+        let mut state = DesiredState::default();
+        let facts = Circumstances::default();
+        state
+            .apply(Change::PutZone(Box::new(zone("z1"))), Precondition::default(), &facts)
+            .unwrap();
+        put_subnet(&mut state, "z1", "s1", "10.77.0.0/24").unwrap();
+        let reservation = Box::new(reservation("r1", "02:00:00:00:00:01", "10.77.0.50"));
+        let change = Change::PutReservation { zone: "z1".parse().unwrap(), reservation };
+        state.apply(change, Precondition::default(), &facts).unwrap();
+        state
+    }
+
+    #[test]
+    fn a_state_survives_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        assert_eq!(load(&path).unwrap(), DesiredState::default());
+        let state = populated();
+        save(&path, &state).unwrap();
+        assert_eq!(load(&path).unwrap(), state);
+    }
+
+    /// Every prefix of the file that a write could leave behind is only ever the temporary one.
+    #[test]
+    fn an_interrupted_write_leaves_the_old_state() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        let state = populated();
+        save(&path, &state).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for length in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(temporary(&path), &whole[..length]).unwrap();
+            assert_eq!(load(&path).unwrap(), state);
+            assert!(!temporary(&path).exists());
+        }
+    }
+
+    #[test]
+    fn damage_contradiction_and_a_newer_version_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        let state = populated();
+        save(&path, &state).unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        assert!(matches!(load(&path), Err(LoadError::Damaged { .. })));
+        fs::write(&path, whole.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
+        assert!(matches!(load(&path), Err(LoadError::Version { version: 2, .. })));
+        fs::write(&path, whole.replace("10.77.0.50", "10.78.0.50")).unwrap();
+        assert!(matches!(load(&path), Err(LoadError::Contradiction { .. })));
+        fs::write(&path, whole.replace("10.77.0.50", "10.77.0.50,x")).unwrap();
+        assert!(matches!(load(&path), Err(LoadError::Damaged { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_cannot_be_written_did_not_happen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("gone").join("desired.json");
+        let (store, task) = Store::new(path.clone(), DesiredState::default());
+        let tasks = TaskScope::new();
+        tasks.spawn("store", task.run(Host::system(), tasks.clone()));
+        let put = || Change::PutZone(Box::new(zone("z1")));
+        let outcome = store.submit(put(), Precondition::default()).await;
+        assert!(matches!(outcome, Err(StoreError::Write(_))), "{outcome:?}");
+        assert_eq!(store.state().generation, 0);
+        fs::create_dir(directory.path().join("gone")).unwrap();
+        assert!(store.submit(put(), Precondition::default()).await.unwrap().created);
+        assert_eq!(load(&path).unwrap(), *store.state());
+    }
+}
