@@ -3,7 +3,8 @@
 use role::{RoleDescriptor, RoleKind};
 
 /// Every role this binary can run, in the order people see them.
-pub const ROLES: &[RoleDescriptor] = &[];
+pub const ROLES: &[RoleDescriptor] =
+    &[secondary_storage::DESCRIPTOR, console_proxy::DESCRIPTOR, dhcp::DESCRIPTOR];
 
 /// Reads a list such as `ss,cp,dhcp`. Duplicates collapse, the order is that of the registry.
 ///

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use role::{Health, HealthReporter, RoleContext, RoleError, RoleSpec, TaskScope, chain};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -62,10 +63,12 @@ pub(super) async fn run_once(
     };
     let _killer = KillOnDrop(cx.tasks.clone());
     let hung = ports.board.begin(kind, cx.health.clone());
+    // Before the role runs, so that nothing it says is missed.
+    let health = cx.health.subscribe();
     let mut main: JoinSet<MainEnd> = JoinSet::new();
     main.spawn(main_task(Arc::clone(spec), cx.clone()).in_current_span());
 
-    let turn = watch(&mut main, &cx, ports, &hung, stop).await;
+    let turn = watch_run(&mut main, &cx, health, ports, &hung, stop).await;
     let stopping = matches!(turn, Turn::Stop);
     cx.shutdown.cancel();
     let patience = if stopping { None } else { Some(ports.limits.role_stop_grace) };
@@ -119,16 +122,16 @@ pub(super) fn panic_text(payload: &(dyn Any + Send)) -> String {
     text.map_or_else(|| "panicked".to_owned(), |text| format!("panicked: {text}"))
 }
 
-async fn watch(
+async fn watch_run(
     main: &mut JoinSet<MainEnd>,
     cx: &RoleContext,
+    mut health: watch::Receiver<Health>,
     ports: &Ports,
     hung: &CancellationToken,
     stop: &CancellationToken,
 ) -> Turn {
     let born = tokio::time::Instant::now();
     let mut fault = cx.tasks.fault();
-    let mut health = cx.health.subscribe();
     loop {
         tokio::select! {
             biased;

@@ -12,6 +12,7 @@
 
 mod admin;
 mod binary;
+mod child;
 mod conflicts;
 mod drain;
 mod isolation;
