@@ -101,7 +101,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let heartbeat = cx.heartbeat.clone();
     cx.tasks.spawn("heartbeat", async move {
         loop {
-            let interval = heartbeat.links().iter().find_map(|(_, link)| link.report().ping_interval);
+            let interval =
+                heartbeat.links().iter().find_map(|(_, link)| link.report().ping_interval);
             tokio::time::sleep(interval.unwrap_or(Duration::from_secs(1))).await;
             for (_, link) in heartbeat.links() {
                 link.ping();

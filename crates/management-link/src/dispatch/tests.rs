@@ -24,7 +24,11 @@ impl Agent for Scripted {
         unreachable!("not asked")
     }
 
-    fn handle(self: Arc<Self>, command: Envelope, cx: CommandContext) -> BoxFuture<'static, Envelope> {
+    fn handle(
+        self: Arc<Self>,
+        command: Envelope,
+        cx: CommandContext,
+    ) -> BoxFuture<'static, Envelope> {
         let number = self.ran.fetch_add(1, Ordering::SeqCst);
         if command.class == "test.PanicsAtOnce" {
             panic!("at once");
@@ -114,6 +118,9 @@ async fn a_panic_is_answered_with_a_reference_and_nothing_more() {
         let (answers, _, _) = run(0x23, &[class]).await;
         assert_eq!(results(&answers), [false]);
         let details = &answers[0].1;
-        assert!(details.starts_with("internal error, see log ") && details.len() == 32, "{details}");
+        assert!(
+            details.starts_with("internal error, see log ") && details.len() == 32,
+            "{details}"
+        );
     }
 }

@@ -7,6 +7,7 @@ use crate::tls::Material;
 use crate::trust::Anchors;
 
 #[path = "../../tests/it/peer.rs"]
+#[allow(dead_code, reason = "the integration tests use more of it")]
 mod peer;
 use peer::{Authority, Peer};
 
@@ -21,7 +22,7 @@ async fn pair(buffer: usize, max_message: usize) -> (Connection, Peer<DuplexStre
     let material = Material::new(anchors, None).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let engine = handshake(&mut near, material.config, name, SECONDS).await.unwrap();
-    assert_eq!(engine.peer_certificates(), [authority.certificate.clone()]);
+    assert_eq!(engine.peer_certificates(), std::slice::from_ref(&authority.certificate));
     assert_eq!(engine.0.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     let tasks = TaskScope::new();
     let connection = start(near, engine, max_message, &tasks);

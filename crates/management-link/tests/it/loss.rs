@@ -157,9 +157,7 @@ async fn a_request_may_time_out_and_its_late_answer_hurts_nobody() {
 
     // Another class than the command's answer is told with its words.
     let link = bench.link.clone();
-    let asked = tokio::spawn(async move {
-        link.request(&PingCommand::default(), PATIENCE).await
-    });
+    let asked = tokio::spawn(async move { link.request(&PingCommand::default(), PATIENCE).await });
     let request = conversation.receive().await;
     assert_eq!((request.flags, request.agent), (0x03, 12));
     let answer = json!([{"com.cloud.agent.api.Answer": {"result": false, "details": "no row"}}]);

@@ -24,11 +24,7 @@ async fn a_migration_goes_to_the_server_that_lives() {
     // avoid cannot name the first: the current server is left out anyway.
     let first = Server::start().await;
     let dead = Server::start().await;
-    let second = Server::with(
-        crate::peer::Authority::new(),
-        first.authority.server_config(),
-    )
-    .await;
+    let second = Server::with(crate::peer::Authority::new(), first.authority.server_config()).await;
     let management = config(&[&first, &dead, &second]);
     drop(dead);
     let bench = Bench::with(management, None);
@@ -55,11 +51,7 @@ async fn a_migration_goes_to_the_server_that_lives() {
 #[tokio::test]
 async fn the_preferred_server_is_gone_back_to() {
     let first = Server::start().await;
-    let second = Server::with(
-        crate::peer::Authority::new(),
-        first.authority.server_config(),
-    )
-    .await;
+    let second = Server::with(crate::peer::Authority::new(), first.authority.server_config()).await;
     let mut management = config(&[&first, &second]);
     management.limits.preferred_check_interval = Some(std::time::Duration::from_millis(30));
     let bench = Bench::with(management, None);

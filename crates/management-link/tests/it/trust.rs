@@ -220,9 +220,12 @@ async fn a_demand_for_a_certificate_is_told_and_met() {
 
 #[tokio::test]
 async fn a_certificate_without_our_address_is_told_with_both() {
-    let judge = Judge::new(true, Some(CertificateError::Other(rustls::OtherError(Arc::new(
-        std::io::Error::other("ownership"),
-    )))));
+    let judge = Judge::new(
+        true,
+        Some(CertificateError::Other(rustls::OtherError(Arc::new(std::io::Error::other(
+            "ownership",
+        ))))),
+    );
     let server = judged_by(&judge).await;
     let directory = tempfile::tempdir().unwrap();
     let mut management = config(&[&server]);
@@ -258,10 +261,16 @@ async fn a_provisioned_certificate_is_used_at_the_next_connect() {
                "caCertificates": server.authority.pem})
     };
     let refused = conversation.ask(install, &body("nonsense")).await;
-    assert_eq!((refused.class(), &refused.body()["result"]), ("SetupCertificateAnswer", &json!(false)));
+    assert_eq!(
+        (refused.class(), &refused.body()["result"]),
+        ("SetupCertificateAnswer", &json!(false))
+    );
     assert!(!bench.path("cloud.crt").exists());
     let answer = conversation.ask(install, &body(&certificate.pem())).await;
-    assert_eq!((answer.class(), &answer.body()["result"]), ("SetupCertificateAnswer", &json!(true)));
+    assert_eq!(
+        (answer.class(), &answer.body()["result"]),
+        ("SetupCertificateAnswer", &json!(true))
+    );
     // The running link goes on as it is.
     assert_eq!(conversation.ask("test.Echo", &json!({})).await.body()["result"], true);
     drop(conversation);
