@@ -70,9 +70,8 @@ fn nothing_but_the_right_token_under_the_right_key_opens() {
         assert_eq!(key.open(text).err(), Some(TokenError), "{text}");
     }
     // Decrypts, but is not what a console needs.
-    for text in ["ICEiIyQlJicoKSorbr9uP84EFL/o+wN3Zf1Xgg=="] {
-        assert_eq!(key.open(text).err(), Some(TokenError), "{text}");
-    }
+    let empty = "ICEiIyQlJicoKSorbr9uP84EFL/o+wN3Zf1Xgg==";
+    assert_eq!(key.open(empty).err(), Some(TokenError));
 }
 
 fn old_token(plaintext: &[u8]) -> String {

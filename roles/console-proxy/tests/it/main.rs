@@ -11,6 +11,7 @@
 )]
 
 mod admission;
+mod browser;
 mod endings;
 mod load;
 mod pages;

@@ -33,6 +33,7 @@ async fn screens_of_every_version_are_shown_and_take_keys() {
 async fn a_screen_that_cannot_be_had_is_explained_and_closed_in_the_books() {
     let world = start(Options {
         screen: DemoOptions { password: Some("another".into()), ..DemoOptions::default() },
+        role: "handshake_timeout = \"1s\"".into(),
         ..Options::default()
     })
     .await;

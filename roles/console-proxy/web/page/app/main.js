@@ -51,7 +51,8 @@ function attach(socket, link) {
     rfb.showDotCursor = link.showDot;
     rfb.addEventListener('connect', () => {
         connected = true;
-        setState('connected', 'Connected');
+        const secure = window.location.protocol === 'https:';
+        setState('connected', secure ? 'Connected' : 'Connected, not encrypted');
         for (const button of document.querySelectorAll('.tools button')) {
             button.disabled = false;
         }

@@ -1,0 +1,155 @@
+// Opens a console link in a headless Chromium and tells what the user sees, as one line of JSON.
+//
+//   node console.mjs --url URL [--expect-state connected|failed|closed] [--expect-reason TEXT]
+//                    [--expect-pixels "8,8,ff0000 24,8,00ff00" | --expect-colours 2]
+//                    [--type TEXT] [--paste TEXT] [--keep MS] [--screenshot FILE.png] [--timeout MS]
+//
+// Exit status 0 when every expectation was met, else 1; the JSON says which was not. The browser
+// is /usr/bin/chromium or the one named by CHROMIUM.
+
+import { parseArgs } from 'node:util';
+import { chromium } from 'playwright-core';
+
+const { values: options } = parseArgs({
+    options: {
+        url: { type: 'string' },
+        'expect-state': { type: 'string', default: 'connected' },
+        'expect-reason': { type: 'string' },
+        'expect-pixels': { type: 'string' },
+        'expect-colours': { type: 'string' },
+        type: { type: 'string' },
+        paste: { type: 'string' },
+        keep: { type: 'string', default: '0' },
+        screenshot: { type: 'string' },
+        timeout: { type: 'string', default: '30000' },
+    },
+});
+
+const timeout = Number(options.timeout);
+const result = { ok: false, failures: [] };
+const expect = (met, text) => {
+    if (!met) {
+        result.failures.push(text);
+    }
+};
+
+/** Colours of the screen's canvas at some points, and how many different ones a raster of it has. */
+function look(page, points) {
+    return page.evaluate((wanted) => {
+        const canvas = document.querySelector('#screen canvas');
+        if (!canvas || canvas.width === 0) {
+            return null;
+        }
+        const { data, width, height } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        const colour = (x, y) => {
+            const at = (y * width + x) * 4;
+            return [...data.slice(at, at + 3)].map((value) => value.toString(16).padStart(2, '0')).join('');
+        };
+        const colours = new Set();
+        for (let y = 0; y < height; y += 3) {
+            for (let x = 0; x < width; x += 3) {
+                colours.add(colour(x, y));
+            }
+        }
+        return { width, height, colours: colours.size, points: wanted.map(([x, y]) => colour(x, y)) };
+    }, points);
+}
+
+async function watchPixels(page) {
+    const points = (options['expect-pixels'] ?? '').split(' ').filter(Boolean).map((point) => {
+        const [x, y, colour] = point.split(',');
+        return { x: Number(x), y: Number(y), colour };
+    });
+    const colours = Number(options['expect-colours'] ?? 0);
+    const deadline = Date.now() + timeout;
+    let seen = null;
+    for (;;) {
+        seen = await look(page, points.map(({ x, y }) => [x, y]));
+        const right = seen !== null && seen.colours >= colours
+            && points.every(({ colour }, i) => seen.points[i] === colour);
+        if (right || Date.now() > deadline) {
+            expect(right, `pixels: saw ${JSON.stringify(seen)}`);
+            break;
+        }
+        await page.waitForTimeout(100);
+    }
+    result.screen = seen;
+}
+
+async function run(page) {
+    const outside = [];
+    const host = new URL(options.url).hostname;
+    page.on('request', (request) => {
+        if (/^(http|ws)/.test(request.url()) && new URL(request.url()).hostname !== host) {
+            outside.push(request.url());
+        }
+    });
+    const complaints = [];
+    page.on('pageerror', (error) => complaints.push(String(error)));
+    page.on('console', (message) => {
+        // What a refused console logs is the page's business and shown in its banner.
+        // A page over plain HTTP is complained about by noVNC, rightly and without consequence.
+        const plain = message.text().includes('requires a secure context');
+        if (message.type() === 'error' && !plain && options['expect-state'] === 'connected') {
+            complaints.push(message.text());
+        }
+    });
+
+    await page.goto(options.url, { timeout });
+    const settled = ['connected', 'failed', 'closed'];
+    await page.waitForFunction(
+        (states) => states.includes(document.body.dataset.state), settled, { timeout },
+    ).catch(() => {});
+    if (options['expect-state'] === 'closed') {
+        await page.waitForFunction(() => document.body.dataset.state === 'closed', null, { timeout }).catch(() => {});
+    }
+    if (options['expect-pixels'] || options['expect-colours']) {
+        await watchPixels(page);
+    }
+    if (options.type) {
+        await page.locator('#screen canvas').focus();
+        await page.keyboard.type(options.type, { delay: 20 });
+    }
+    if (options.paste) {
+        await page.click('#paste');
+        await page.fill('#paste-text', options.paste);
+        await page.click('#paste-type');
+        await page.waitForFunction(() => document.getElementById('paste-panel').hidden, null, { timeout });
+    }
+    await page.waitForTimeout(Number(options.keep));
+    result.state = await page.evaluate(() => document.body.dataset.state);
+    result.name = await page.textContent('#name');
+    result.title = await page.title();
+    result.banner = await page.evaluate(() => {
+        const banner = document.getElementById('banner');
+        return banner.hidden ? '' : banner.innerText.replace(/\s+/g, ' ').trim();
+    });
+    result.address = page.url();
+    result.outside = outside;
+    result.complaints = complaints;
+    if (options.screenshot) {
+        await page.screenshot({ path: options.screenshot });
+    }
+    expect(result.state === options['expect-state'], `state ${result.state}`);
+    expect(!options['expect-reason'] || result.banner.includes(options['expect-reason']), `banner ${result.banner}`);
+    expect(outside.length === 0, 'requests to other hosts');
+    expect(complaints.length === 0, `page errors: ${complaints.join('; ')}`);
+    expect(!result.address.includes('token='), 'the token stays in the address bar');
+}
+
+const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    // The tests run as root in containers without user namespaces; names in .test are this machine.
+    args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--host-resolver-rules=MAP *.test 127.0.0.1'],
+});
+try {
+    const page = await browser.newPage({ viewport: { width: 1000, height: 760 } });
+    await run(page);
+} catch (error) {
+    result.failures.push(String(error));
+} finally {
+    await browser.close();
+}
+result.ok = result.failures.length === 0;
+process.stdout.write(`${JSON.stringify(result)}\n`);
+process.exitCode = result.ok ? 0 : 1;
