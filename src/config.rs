@@ -399,4 +399,6 @@ fn read_log(table: Option<&Table>, sources: &Sources, violations: &mut Violation
 }
 
 #[cfg(test)]
+mod example_tests;
+#[cfg(test)]
 mod tests;

@@ -40,7 +40,8 @@ pub fn to_toml(effective: &BTreeMap<String, Effective>) -> String {
 /// Defaults are noted as text; numbers and booleans read better as what they are.
 fn typed(value: &Value) -> Value {
     let Some(text) = value.as_str() else { return value.clone() };
-    if let Ok(number) = text.parse::<i64>() {
+    // "0660" is text that happens to have digits only.
+    if let Some(number) = text.parse::<i64>().ok().filter(|number| number.to_string() == text) {
         return Value::Integer(number);
     }
     text.parse::<bool>().map_or_else(|_not_bool| value.clone(), Value::Boolean)
@@ -99,6 +100,7 @@ mod tests {
         section.optional::<String>("name", "");
         section.optional::<String>("absent", "");
         section.or_default("port", 8250_u16, "");
+        section.or_default("mode", "0660".to_owned(), "");
         section.or_default("on", true, "");
         section.tables("stores", "", |store| {
             store.secret("key");
@@ -109,6 +111,7 @@ mod tests {
         let printed = to_toml(violations.effective());
         assert!(!printed.contains("hunter2"), "{printed}");
         let expected = "[roles.x]\nname = 'n'\npassword = '***'\nport = 8250\non = true\n\
+                        mode = '0660'\n\
                         [[roles.x.stores]]\nurl = 'u'\nkey = '***'\n";
         assert_eq!(printed.parse::<Table>().unwrap(), expected.parse::<Table>().unwrap());
     }
