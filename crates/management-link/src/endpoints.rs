@@ -50,16 +50,21 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// `seeds` must not be empty; `port` is for hosts given without one.
+    /// `seeds` must not be empty; `port` is for hosts given without one. A host that only a server
+    /// names gets the port that all configured ones share, else `port`.
     pub(crate) fn new(seeds: &[HostPort], port: u16) -> Self {
         let seeds: Vec<Endpoint> = seeds
             .iter()
             .map(|seed| Endpoint { host: seed.host.clone(), port: seed.port.unwrap_or(port) })
             .collect();
+        let shared = seeds
+            .first()
+            .map(|first| first.port)
+            .filter(|shared| seeds.iter().all(|seed| seed.port == *shared));
         Self {
             list: seeds.clone(),
             seeds,
-            port,
+            port: shared.unwrap_or(port),
             algorithm: None,
             avoid: Vec::new(),
             round: VecDeque::new(),
@@ -280,7 +285,7 @@ mod tests {
         let mut endpoints = endpoints("seed:7000");
         assert_eq!(walk(&mut endpoints, 1), ["seed:7000"]);
         assert!(endpoints.replace(&hosts("x,y"), Some("roundrobin")));
-        assert_eq!(walk(&mut endpoints, 4), ["x:8250", "y:8250", "x:8250", "y:8250"]);
+        assert_eq!(walk(&mut endpoints, 4), ["x:7000", "y:7000", "x:7000", "y:7000"]);
         assert_eq!(walk(&mut endpoints, 1), ["seed:7000"]);
     }
 
@@ -290,6 +295,15 @@ mod tests {
         assert!(endpoints.replace(&hosts("127.0.0.1"), Some("static")));
         assert_eq!(endpoints.reported(), "127.0.0.1@static");
         assert_eq!(walk(&mut endpoints, 2), ["127.0.0.1:4711", "127.0.0.1:4711"]);
+    }
+
+    #[test]
+    fn a_host_that_only_the_list_names_has_the_port_all_configured_ones_share() {
+        for (seeds, expected) in [("a:9000,b:9000", "x:9000"), ("a:9000,b:9001", "x:8250")] {
+            let mut endpoints = endpoints(seeds);
+            assert!(endpoints.replace(&hosts("x"), Some("static")));
+            assert_eq!(walk(&mut endpoints, 1), [expected]);
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::certificates;
 use crate::config::LinkConfig;
-use crate::key_store::KeyFileError;
+use crate::key_store::{ClientCertificate, KeyFileError};
 use crate::trust::{Anchors, ServerVerifier, TrustError};
 
 /// Everything a handshake needs, read fresh from disk.
@@ -43,7 +43,11 @@ impl Material {
         let client = certificates::client_key(link)?;
         let issuers = client.as_ref().map(|key| key.issuers.as_slice()).unwrap_or_default();
         let ca_file = link.management.ca_file.as_deref();
-        let anchors = Anchors::load(ca_file, link.directory(), issuers)?;
+        let store = match &link.management.client_certificate {
+            Some(ClientCertificate::KeyStore { file, .. }) => Some(file.as_path()),
+            _ => None,
+        };
+        let anchors = Anchors::load(ca_file, link.directory(), issuers, store)?;
         Self::new(anchors, client.map(|key| key.certified)).map_err(MaterialError::Setup)
     }
 

@@ -52,32 +52,35 @@ pub(crate) enum TrustError {
 #[derive(Debug, Clone)]
 pub(crate) struct Anchors {
     pinned: Vec<CertificateDer<'static>>,
-    /// Where the operator configured them.
-    configured: Option<PathBuf>,
-    /// Where first use remembers them.
-    remembered: PathBuf,
+    /// Where an operator finds them.
+    place: PathBuf,
+    /// That place was written at first use, not configured.
+    remembered: bool,
 }
 
 impl Anchors {
     /// Reads what is pinned now. `issuers` are the certificates that a stock agent's key store
-    /// held besides the key: that agent trusted them, so do we.
+    /// (`store`) held besides the key: that agent trusted them, so do we.
     pub(crate) fn load(
         ca_file: Option<&Path>,
         directory: &Path,
         issuers: &[CertificateDer<'static>],
+        store: Option<&Path>,
     ) -> Result<Self, KeyFileError> {
         let remembered = directory.join(REMEMBERED);
-        let mut pinned = issuers.to_vec();
-        match ca_file {
-            Some(path) => pinned.extend(read_certificates(path)?),
-            None if remembered.exists() => pinned.extend(read_certificates(&remembered)?),
-            None => {}
-        }
         let provisioned = directory.join(PROVISIONED_CA);
+        let first_use = ca_file.is_none() && remembered.exists();
+        let mut pinned = issuers.to_vec();
+        let mut place = store.unwrap_or(&remembered).to_owned();
         if provisioned.exists() {
             pinned.extend(read_certificates(&provisioned)?);
+            place.clone_from(&provisioned);
         }
-        Ok(Self { pinned, configured: ca_file.map(Path::to_owned), remembered })
+        if let Some(path) = ca_file.or(first_use.then_some(remembered.as_path())) {
+            pinned.splice(0..0, read_certificates(path)?);
+            path.clone_into(&mut place);
+        }
+        Ok(Self { pinned, place, remembered: first_use })
     }
 
     /// Nothing is pinned: the next server is trusted and remembered.
@@ -87,14 +90,12 @@ impl Anchors {
 
     fn refuse(&self, presented: &CertificateDer<'_>) -> TrustError {
         let presented = fingerprint(presented);
-        match &self.configured {
-            Some(file) => TrustError::NotInFile { file: file.clone(), presented },
-            None => TrustError::Changed {
-                file: self.remembered.clone(),
-                presented,
-                remembered: self.pinned.first().map(|pin| fingerprint(pin)).unwrap_or_default(),
-            },
+        let file = self.place.clone();
+        if !self.remembered {
+            return TrustError::NotInFile { file, presented };
         }
+        let remembered = self.pinned.first().map(fingerprint).unwrap_or_default();
+        TrustError::Changed { file, presented, remembered }
     }
 }
 

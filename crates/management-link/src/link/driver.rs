@@ -56,6 +56,7 @@ pub(super) struct Driver {
     outage: Outage,
     refusals: Outage,
     condition: Option<String>,
+    paused: bool,
     stopping: bool,
     finished: bool,
 }
@@ -121,6 +122,7 @@ impl Driver {
             outage: Outage::default(),
             refusals: Outage::default(),
             condition: None,
+            paused: false,
             stopping: false,
             finished: false,
             shared,
@@ -376,8 +378,7 @@ impl Driver {
     }
 
     fn dispatch(&self, work: Work) {
-        let Some(standing) = &self.connection else { return };
-        let outbound = standing.connection.outbound.clone();
+        let outbound = self.connection.as_ref().map(|s| s.connection.outbound.clone());
         let dispatcher = self.dispatcher.clone();
         let reports = self.reports_tx.clone();
         let link = work.link;
@@ -385,14 +386,18 @@ impl Driver {
         let circumstances = Circumstances {
             host_id: identity.host_id,
             host_name: identity.host_name.unwrap_or_else(machine_name),
-            seen_at: standing.seen_at,
+            seen_at: self.connection.as_ref().and_then(|standing| standing.seen_at),
         };
         self.shared.cx.tasks.spawn("command", async move {
             let seq = work.header.sequence.0;
             let response = dispatcher.run(work, circumstances).await;
             // The server has forgotten the request with its link: another link is no place for
             // the answer.
-            if !outbound.send(response.encode()).await {
+            let sent = match outbound {
+                Some(outbound) => outbound.send(response.encode()).await,
+                None => false,
+            };
+            if !sent {
                 tracing::info!(seq, "answer dropped, its link is gone");
             }
             report_to(&reports, Report::CommandDone { link }).await;
@@ -461,6 +466,12 @@ impl Driver {
             }
         }
         self.condition = condition;
+        let paused = self.is_paused();
+        if paused && !self.paused {
+            let in_flight = self.session.in_flight();
+            tracing::warn!(in_flight, "too many commands in progress, reading no more for now");
+        }
+        self.paused = paused;
     }
 
     fn log(&mut self, notice: Notice) {

@@ -18,7 +18,7 @@ async fn pair(buffer: usize, max_message: usize) -> (Connection, Peer<DuplexStre
     let (mut near, far) = tokio::io::duplex(buffer);
     let server = tokio::spawn(Peer::accept(far, authority.server_config()));
     let directory = tempfile::tempdir().unwrap();
-    let anchors = Anchors::load(None, directory.path(), &[]).unwrap();
+    let anchors = Anchors::load(None, directory.path(), &[], None).unwrap();
     let material = Material::new(anchors, None).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let engine = handshake(&mut near, material.config, name, SECONDS).await.unwrap();
@@ -183,7 +183,7 @@ async fn a_peer_that_closes_or_hangs_in_the_handshake_is_told() {
 
 async fn try_handshake(near: &mut DuplexStream, timeout: Duration) -> HandshakeFailure {
     let directory = tempfile::tempdir().unwrap();
-    let anchors = Anchors::load(None, directory.path(), &[]).unwrap();
+    let anchors = Anchors::load(None, directory.path(), &[], None).unwrap();
     let material = Material::new(anchors, None).unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     match handshake(near, material.config, name, timeout).await {
