@@ -13,6 +13,7 @@
 //! A role that panics, returns, hangs or is misconfigured is its keeper's business alone. The
 //! process ends when it is asked to, when no role is left, or when `exit_on_failed_role` says so.
 
+mod announce;
 pub mod board;
 pub mod conflicts;
 mod keeper;

@@ -13,17 +13,16 @@ use futures_util::FutureExt;
 use role::{Health, HealthReporter, RoleContext, RoleError, RoleSpec, TaskScope, chain};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::Ports;
-use super::board::{reason, word};
+use super::announce::Announcer;
 use crate::restart::Failure;
 
 /// How long an aborted task may take to reach its next await.
 const ABORT_PATIENCE: Duration = Duration::from_secs(1);
-/// A role that is degraded so soon after its start is still starting.
-const YOUNG: Duration = Duration::from_secs(5);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ async fn watch_run(
     hung: &CancellationToken,
     stop: &CancellationToken,
 ) -> Turn {
-    let born = tokio::time::Instant::now();
+    let mut announcer = Announcer::default();
     let mut fault = cx.tasks.fault();
     loop {
         tokio::select! {
@@ -145,19 +144,15 @@ async fn watch_run(
             changed = health.changed() => {
                 if changed.is_ok() {
                     ports.board.touch(cx.kind);
-                    announce(&health.borrow_and_update().clone(), born.elapsed() < YOUNG);
+                    let now = health.borrow_and_update().clone();
+                    announcer.health(&now, Instant::now());
                 }
             }
+            () = announcer.due() => {
+                let now = health.borrow().clone();
+                announcer.remind(&now, Instant::now());
+            }
         }
-    }
-}
-
-fn announce(health: &Health, young: bool) {
-    match health {
-        Health::Ready => tracing::info!("role ready"),
-        Health::Degraded { reason } if young => tracing::info!(reason, "role degraded"),
-        Health::Degraded { reason } => tracing::warn!(reason, "role degraded"),
-        other => tracing::info!(reason = reason(other), "role {}", word(other)),
     }
 }
 
