@@ -16,6 +16,7 @@ mod child;
 mod conflicts;
 mod drain;
 mod isolation;
+mod real_roles;
 mod restarts;
 mod roles;
 mod running;
