@@ -1,6 +1,7 @@
 //! The handle a role holds, and what it can ask through it.
 
 mod driver;
+mod notices;
 mod outage;
 
 use std::fmt;

@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::outage::{Loudness, Outage};
+use super::outage::Outage;
 use super::{Control, LinkError, Reply, Shared};
 use crate::agent::Agent;
 use crate::connect::{self, Opened};
 use crate::dispatch::{Circumstances, Dispatcher, random};
 use crate::endpoints::{Endpoint, Endpoints};
-use crate::session::{Action, Event, Notice, Session, Settings, Work};
+use crate::session::{Action, Event, Session, Settings, Work};
 use crate::state::Identity;
 use crate::transport::{Connection, LossError};
 use crate::trust;
@@ -39,8 +39,8 @@ enum Report {
 }
 
 pub(super) struct Driver {
-    shared: Arc<Shared>,
-    session: Session,
+    pub(super) shared: Arc<Shared>,
+    pub(super) session: Session,
     agent: Arc<dyn Agent>,
     dispatcher: Dispatcher,
     control: mpsc::Receiver<Control>,
@@ -53,8 +53,8 @@ pub(super) struct Driver {
     pending: HashMap<i64, Reply>,
     identity: watch::Sender<Identity>,
     keeper: JoinHandle<Option<()>>,
-    outage: Outage,
-    refusals: Outage,
+    pub(super) outage: Outage,
+    pub(super) refusals: Outage,
     condition: Option<String>,
     paused: bool,
     stopping: bool,
@@ -473,61 +473,6 @@ impl Driver {
         }
         self.paused = paused;
     }
-
-    fn log(&mut self, notice: Notice) {
-        let endpoint = self.session.report().endpoint;
-        match notice {
-            Notice::ConnectFailed { error, retry_in } | Notice::Lost { error, retry_in } => {
-                let loudness = self.outage.failed(now());
-                log_failure(loudness, "link down, will retry", endpoint, &error, retry_in);
-            }
-            Notice::Refused { details, retry_in } => {
-                self.outage.failed(now());
-                let loudness = match self.refusals.failed(now()) {
-                    Loudness::Info => Loudness::Warn { suppressed: 0 },
-                    other => other,
-                };
-                let what = "the management server refused us, will retry";
-                log_failure(loudness, what, endpoint, &details, retry_in);
-            }
-            Notice::TakenOver => {
-                let guid = &self.shared.config.guid;
-                tracing::error!(guid, "another agent uses our guid, each throws the other out");
-            }
-            Notice::Moves { endpoint, why } => tracing::info!(%endpoint, why, "changing server"),
-            Notice::Stays => tracing::warn!("asked to change server, but none can be reached"),
-            Notice::ServerList { list } => tracing::info!(list, "got a list of servers"),
-            Notice::StartupWanted { honoured: true } => tracing::info!("server wants a startup"),
-            Notice::StartupWanted { honoured: false } => {
-                tracing::debug!("server wants a startup while it still connects us");
-            }
-            Notice::OddPingAnswer { class, details } => {
-                tracing::warn!(class, details, "the ping failed on the server");
-            }
-            Notice::Deleted { reason } => tracing::warn!(reason, "the server deleted our host"),
-            Notice::NotTaken { class } => tracing::debug!(class, "command not taken, stopping"),
-            Notice::BadBody { class, error } => {
-                tracing::warn!(class, error, "command with an unreadable body");
-            }
-        }
-    }
-}
-
-fn log_failure(
-    loudness: Loudness,
-    what: &str,
-    endpoint: Option<String>,
-    error: &str,
-    retry_in: Duration,
-) {
-    let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
-    match loudness {
-        Loudness::Info => tracing::info!(endpoint, retry_in_ms, error, "{what}"),
-        Loudness::Warn { suppressed } => {
-            tracing::warn!(endpoint, retry_in_ms, suppressed, error, "{what}");
-        }
-        Loudness::Silent => tracing::debug!(endpoint, retry_in_ms, error, "{what}"),
-    }
 }
 
 async fn load_identity(shared: &Shared, configured: String) -> Identity {
@@ -580,6 +525,6 @@ fn machine_name() -> String {
         .unwrap_or_else(|| "quickcloud".to_owned())
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,0 +1,64 @@
+//! What a session notices, as lines of the log.
+
+use std::time::Duration;
+
+use super::driver::{Driver, now};
+use super::outage::Loudness;
+use crate::session::Notice;
+
+impl Driver {
+    pub(super) fn log(&mut self, notice: Notice) {
+        let endpoint = self.session.report().endpoint;
+        match notice {
+            Notice::ConnectFailed { error, retry_in } | Notice::Lost { error, retry_in } => {
+                let loudness = self.outage.failed(now());
+                log_failure(loudness, "link down, will retry", endpoint, &error, retry_in);
+            }
+            Notice::Refused { details, retry_in } => {
+                self.outage.failed(now());
+                let loudness = match self.refusals.failed(now()) {
+                    Loudness::Info => Loudness::Warn { suppressed: 0 },
+                    other => other,
+                };
+                let what = "the management server refused us, will retry";
+                log_failure(loudness, what, endpoint, &details, retry_in);
+            }
+            Notice::TakenOver => {
+                let guid = &self.shared.config.guid;
+                tracing::error!(guid, "another agent uses our guid, each throws the other out");
+            }
+            Notice::Moves { endpoint, why } => tracing::info!(%endpoint, why, "changing server"),
+            Notice::Stays => tracing::warn!("asked to change server, but none can be reached"),
+            Notice::ServerList { list } => tracing::info!(list, "got a list of servers"),
+            Notice::StartupWanted { honoured: true } => tracing::info!("server wants a startup"),
+            Notice::StartupWanted { honoured: false } => {
+                tracing::debug!("server wants a startup while it still connects us");
+            }
+            Notice::OddPingAnswer { class, details } => {
+                tracing::warn!(class, details, "the ping failed on the server");
+            }
+            Notice::Deleted { reason } => tracing::warn!(reason, "the server deleted our host"),
+            Notice::NotTaken { class } => tracing::debug!(class, "command not taken, stopping"),
+            Notice::BadBody { class, error } => {
+                tracing::warn!(class, error, "command with an unreadable body");
+            }
+        }
+    }
+}
+
+fn log_failure(
+    loudness: Loudness,
+    what: &str,
+    endpoint: Option<String>,
+    error: &str,
+    retry_in: Duration,
+) {
+    let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
+    match loudness {
+        Loudness::Info => tracing::info!(endpoint, retry_in_ms, error, "{what}"),
+        Loudness::Warn { suppressed } => {
+            tracing::warn!(endpoint, retry_in_ms, suppressed, error, "{what}");
+        }
+        Loudness::Silent => tracing::debug!(endpoint, retry_in_ms, error, "{what}"),
+    }
+}
