@@ -65,11 +65,7 @@ impl Metrics {
         sub.register("generation", "Generation of the desired state", self.generation.clone());
         sub.register("dirty", "1 while the desired state is not served", self.dirty.clone());
         sub.register("dnsmasq_up", "1 while dnsmasq serves", self.up.clone());
-        sub.register(
-            "dnsmasq_restarts",
-            "Starts of dnsmasq after the first",
-            self.restarts.clone(),
-        );
+        sub.register("dnsmasq_restarts", "Unwanted ends of dnsmasq", self.restarts.clone());
         sub.register("leases_released", "Leases taken back", self.released.clone());
         sub.register("apply", "Applied generations by kind and result", self.applies.clone());
         sub.register("apply_seconds", "Time to apply a generation", self.seconds.clone());

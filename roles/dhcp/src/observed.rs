@@ -32,7 +32,10 @@ pub struct Instance {
     pub pid: Option<i32>,
     pub version: Option<String>,
     pub started: Option<Instant>,
+    /// How often it ended by itself.
     pub restarts: u64,
+    /// Why it is down.
+    pub reason: Option<String>,
     pub last_exit: Option<String>,
     /// Account it runs as.
     pub runs_as: Option<String>,

@@ -78,6 +78,8 @@ pub(crate) struct Reconciler {
     process: Option<(Child, Loaded)>,
     failures: u32,
     retry_at: Option<Instant>,
+    /// Generation dnsmasq was last started for.
+    tried: Option<u64>,
     /// Main file that passed `dnsmasq --test`.
     tested: Option<String>,
 }
@@ -92,7 +94,7 @@ impl Reconciler {
         metrics: Metrics,
         observed: watch::Sender<Observed>,
     ) -> Self {
-        let (process, failures, retry_at, tested) = (None, 0, None, None);
+        let (process, failures, retry_at, tried, tested) = (None, 0, None, None, None);
         Self {
             cx,
             store,
@@ -104,6 +106,7 @@ impl Reconciler {
             process,
             failures,
             retry_at,
+            tried,
             tested,
         }
     }
@@ -183,8 +186,11 @@ impl Reconciler {
             observed.instance.phase = Phase::Down;
             observed.instance.pid = None;
             observed.instance.started = None;
+            observed.instance.reason = Some(reason.to_owned());
             if exit.is_some() {
                 observed.instance.last_exit = exit;
+                observed.instance.restarts += 1;
+                self.metrics.restarts.inc();
             }
         });
     }
@@ -223,10 +229,19 @@ impl Reconciler {
             let write =
                 move || files::prepare(&layout).and_then(|()| files::write_all(&layout, &text));
             self.cx.tasks.blocking("render", write).await??;
-            self.observed.send_modify(|observed| observed.rendered = rendered.generation);
-            if self.retry_at.is_some_and(|at| at > Instant::now()) {
+            // A change may be what puts it right.
+            let news = self.tried != Some(rendered.generation);
+            let due = news || self.retry_at.is_none_or(|at| at <= Instant::now());
+            self.observed.send_modify(|observed| {
+                if due {
+                    observed.instance.phase = Phase::Starting;
+                }
+                observed.rendered = rendered.generation;
+            });
+            if !due {
                 return Ok(None);
             }
+            self.tried = Some(rendered.generation);
             self.start(rendered).await?;
             return Ok(Some("start"));
         };
@@ -310,7 +325,7 @@ impl Reconciler {
         let Some((child, _)) = &mut self.process else { return Ok(()) };
         while child.events.try_recv().is_ok() {}
         child.reload()?;
-        let awaited = [self.settings.layout.base_hosts(), self.settings.layout.options()];
+        let awaited = self.awaited(rendered);
         match self.confirm(&awaited, reload_time(rendered.hosts.len())).await? {
             Some(complaints) => {
                 if let Some((_, loaded)) = &mut self.process {
@@ -335,6 +350,15 @@ impl Reconciler {
         let (layout, text) = (self.settings.layout.clone(), rendered.clone());
         self.cx.tasks.blocking("restart", move || files::write_all(&layout, &text)).await??;
         self.start(rendered).await
+    }
+
+    /// What dnsmasq reads last at a start or reload.
+    fn awaited(&self, rendered: &Rendered) -> Vec<PathBuf> {
+        let layout = &self.settings.layout;
+        if rendered.serves_dhcp() {
+            return vec![layout.base_hosts(), layout.options()];
+        }
+        if self.settings.dns { vec![layout.names()] } else { Vec::new() }
     }
 
     /// Waits until dnsmasq has read every file of `awaited`; gives its complaints meanwhile, or
@@ -405,7 +429,7 @@ impl Reconciler {
             &self.metrics,
         )?;
         let (pid, started) = (child.pid.as_raw(), child.started);
-        let awaited = [layout.base_hosts(), layout.options()];
+        let awaited = self.awaited(rendered);
         self.process = Some((child, Loaded::all(rendered)));
         let limit = reload_time(rendered.hosts.len()) + Duration::from_secs(9);
         let Some(complaints) = self.confirm(&awaited, limit).await? else {
@@ -418,11 +442,8 @@ impl Reconciler {
         self.cx.health.clear_condition("dnsmasq");
         self.observed.send_modify(|observed| {
             let instance = &mut observed.instance;
-            if instance.started.is_some() || instance.last_exit.is_some() {
-                instance.restarts += 1;
-                self.metrics.restarts.inc();
-            }
             instance.phase = Phase::Serving;
+            instance.reason = None;
             instance.pid = Some(pid);
             instance.started = Some(started);
             instance.runs_as = Some(match &run_as {
@@ -561,7 +582,11 @@ impl Reconciler {
             Err(ApplyError::Stopping) => {}
             Err(error) => {
                 let text = chain(&error);
-                let known = self.observed.borrow().error.as_ref().is_some_and(|(_, e)| *e == text);
+                let known = {
+                    let observed = self.observed.borrow();
+                    let failed = observed.error.as_ref().is_some_and(|(_, error)| *error == text);
+                    failed || observed.instance.reason.as_ref() == Some(&text)
+                };
                 if known {
                     tracing::debug!(generation, error = %text, "cannot apply, still");
                 } else {
@@ -573,10 +598,9 @@ impl Reconciler {
                 } else {
                     health.set_condition("apply", text.clone());
                 }
-                let waits = matches!(
-                    error,
-                    ApplyError::Missing(_) | ApplyError::Program { .. } | ApplyError::Version(_)
-                );
+                // What is only stored until dnsmasq runs again has not failed.
+                let waits = self.process.is_none()
+                    && !matches!(error, ApplyError::Refused(_) | ApplyError::File(_));
                 if !waits {
                     self.observed.send_modify(|observed| observed.error = Some((generation, text)));
                 }

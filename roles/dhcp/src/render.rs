@@ -101,6 +101,11 @@ pub struct Rendered {
 }
 
 impl Rendered {
+    /// Whether any range is served; without one dnsmasq does not even read the reservations.
+    pub fn serves_dhcp(&self) -> bool {
+        self.main.contains("\ndhcp-range=")
+    }
+
     /// `base.hosts` with every reservation.
     pub fn hosts_text(&self) -> String {
         let mut text = String::new();

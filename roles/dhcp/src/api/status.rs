@@ -74,6 +74,9 @@ pub(crate) fn brief(generation: u64, observed: &Observed) -> Value {
 
 fn alarms(observed: &Observed) -> Vec<Value> {
     let mut alarms = Vec::new();
+    if let Some(reason) = &observed.instance.reason {
+        alarms.push(json!({"alarm": "instance-down", "text": reason}));
+    }
     if let Some((generation, error)) = &observed.error {
         alarms.push(json!({"alarm": "apply-failed", "generation": generation, "text": error}));
     }

@@ -1,0 +1,193 @@
+//! One running role and a client of its API.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Method, Request};
+use hyper_util::rt::TokioIo;
+use role::kind::ConfigInput;
+use role::{
+    Health, HealthReporter, Heartbeat, Host, HttpFront, RoleContext, RoleError, RoleSpec,
+    TaskScope, Violations,
+};
+use serde_json::{Value, json};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The role, running in this process.
+pub(crate) struct Running {
+    pub(crate) api: Api,
+    pub(crate) health: HealthReporter,
+    tasks: TaskScope,
+    shutdown: CancellationToken,
+    run: JoinHandle<Result<(), RoleError>>,
+}
+
+/// The spec for a state directory; `more` is further TOML of the role's table.
+pub(crate) fn spec(directory: &Path, more: &str) -> Arc<dyn RoleSpec> {
+    let socket = directory.join("dhcp.sock");
+    let text = format!("api_socket = {:?}\n{more}", socket.display().to_string());
+    let text =
+        if more.contains("interface") { text } else { format!("interface = \"br0\"\n{text}") };
+    let (section, management) = (text.parse().unwrap(), toml::Table::new());
+    let input =
+        ConfigInput { section: &section, management: &management, state_directory: directory };
+    let mut violations = Violations::new();
+    let spec = (dhcp::DESCRIPTOR.configure)(input, &mut violations);
+    spec.unwrap_or_else(|| panic!("{:?}", violations.list()))
+}
+
+impl Running {
+    pub(crate) async fn start(directory: &Path, more: &str, host: Host) -> Self {
+        // Shown by cargo when a test fails.
+        drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("dhcp=debug").try_init());
+        let spec = spec(directory, more);
+        let (tasks, shutdown, health) =
+            (TaskScope::new(), CancellationToken::new(), HealthReporter::new());
+        let cx = RoleContext {
+            kind: spec.kind(),
+            shutdown: shutdown.clone(),
+            tasks: tasks.clone(),
+            health: health.clone(),
+            heartbeat: Heartbeat::new(),
+            http: HttpFront::new(tasks.clone()),
+            host,
+        };
+        let run = tokio::spawn(spec.build().run(cx));
+        let api = Api { socket: directory.join("dhcp.sock") };
+        let running = Self { api, health, tasks, shutdown, run };
+        eventually("the role has started", async || {
+            (!matches!(running.health.health(), Health::Starting)).then_some(())
+        })
+        .await;
+        running
+    }
+
+    /// Stops the role and waits for its last task.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.run.await.unwrap().unwrap();
+        self.tasks.close();
+        tokio::time::timeout(Duration::from_secs(10), self.tasks.wait()).await.unwrap();
+    }
+
+    pub(crate) fn degraded(&self) -> String {
+        match self.health.health() {
+            Health::Degraded { reason } => reason,
+            other => panic!("not degraded: {other:?}"),
+        }
+    }
+}
+
+/// Polls until `check` gives something; fails after ten seconds.
+pub(crate) async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within 10 s: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A client of the API.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) socket: PathBuf,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// Checks a problem's status and type.
+    #[track_caller]
+    pub(crate) fn problem(self, status: u16, slug: &str) -> Value {
+        let answer = self.expect(status);
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+        let body = answer.json();
+        assert_eq!(body["type"], format!("urn:quickcloud:dhcp:{slug}"), "{body}");
+        assert_eq!(body["status"], status);
+        body
+    }
+
+    pub(crate) fn tag(&self) -> String {
+        self.headers["etag"].to_str().unwrap().to_owned()
+    }
+}
+
+impl Api {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let method: Method = method.parse().unwrap();
+        let mut request = Request::builder().method(method).uri(path).header("host", "x");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send("PUT", path, &[], body.to_string()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], "").await
+    }
+
+    pub(crate) async fn status(&self) -> Value {
+        self.get("/v1/status").await.expect(200).json()
+    }
+
+    /// A zone "z1" of cs.example with subnet "s1", 10.77.0.0/24.
+    pub(crate) async fn set_up(&self) {
+        let answer = self.put("/v1/zones/z1", &json!({"domain": "cs.example"})).await;
+        assert!(matches!(answer.status, 201 | 202), "{answer:?}");
+        let subnet = json!({"cidr": "10.77.0.0/24", "gateway": "10.77.0.254"});
+        let answer = self.put("/v1/zones/z1/subnets/s1", &subnet).await;
+        assert!(matches!(answer.status, 201 | 202), "{answer:?}");
+    }
+
+    pub(crate) async fn reserve(&self, id: &str, mac: &str, ipv4: &str) -> Answer {
+        let body = json!({"mac": mac, "ipv4": ipv4, "hostname": format!("vm-{id}")});
+        self.put(&format!("/v1/zones/z1/reservations/{id}"), &body).await
+    }
+}
