@@ -71,7 +71,7 @@ impl Core {
     pub(crate) async fn apply(&self, link: &Arc<Link>, action: Action, struck: &mut Struck) {
         match action {
             Action::Close => link.close("closed by script"),
-            Action::Reset => link.close_with_reset(),
+            Action::Reset => link.reset(),
             Action::Delay(time) => pause(link, tokio::time::sleep(time)).await,
             Action::Hold(gate) => pause(link, gate.opened()).await,
             Action::Refuse(text) => struck.refuse = Some(text),

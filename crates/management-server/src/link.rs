@@ -34,6 +34,7 @@ pub(crate) struct Link {
     core: Arc<Core>,
     outbox: mpsc::Sender<Outgoing>,
     closed: CancellationToken,
+    cut: CancellationToken,
     reset: AtomicBool,
     silent: AtomicBool,
     stalled: AtomicBool,
@@ -66,17 +67,22 @@ impl Link {
         self.send(Frame::new(header, answers)).await;
     }
 
-    /// Closes the socket without a word, as the original does.
+    /// Closes the socket without a word, as the original does: after what is queued already.
     pub(crate) fn close(&self, reason: &str) {
         if !self.closed.is_cancelled() {
             self.record(EventKind::Closed { reason: reason.to_owned() });
             self.closed.cancel();
+            if self.outbox.try_send(Outgoing::Close).is_err() {
+                self.cut.cancel();
+            }
         }
     }
 
-    pub(crate) fn close_with_reset(&self) {
+    /// Resets the connection at once.
+    pub(crate) fn reset(&self) {
         self.reset.store(true, Ordering::Relaxed);
         self.close("reset by script");
+        self.cut.cancel();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -150,6 +156,7 @@ pub(crate) async fn serve(
         core: Arc::clone(&core),
         outbox,
         closed: core.tasks.stop().child_token(),
+        cut: CancellationToken::new(),
         reset: AtomicBool::new(false),
         silent: AtomicBool::new(false),
         stalled: AtomicBool::new(false),
@@ -163,7 +170,7 @@ pub(crate) async fn serve(
     let writer = wire::write_all(write_half, session, queue);
     tokio::select! {
         biased;
-        () = link.closed().cancelled() => {}
+        () = link.cut.cancelled() => {}
         outcome = writer => link.close(&outcome.err().map_or_else(String::new, |e| chain(&e))),
         reason = read_all(&core, &link, reader) => link.close(&reason),
     }
@@ -219,7 +226,11 @@ async fn read_all<R: AsyncRead + Unpin>(
         if link.stalled.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        match reader.next().await {
+        let Some(next) = link.closed.run_until_cancelled(reader.next()).await else {
+            // The writer ends the link when everything before the end is written.
+            return std::future::pending().await;
+        };
+        match next {
             Ok(Some(_)) if link.silent.load(Ordering::Relaxed) => {}
             Ok(Some(message)) => requests::handle(core, link, &message).await,
             Ok(None) => return "closed by the agent".to_owned(),

@@ -4,14 +4,15 @@ use std::io::Write as _;
 
 use agent_protocol::{Envelope, Flags, FrameHeader, Sequence};
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder};
 use serde_json::value::RawValue;
 
 use crate::script::Malformation;
 use crate::wire::Outgoing;
 
-/// Inflated size of the bomb.
-const BOMB: usize = 256 * 1024 * 1024;
+/// The bomb announces one mebibyte and inflates to 256.
+const BOMB_BLOCK: usize = 1024 * 1024;
+const BOMB_BLOCKS: usize = 256;
 /// A class that no agent knows.
 const UNKNOWN_CLASS: &str = "com.example.quickcloud.NoSuchCommand";
 
@@ -50,7 +51,7 @@ pub(crate) fn bytes(kind: Malformation, management_id: i64) -> Vec<Outgoing> {
         }
         Malformation::Bomb => {
             let body = bomb();
-            vec![Outgoing::Message(message(management_id, Flags::COMPRESSED, BOMB, &body))]
+            vec![Outgoing::Message(message(management_id, Flags::COMPRESSED, BOMB_BLOCK, &body))]
         }
     }
 }
@@ -82,12 +83,13 @@ fn gzip(body: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap_or_default()
 }
 
+/// A gzip member that inflates to far more than it announces. One deflated block is repeated, for
+/// each refers only to blanks before it; the checksum is never reached.
 fn bomb() -> Vec<u8> {
-    let block = [b' '; 64 * 1024];
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    for _ in 0..BOMB / block.len() {
-        let written = encoder.write_all(&block);
-        debug_assert!(written.is_ok());
-    }
-    encoder.finish().unwrap_or_default()
+    const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+    let written = encoder.write_all(&vec![b' '; BOMB_BLOCK]).and_then(|()| encoder.flush());
+    debug_assert!(written.is_ok());
+    let block = encoder.get_ref().repeat(BOMB_BLOCKS);
+    [GZIP_HEADER.as_slice(), &block].concat()
 }

@@ -168,11 +168,12 @@ pub(crate) fn row<'a>(core: &'a Core, host: &Host) -> Option<&'a SystemVm> {
 }
 
 async fn set_up_stores(core: &Core, attachment: &Attachment, log_id: &str) {
+    let upload_key = lock(&core.images).upload_key();
     for store in &core.config.stores {
         let command = SecStorageSetupCommand {
             store: Some(images::store_object(&store.url)),
             sec_url: Some(store.url.as_str().into()),
-            post_upload_key: Some(lock(&core.images).upload_key()),
+            post_upload_key: Some(upload_key.clone()),
             base: base(log_id),
             ..SecStorageSetupCommand::default()
         };
@@ -222,10 +223,11 @@ async fn set_up_firewall(
 }
 
 async fn set_up_vm(core: &Core, attachment: &Attachment, log_id: &str) {
+    let copy_password = lock(&core.images).copy_password();
     let command = SecStorageVMSetupCommand {
         allowed_internal_sites: Some(core.config.images.allowed_internal_sites.clone()),
         copy_user_name: Some("cloud".to_owned()),
-        copy_password: Some(lock(&core.images).copy_password()),
+        copy_password: Some(copy_password),
         base: base(log_id),
     };
     log_failure(core.ask(attachment, &command, core.patience(0)).await);

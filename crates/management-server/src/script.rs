@@ -90,7 +90,7 @@ pub enum Malformation {
     NotCompressed,
     /// A compressed body whose inflated size is not the announced one.
     WrongLength,
-    /// A small compressed body that inflates to 256 MiB.
+    /// A compressed body that announces 1 MiB and inflates to 256 MiB.
     Bomb,
 }
 

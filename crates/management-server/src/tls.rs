@@ -108,8 +108,12 @@ pub(crate) async fn handshake(
     let mut received = Vec::new();
     while connection.is_handshaking() {
         let record = next_record(stream, &mut received).await?;
-        connection.read_tls(&mut record.as_slice()).map_err(socket("read"))?;
-        let outcome = connection.process_new_packets();
+        let mut unread = record.as_slice();
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !unread.is_empty() {
+            connection.read_tls(&mut unread).map_err(socket("read"))?;
+            outcome = connection.process_new_packets().map(|_| ());
+        }
         let mut reply = drain(&mut connection)?;
         if let Err(error) = outcome {
             if matches!(error, rustls::Error::NoCertificatesPresented) {

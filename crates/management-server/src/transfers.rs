@@ -188,9 +188,10 @@ pub(crate) async fn create_link(core: &Core, id: i64) -> Result<ImageLink, Image
     let file = format!("{}.{}", clean(&image.wanted.name), image.wanted.format.extension());
     let authority =
         authority(core).map_err(|source| ImageError::Send { id, operation: OPERATION, source })?;
+    let parent = lock(&core.images).parent(&image.store);
     let command = CreateEntityDownloadURLCommand {
         install_path: image.install_path.clone(),
-        parent: lock(&core.images).parent(&image.store),
+        parent,
         filename_in_extract_url: Some(file.clone()),
         filepath_in_extract_url: Some(directory.clone()),
         data: Some(images::data_object(&image)),
@@ -213,11 +214,12 @@ pub(crate) async fn delete_link(core: &Core, id: i64) -> Result<(), ImageError> 
         ImageKind::Volume => UploadType::Volume,
         ImageKind::Template | ImageKind::Iso => UploadType::Template,
     };
+    let parent_path = lock(&core.images).parent(&image.store);
     let command = DeleteEntityDownloadURLCommand {
         path: image.install_path.clone(),
         extract_url: Some(link.url.as_str().into()),
         upload_type: Some(kind),
-        parent_path: lock(&core.images).parent(&image.store),
+        parent_path,
         ..DeleteEntityDownloadURLCommand::default()
     };
     ask(core, id, "unpublish", &command).await?;

@@ -47,6 +47,8 @@ pub(crate) enum Outgoing {
     Raw(Vec<u8>),
     /// One message whose single record is cut across two packets; only faults use it.
     CutRecord(Vec<u8>),
+    /// The end: what was queued before is written, then the socket is closed.
+    Close,
 }
 
 /// The session shared by the two halves of a link.
@@ -109,7 +111,7 @@ impl<R: AsyncRead + Unpin> MessageReader<R> {
     }
 }
 
-/// Writes what the queue holds until it is closed or the link breaks.
+/// Writes what the queue holds until [`Outgoing::Close`] or until the link breaks.
 pub(crate) async fn write_all(
     mut socket: impl AsyncWrite + Unpin,
     session: SharedSession,
@@ -120,6 +122,7 @@ pub(crate) async fn write_all(
             Outgoing::Message(message) => seal(&session, &message)?,
             Outgoing::Raw(bytes) => bytes,
             Outgoing::CutRecord(message) => cut(&session, &message)?,
+            Outgoing::Close => return Ok(()),
         };
         let written = tokio::time::timeout(WRITE_LIMIT, socket.write_all(&packets)).await;
         written
