@@ -33,20 +33,25 @@ pub(crate) struct LinkPort {
     pub(crate) verdict_timeout: Duration,
 }
 
+impl AccessQuestion {
+    fn command(self) -> ConsoleAccessAuthenticationCommand {
+        ConsoleAccessAuthenticationCommand {
+            host: Some(self.host),
+            port: Some(self.port.to_string()),
+            vm_id: Some(self.vm),
+            sid: Some(self.sid.reveal().as_str().into()),
+            ticket: Some(self.ticket.reveal().as_str().into()),
+            session_uuid: Some(self.session),
+            client_address: Some(self.client.to_string()),
+            ..ConsoleAccessAuthenticationCommand::default()
+        }
+    }
+}
+
 impl AccessAuthority for LinkPort {
     fn may_open(&self, question: AccessQuestion) -> BoxFuture<'_, Verdict> {
         Box::pin(async move {
-            let command = ConsoleAccessAuthenticationCommand {
-                host: Some(question.host),
-                port: Some(question.port.to_string()),
-                vm_id: Some(question.vm),
-                sid: Some(question.sid.reveal().as_str().into()),
-                ticket: Some(question.ticket.reveal().as_str().into()),
-                session_uuid: Some(question.session),
-                client_address: Some(question.client.to_string()),
-                ..ConsoleAccessAuthenticationCommand::default()
-            };
-            match self.link.request(&command, self.verdict_timeout).await {
+            match self.link.request(&question.command(), self.verdict_timeout).await {
                 Ok(answer) if answer.success => Verdict::Admitted,
                 Ok(_) => Verdict::Denied,
                 Err(error) => {
@@ -230,3 +235,6 @@ impl Agent for ConsoleAgent {
         self.service.sessions.changed.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

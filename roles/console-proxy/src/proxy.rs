@@ -122,7 +122,7 @@ async fn run(settings: Settings, cx: RoleContext) -> Result<(), RoleError> {
         cx.tasks.clone(),
         consoles_stop.clone(),
     ));
-    publish(&service, &link, &cx);
+    publish(&service, &cx);
     let registrations = listen(&service, &cx).await?;
     let report_stop = CancellationToken::new();
     let reporter = cx.tasks.spawn_vital("load report", {
@@ -168,14 +168,10 @@ async fn all_closed(service: &Service) {
     }
 }
 
-fn publish(service: &Arc<Service>, link: &ManagementLink, cx: &RoleContext) {
+fn publish(service: &Arc<Service>, cx: &RoleContext) {
     cx.health.publish("sessions", {
         let sessions = Arc::clone(&service.sessions);
         move || sessions.status()
-    });
-    cx.health.publish("link", {
-        let link = link.clone();
-        move || link.status()
     });
     cx.health.install_metrics(service.metrics.registry());
 }

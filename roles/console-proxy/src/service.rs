@@ -84,7 +84,10 @@ impl Service {
     /// Notes a refusal; those that look like guessing count against the client's address.
     pub(crate) fn refused(&self, refusal: &Refusal, client: IpAddr) {
         self.metrics.refused(refusal.label());
-        tracing::warn!(reason = refusal.label(), "console refused");
+        if !matches!(refusal, Refusal::Screen(_)) {
+            // That one was logged with the screen's address.
+            tracing::warn!(reason = refusal.label(), "console refused");
+        }
         if !matches!(refusal, Refusal::Token) {
             return;
         }

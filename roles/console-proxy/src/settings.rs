@@ -184,3 +184,76 @@ fn origins(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<Settings>, Vec<String>) {
+        let management = "servers = [\"127.0.0.1\"]".parse().unwrap();
+        let section = text.parse().unwrap();
+        let mut violations = Violations::new();
+        let input = ConfigInput {
+            section: &section,
+            management: &management,
+            state_directory: std::path::Path::new("/var/lib/quickcloud"),
+        };
+        let settings = Settings::read(input, &mut violations);
+        (settings, violations.list().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn two_keys_are_enough_and_everything_else_has_a_default() {
+        let (settings, violations) = read("name = \"v-901-VM\"\nprivate_address = \"10.0.0.1\"");
+        assert_eq!(violations, Vec::<String>::new());
+        let settings = settings.unwrap();
+        assert_eq!(settings.identity.guid, "ConsoleProxy.v-901-VM-ConsoleProxyResource");
+        assert_eq!(settings.identity.public_address, settings.identity.private_address);
+        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["0.0.0.0:80", "0.0.0.0:8080"]);
+        assert_eq!(settings.bridge.input, None);
+        assert_eq!(settings.state_directory, PathBuf::from("/var/lib/quickcloud/console-proxy"));
+    }
+
+    #[test]
+    fn the_guid_gets_the_class_suffix_once() {
+        let check = |guid: &str, expected: &str| {
+            let text =
+                format!("name = \"a\"\nprivate_address = \"10.0.0.1\"\nproxy_vm = 7\n{guid}");
+            assert_eq!(read(&text).0.unwrap().identity.guid, expected);
+        };
+        check("", "Proxy.7-ConsoleProxyResource");
+        check("guid = \"x\"", "x-ConsoleProxyResource");
+        check("guid = \"x-ConsoleProxyResource\"", "x-ConsoleProxyResource");
+    }
+
+    #[test]
+    fn every_violation_is_found_at_once() {
+        let (settings, violations) = read(
+            "proxy_vm = \"x\"\nlisten = [\"80\"]\nsessions = 0\nping_interval = \"60s\"\nidle_timeout = \"30s\"\n\
+             connect_timeout = \"0s\"\nmessage_limit = \"1\"\ntrusted_proxies = [\"10.0.0.0/40\"]\n\
+             allowed_origins = [\"evil; script-src *\"]\nnovnc = \"x\"",
+        );
+        assert!(settings.is_none());
+        let places: Vec<&str> = violations.iter().map(|v| v.split(": ").next().unwrap()).collect();
+        let expected = [
+            "name",
+            "proxy_vm",
+            "private_address",
+            "listen",
+            "sessions",
+            "idle_timeout",
+            "connect_timeout",
+            "message_limit",
+            "trusted_proxies",
+            "allowed_origins",
+            "novnc",
+        ];
+        let expected: Vec<String> =
+            expected.iter().map(|key| format!("roles.console_proxy.{key}")).collect();
+        assert_eq!(places.len(), expected.len(), "{violations:#?}");
+        for place in expected {
+            assert!(places.contains(&place.as_str()), "{place} in {violations:#?}");
+        }
+    }
+}

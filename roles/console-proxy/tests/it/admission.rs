@@ -1,6 +1,7 @@
 //! Which links open a console, and what the others are told.
 
 use management_server::{Action, Gate, HostState, Point};
+use role::LinkState;
 
 use crate::viewer::{PATCHES, Refused, open_at, raw_path, upgrade};
 use crate::world::{GUID, LIMIT, LOCAL, Options, World, start, static_mode};
@@ -156,7 +157,7 @@ async fn a_denied_console_is_closed_in_the_books() {
 
 async fn wait_detached(world: &World) {
     testkit::eventually("link lost", LIMIT, || {
-        (world.cx.health.details()["link"]["state"] != "attached").then_some(())
+        (world.link_state() != LinkState::Attached).then_some(())
     })
     .await;
 }
@@ -173,7 +174,7 @@ async fn without_the_server_nothing_opens_and_the_link_stays_good() {
     assert!(!world.session(&link).acquired);
     world.server.script().clear();
     testkit::eventually("attached", LIMIT, || {
-        (world.cx.health.details()["link"]["state"] == "attached").then_some(())
+        (world.link_state() == LinkState::Attached).then_some(())
     })
     .await;
     assert!(world.open_link(&link).await.is_ok());

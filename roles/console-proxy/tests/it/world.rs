@@ -166,6 +166,11 @@ impl World {
         .await;
     }
 
+    /// The station of the role's link.
+    pub(crate) fn link_state(&self) -> role::LinkState {
+        self.cx.heartbeat.links()[0].1.report().state
+    }
+
     /// Consoles that `/status` shows.
     pub(crate) fn open(&self) -> usize {
         self.cx.health.details()["sessions"].as_array().unwrap().len()
