@@ -198,7 +198,7 @@ async fn connect(
     let limits = (service.config.connect_timeout, service.config.handshake_timeout);
     let outcome = tokio::select! {
         outcome = screen::connect(&token.host, port, token.sid.reveal(), limits) => outcome,
-        _ended = registered.session.ended() => return Err(Refusal::Replay),
+        ended = registered.session.ended() => return Err(Refusal::Ended(ended)),
     };
     outcome.map_err(|error| {
         tracing::warn!(

@@ -36,6 +36,9 @@ pub(crate) enum Refusal {
     ServerUnreachable,
     #[error("the management server did not answer; open the console again")]
     ServerSilent,
+    /// Ended from outside while it was being opened.
+    #[error("{}", End::from(*.0).close().1)]
+    Ended(Ended),
     #[error("the virtual machine's screen cannot be reached: {0}")]
     Screen(ScreenError),
 }
@@ -88,6 +91,10 @@ impl Refusal {
             Self::Denied => "denied",
             Self::ServerUnreachable => "server_unreachable",
             Self::ServerSilent => "server_silent",
+            Self::Ended(ended) => match ended {
+                Ended::Replaced => "replaced",
+                Ended::Shutdown => "shutdown",
+            },
             Self::Screen(_) => "screen",
         }
     }

@@ -1,6 +1,8 @@
 //! Which links open a console, and what the others are told.
 
-use management_server::{Action, Gate, HostState, Point};
+use agent_protocol::Body;
+use agent_protocol::console::ConsoleAccessAuthenticationCommand;
+use management_server::{Action, Event, EventKind, Gate, HostState, Point};
 use role::LinkState;
 
 use crate::viewer::{PATCHES, Refused, open_at, raw_path, upgrade};
@@ -219,7 +221,13 @@ async fn a_viewer_that_leaves_during_the_question_leaves_no_open_session() {
     let gate = Gate::new();
     world.server.script().once(Point::Control, Action::Hold(gate.clone()));
     let socket = upgrade(world.addr, &raw_path(&link, None)).await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    let question = |event: &Event| match &event.kind {
+        EventKind::Received(message) => {
+            message.has(ConsoleAccessAuthenticationCommand::CLASS).then_some(())
+        }
+        _ => None,
+    };
+    world.server.events().find("the question", LIMIT, question).await.unwrap();
     drop(socket);
     gate.open();
     world.closed_in_books(&link).await;

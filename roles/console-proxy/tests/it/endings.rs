@@ -85,3 +85,19 @@ async fn a_viewer_that_never_shakes_hands_is_closed_and_reported() {
     assert_eq!(close_of(&mut socket).await, Some((1002, words.into())));
     world.closed_in_books(&link).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_still_opening_is_replaced_too() {
+    let world = start(Options::default()).await;
+    // A screen that accepts and says nothing.
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.server.put_vm(crate::world::vm(2, mute.local_addr().unwrap()));
+    let first = world.link(2).await;
+    let (refused, _second) = tokio::join!(world.open_link(&first), async {
+        world.until_open(1).await;
+        world.server.put_vm(crate::world::vm(2, world.screen_addr));
+        world.console(2).await
+    });
+    assert_eq!(refused.err().unwrap().reason, "the console was opened in another window");
+    world.closed_in_books(&first).await;
+}
