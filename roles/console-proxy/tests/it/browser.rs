@@ -83,8 +83,12 @@ async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
             world.session(&link).acquired.then_some(())
         })
         .await;
-        world.until_open(1).await;
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        // A picture flows only to a browser that is past the handshake.
+        testkit::eventually("a picture", LIMIT, || {
+            let sent = world.cx.health.details()["sessions"][0]["bytes_to_viewer"].as_u64();
+            (sent? > 0).then_some(())
+        })
+        .await;
         world.console(1).await
     });
 }

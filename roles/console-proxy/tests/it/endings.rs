@@ -47,7 +47,7 @@ async fn stopping_the_role_says_goodbye_to_viewers_and_books() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
     let world = start(Options {
-        role: "ping_interval = \"100ms\"\nidle_timeout = \"1s\"".into(),
+        role: "ping_interval = \"100ms\"\nidle_timeout = \"2s\"".into(),
         ..Options::default()
     })
     .await;
@@ -56,7 +56,7 @@ async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
     world.closed_in_books(&link).await;
     drop(viewer);
     let (link, mut viewer) = world.console(1).await;
-    let watching = timeout(Duration::from_secs(3), close_of(&mut viewer.socket)).await;
+    let watching = timeout(Duration::from_secs(4), close_of(&mut viewer.socket)).await;
     assert!(watching.is_err(), "a viewer that watches a still screen was thrown out");
     assert!(!world.session(&link).removed);
 }
@@ -64,10 +64,10 @@ async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_at_the_keyboard_ends_a_console_only_where_that_is_wanted() {
     let world =
-        start(Options { role: "input_timeout = \"500ms\"".into(), ..Options::default() }).await;
+        start(Options { role: "input_timeout = \"1500ms\"".into(), ..Options::default() }).await;
     let (link, mut viewer) = world.console(1).await;
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
         viewer.key(b'k').await;
     }
     let words = "nobody used keyboard or mouse for too long";
