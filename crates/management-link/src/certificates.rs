@@ -113,10 +113,9 @@ pub(crate) fn install(
 fn parse_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, KeyFileError> {
     let certificates = key_store::certificates_of(pem.as_bytes())
         .map_err(|source| KeyFileError::Pem { path: FROM_SERVER.into(), source })?;
-    let parsed = certificates
-        .iter()
-        .all(|certificate| rustls::server::ParsedCertificate::try_from(certificate).is_ok());
-    if certificates.is_empty() || !parsed {
+    let readable =
+        certificates.iter().all(|certificate| key_store::public_key(certificate).is_some());
+    if certificates.is_empty() || !readable {
         return Err(KeyFileError::NoCertificate(FROM_SERVER.into()));
     }
     Ok(certificates)

@@ -48,7 +48,9 @@ pub enum KeyFileError {
     Pkcs12 { path: PathBuf, source: p12_keystore::error::Error },
     #[error("the key store {} holds no private key with a certificate; import both", .0.display())]
     NoKeyEntry(PathBuf),
-    #[error("the key in {} is of no use with its certificate; give the pair", path.display())]
+    #[error("the key in {} does not belong to the certificate; give the pair", .0.display())]
+    Mismatch(PathBuf),
+    #[error("the key in {} is of no use for TLS; give an RSA or EC key", path.display())]
     Unusable { path: PathBuf, source: rustls::Error },
 }
 
@@ -105,15 +107,31 @@ pub(crate) fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, KeyFileErr
     })
 }
 
-/// Joins a key and its chain; fails when the key does not belong to the first certificate.
+/// Joins a key and its chain; fails when the key does not belong to the first certificate. The
+/// TLS library's own comparison refuses certificates of version 1, which small CAs still issue.
 pub(crate) fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     path: &Path,
 ) -> Result<Arc<CertifiedKey>, KeyFileError> {
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
-        .map(Arc::new)
-        .map_err(|source| KeyFileError::Unusable { path: path.to_owned(), source })
+    let key = aws_lc_rs::default_provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|source| KeyFileError::Unusable { path: path.to_owned(), source })?;
+    let certified = chain.first().and_then(public_key);
+    let certified = certified.ok_or_else(|| KeyFileError::NoCertificate(path.to_owned()))?;
+    let own = key.public_key();
+    if own.is_some_and(|own| own.as_ref() != certified) {
+        return Err(KeyFileError::Mismatch(path.to_owned()));
+    }
+    Ok(Arc::new(CertifiedKey::new(chain, key)))
+}
+
+/// The public key info of a certificate; `None` when it is not one.
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (rest, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
+    rest.is_empty().then(|| parsed.public_key().raw.to_vec())
 }
 
 fn load_key_store(file: &Path, password_file: Option<&Path>) -> Result<ClientKey, KeyFileError> {
@@ -171,4 +189,73 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, KeyFileError> {
         return Err(KeyFileError::TooLarge(path.to_owned()));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Version 1, as `openssl x509 -req` without extensions makes it, and its key.
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+    MIIBFzCBvQIURe+gFKfm87V2yLsM/6tKeIreJ6gwCgYIKoZIzj0EAwIwDTELMAkG\n\
+    A1UEAwwCdjEwIBcNMjYxMTI0MTQwMTMyWhgPMjEyNjEwMzExNDAxMzJaMA0xCzAJ\n\
+    BgNVBAMMAnYxMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEq/KM0/XQKCVjsVum\n\
+    V5EDEEOQyzXK/B0scH0YelQAyjO5jFtoeYkqBibweuD8tFWYFp5eeofksUj2GZxx\n\
+    qqCzsTAKBggqhkjOPQQDAgNJADBGAiEA0+CfNxitMOHl/rLVp0jhS6tcj2AabNZr\n\
+    VBGsKp3NWNkCIQD5Qj0g/oLRoz8igELYE8hSUCQEyV8susF+UlGcO8gOHA==\n\
+    -----END CERTIFICATE-----\n";
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgqaek7TJwHCS5IICO\n\
+    KTuMH1rF5PQJPgs6VjOsj36HI7OhRANCAASr8ozT9dAoJWOxW6ZXkQMQQ5DLNcr8\n\
+    HSxwfRh6VADKM7mMW2h5iSoGJvB64Py0VZgWnl56h+SxSPYZnHGqoLOx\n\
+    -----END PRIVATE KEY-----\n";
+
+    fn pair(certificate: &str, key: &str) -> Result<ClientKey, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let files = [directory.path().join("c.pem"), directory.path().join("k.pem")];
+        std::fs::write(&files[0], certificate).unwrap();
+        std::fs::write(&files[1], key).unwrap();
+        let [certificate, key] = files;
+        let loaded = ClientCertificate::Pem { certificate, key }.load();
+        loaded.map_err(|error| role::chain(&error))
+    }
+
+    #[test]
+    fn a_certificate_of_version_1_is_as_good_as_any() {
+        pair(CERTIFICATE, KEY).unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_with_its_name_and_a_remedy() {
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        for (certificate, key, expected) in [
+            (
+                CERTIFICATE,
+                other.as_str(),
+                "k.pem does not belong to the certificate; give the pair",
+            ),
+            (CERTIFICATE, "", "k.pem holds no private key; give a PEM file with BEGIN PRIVATE KEY"),
+            ("", KEY, "c.pem holds no PEM certificate; give a file with BEGIN CERTIFICATE"),
+            (KEY, KEY, "c.pem holds no PEM certificate"),
+            ("-----BEGIN CERTIFICATE-----\nA", KEY, "c.pem is not valid PEM; write it again"),
+        ] {
+            let error = pair(certificate, key).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_store_that_cannot_be_opened_is_told_by_its_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cloud.jks");
+        let load = |content: &[u8]| {
+            std::fs::write(&file, content).unwrap();
+            let store = ClientCertificate::KeyStore { file: file.clone(), password_file: None };
+            role::chain(&store.load().unwrap_err())
+        };
+        let text = load(b"\xfe\xed\xfe\xed");
+        assert!(text.contains("cannot open the key store") && text.contains("cut off"), "{text}");
+        let text = load(b"0\x82nothing");
+        assert!(text.contains("cannot open the PKCS#12 key store"), "{text}");
+    }
 }

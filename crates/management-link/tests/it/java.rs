@@ -124,13 +124,11 @@ async fn a_client_certificate_from_every_kind_of_file_satisfies_sslengine() {
     talk("need", Some(jks), "CN=JKS", FEW).await;
 
     let password = "correct horse: battery";
-    for kind in ["JKS", "PKCS12"] {
-        let file = path(kind);
-        key_store(&file, kind, password);
-        std::fs::write(path("password"), format!("{password}\n")).unwrap();
-        let store = ClientCertificate::KeyStore { file, password_file: Some(path("password")) };
-        talk("need", Some(store), &format!("CN={kind}"), FEW).await;
-    }
+    key_store(&path("cloud.p12"), "PKCS12", password);
+    std::fs::write(path("password"), format!("{password}\n")).unwrap();
+    let file = path("cloud.p12");
+    let p12 = ClientCertificate::KeyStore { file, password_file: Some(path("password")) };
+    talk("need", Some(p12), "CN=PKCS12", FEW).await;
 }
 
 fn pem_pair(directory: &Path) -> ClientCertificate {
@@ -147,7 +145,16 @@ fn pem_pair(directory: &Path) -> ClientCertificate {
 /// As a stock agent's set-up script makes it; the subject is the kind.
 fn key_store(file: &Path, kind: &str, password: &str) {
     let made = std::process::Command::new("keytool")
-        .args(["-genkeypair", "-alias", "cloud", "-keyalg", "RSA", "-keysize", "2048"])
+        .args([
+            "-J-XX:TieredStopAtLevel=1",
+            "-genkeypair",
+            "-alias",
+            "cloud",
+            "-keyalg",
+            "RSA",
+            "-keysize",
+            "2048",
+        ])
         .args(["-ext", "san=ip:127.0.0.1", "-dname", &format!("CN={kind}")])
         .args(["-storetype", kind, "-storepass:env", "PASSWORD", "-keypass:env", "PASSWORD"])
         .arg("-keystore")
