@@ -123,9 +123,12 @@ impl Scene {
             texts.map(|(line, text)| (self.line(line), line, text.chars().collect::<Vec<_>>()));
         let mut out = Vec::with_capacity(usize::from(rect.width) * usize::from(rect.height));
         for y in (rect.y..).take(rect.height.into()) {
+            // Most rows have no text at all.
+            let lines: Vec<_> =
+                texts.iter().filter(|(area, ..)| area.contains(area.x, y)).collect();
             for x in (rect.x..).take(rect.width.into()) {
                 let inked = || {
-                    texts.iter().any(|(area, line, text)| {
+                    lines.iter().any(|(area, line, text)| {
                         area.contains(x, y)
                             && ink(text, (x - area.x) / line.scale, (y - area.y) / line.scale)
                     })
