@@ -216,7 +216,7 @@ impl Output {
             }
             LogEvent::Read(_) | LogEvent::Other => tracing::debug!(line = text, "dnsmasq"),
         }
-        if matches!(event, LogEvent::Other) {
+        if matches!(event, LogEvent::Other) && !text.is_empty() {
             let mut words = self.last_words.lock().unwrap_or_else(PoisonError::into_inner);
             if words.len() == LAST_WORDS {
                 words.pop_front();

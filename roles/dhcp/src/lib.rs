@@ -12,7 +12,7 @@
 //! | [`config`] | `[roles.dhcp]` |
 //! | [`value`], [`options`], [`model`] | typed words and resources |
 //! | [`desired`], [`store`] | what must hold, and its file |
-//! | `api` | REST, [`openapi`-free](self) problem bodies |
+//! | `api` | REST on the Unix socket, problem bodies |
 //! | [`render`] | pure: state → files |
 //! | `plan`, `reconciler` | the one loop that applies |
 //! | `child`, `dnsmasq_log` | the process and what it says |

@@ -33,8 +33,8 @@ use crate::version::{self, VersionError};
 const PERIOD: Duration = Duration::from_secs(2);
 /// For a program that must answer at once.
 const PROGRAM: Duration = Duration::from_secs(10);
-/// For dnsmasq to read a file it watches.
-const WATCHED: Duration = Duration::from_secs(2);
+/// For dnsmasq to read a file it watches, besides the time its size costs.
+const WATCHED: Duration = Duration::from_secs(1);
 /// A process that lived this long failed for a new reason.
 const STABLE: Duration = Duration::from_secs(60);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -273,7 +273,10 @@ impl Reconciler {
         let (layout, text) = (self.settings.layout.clone(), rendered.clone());
         self.cx.tasks.blocking("names", move || files::write_names(&layout, &text)).await??;
         if !self.settings.dns
-            || self.confirm(&[self.settings.layout.names()], WATCHED).await?.is_some()
+            || self
+                .confirm(&[self.settings.layout.names()], watched_time(rendered))
+                .await?
+                .is_some()
         {
             if let Some((_, loaded)) = &mut self.process {
                 loaded.names.clone_from(&rendered.names);
@@ -304,7 +307,7 @@ impl Reconciler {
         if self.settings.dns {
             awaited.push(self.settings.layout.names());
         }
-        match self.confirm(&awaited, WATCHED).await? {
+        match self.confirm(&awaited, watched_time(rendered)).await? {
             Some(complaints) if complaints.is_empty() => {
                 if let Some((_, loaded)) = &mut self.process {
                     loaded.added(rendered, added, delta);
@@ -402,20 +405,16 @@ impl Reconciler {
     async fn start(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
         let run_as = self.prerequisites(rendered).await?;
         self.test(rendered).await?;
+        self.kill_orphans().await?;
         let (layout, hosts, account) =
             (self.settings.layout.clone(), rendered.hosts.clone(), run_as.clone());
-        let prepare = move || -> Result<(usize, usize), FileError> {
-            let orphans = machine::kill_orphans(&layout.main()).unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot kill an orphaned dnsmasq");
-                0
-            });
+        let prepare = move || {
             let pruned = files::prune_leases(&layout, &hosts)?;
-            files::hand_over_leases(&layout, &account)?;
-            Ok((orphans, pruned))
+            files::hand_over_leases(&layout, &account).map(|()| pruned)
         };
-        let (orphans, pruned) = self.cx.tasks.blocking("prepare", prepare).await??;
-        if orphans > 0 || pruned > 0 {
-            tracing::info!(orphans, pruned, "tidied up before dnsmasq starts");
+        let pruned = self.cx.tasks.blocking("prepare", prepare).await??;
+        if pruned > 0 {
+            tracing::info!(pruned, "leases without a reservation removed before dnsmasq starts");
         }
         self.metrics.released.inc_by(u64::try_from(pruned).unwrap_or(u64::MAX));
         let layout = &self.settings.layout;
@@ -453,6 +452,25 @@ impl Reconciler {
             });
             observed.rejected = complaints;
         });
+        Ok(())
+    }
+
+    /// Ends what a killed predecessor may have left, and waits until its ports are free.
+    async fn kill_orphans(&self) -> Result<(), ApplyError> {
+        const ROUNDS: u32 = 40;
+        for _ in 0..ROUNDS {
+            let main_file = self.settings.layout.main();
+            let kill = move || machine::kill_orphans(&main_file);
+            match self.cx.tasks.blocking("orphans", kill).await? {
+                Ok(0) => return Ok(()),
+                Ok(orphans) => tracing::info!(orphans, "killing the dnsmasq of a predecessor"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot kill the dnsmasq of a predecessor");
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Ok(())
     }
 
@@ -548,7 +566,10 @@ impl Reconciler {
         if !left.is_empty() {
             self.restart(rendered).await?;
         }
-        self.observed.send_modify(|observed| observed.conflicts = 0);
+        let left = self.stale_leases(rendered).await?.len();
+        if left > 0 {
+            tracing::warn!(left, "leases without a reservation remain");
+        }
         Ok(())
     }
 
@@ -638,6 +659,11 @@ fn reload_time(hosts: usize) -> Duration {
     Duration::from_secs(1)
         .saturating_add(Duration::from_nanos(pairs.saturating_mul(30)))
         .min(Duration::from_secs(120))
+}
+
+/// After an addition dnsmasq compares every lease with every line.
+fn watched_time(rendered: &Rendered) -> Duration {
+    WATCHED.saturating_add(reload_time(rendered.hosts.len()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -95,7 +95,7 @@ impl Api {
             (true, false) => "unserved",
         };
         let fields = body.as_object_mut()?;
-        fields.remove("enabled");
+        fields.shift_remove("enabled");
         fields.insert("state".to_owned(), json!(state));
         Some((revision, body))
     }

@@ -114,6 +114,14 @@ impl Wire {
         Some(Given(std::fs::read_to_string(given).unwrap()))
     }
 
+    /// Renames the server's interface, as from inside its namespace.
+    #[expect(clippy::unused_self, reason = "only inside a wire")]
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        ip(&["link", "set", from, "down"]);
+        ip(&["link", "set", from, "name", to]);
+        ip(&["link", "set", to, "up"]);
+    }
+
     /// `dig +short` as the client.
     pub(crate) fn dig(&self, arguments: &[&str]) -> String {
         let mut all = vec!["netns", "exec", &self.client, "dig", "+short", "+time=1", "+tries=2"];

@@ -11,6 +11,18 @@ use crate::namespace::{Wire, around_a_wire, on_a_wire};
 const MAC1: &str = "02:00:00:00:00:01";
 const MAC2: &str = "02:00:00:00:00:02";
 
+/// A state directory that dnsmasq's account can reach; a temporary one is closed to others.
+fn open_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    set_mode(directory.path(), 0o755);
+    directory
+}
+
+fn set_mode(directory: &std::path::Path, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(directory, mode).unwrap();
+}
+
 async fn started(directory: &tempfile::TempDir) -> Running {
     let running = Running::start(directory.path(), "", Host::system()).await;
     assert_eq!(running.health.health(), Health::Ready, "{:?}", running.health.details());
@@ -41,7 +53,7 @@ fn a_reserved_mac_gets_its_address_and_an_unknown_one_nothing() {
     on_a_wire(
         "serving::a_reserved_mac_gets_its_address_and_an_unknown_one_nothing",
         async |wire| {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = open_directory();
             let running = serving(&directory).await;
             let api = &running.api;
             api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -66,7 +78,7 @@ fn a_reserved_mac_gets_its_address_and_an_unknown_one_nothing() {
 #[test]
 fn a_host_added_while_running_is_served_without_a_reload() {
     on_a_wire("serving::a_host_added_while_running_is_served_without_a_reload", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         let before = pid(api).await;
@@ -84,7 +96,7 @@ fn a_host_added_while_running_is_served_without_a_reload() {
 #[test]
 fn an_address_moved_to_another_mac_answers_within_a_second() {
     on_a_wire("serving::an_address_moved_to_another_mac_answers_within_a_second", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -116,7 +128,7 @@ fn a_changed_address_is_given_and_a_removed_host_is_forgotten() {
     on_a_wire(
         "serving::a_changed_address_is_given_and_a_removed_host_is_forgotten",
         async |wire| {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = open_directory();
             let running = serving(&directory).await;
             let api = &running.api;
             api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -137,7 +149,7 @@ fn a_changed_address_is_given_and_a_removed_host_is_forgotten() {
 #[test]
 fn names_are_answered_both_ways_before_the_first_lease() {
     on_a_wire("serving::names_are_answered_both_ways_before_the_first_lease", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         let body = json!({"mac": MAC1, "ipv4": "10.77.0.50", "hostname": "web-1",
@@ -176,7 +188,7 @@ fn names_are_answered_both_ways_before_the_first_lease() {
 #[test]
 fn tags_and_options_survive_reloads() {
     on_a_wire("serving::tags_and_options_survive_reloads", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         let body = json!({"mac": MAC1, "ipv4": "10.77.0.50", "hostname": "web-1",
@@ -204,7 +216,7 @@ fn tags_and_options_survive_reloads() {
 #[test]
 fn options_of_the_subnet_change_by_reload() {
     on_a_wire("serving::options_of_the_subnet_change_by_reload", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -228,7 +240,7 @@ fn options_of_the_subnet_change_by_reload() {
 #[test]
 fn a_killed_dnsmasq_is_started_again_and_its_leases_live_on() {
     on_a_wire("serving::a_killed_dnsmasq_is_started_again_and_its_leases_live_on", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -259,7 +271,7 @@ fn kill(pid: i64) {
 #[test]
 fn files_edited_by_hand_are_put_right() {
     on_a_wire("serving::files_edited_by_hand_are_put_right", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -283,7 +295,7 @@ fn files_edited_by_hand_are_put_right() {
 #[test]
 fn everything_survives_a_restart_of_the_role() {
     on_a_wire("serving::everything_survives_a_restart_of_the_role", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         running.api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
         wire.udhcpc(MAC1).expect("an address");
@@ -303,7 +315,7 @@ fn everything_survives_a_restart_of_the_role() {
 #[test]
 fn a_lease_is_released_on_request() {
     on_a_wire("serving::a_lease_is_released_on_request", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -322,7 +334,7 @@ fn a_lease_is_released_on_request() {
 #[test]
 fn a_removed_subnet_takes_its_leases_along() {
     on_a_wire("serving::a_removed_subnet_takes_its_leases_along", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
@@ -342,7 +354,7 @@ fn a_removed_subnet_takes_its_leases_along() {
 #[test]
 fn two_hundred_reservations_are_quick() {
     on_a_wire("serving::two_hundred_reservations_are_quick", async |wire| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = open_directory();
         let running = serving(&directory).await;
         let api = &running.api;
         let begun = Instant::now();
@@ -384,6 +396,7 @@ fn two_hundred_reservations_are_quick() {
 fn no_orphan_survives_the_process() {
     let test = "serving::no_orphan_survives_the_process";
     let inner = async |_wire: Wire, directory: std::path::PathBuf| {
+        set_mode(&directory, 0o755);
         let running = Running::start(&directory, "", Host::system()).await;
         std::future::pending::<()>().await;
         running.stop().await;
@@ -396,6 +409,7 @@ fn no_orphan_survives_the_process() {
         })
         .await;
         assert!(is_alive(pid));
+        assert_eq!(api.status().await["instances"][0]["runs_as"], "dnsmasq");
         child.kill().unwrap();
         child.wait().unwrap();
         eventually("dnsmasq is gone", async || (!is_alive(pid)).then_some(())).await;
@@ -406,4 +420,70 @@ fn no_orphan_survives_the_process() {
 fn is_alive(pid: i64) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
+}
+
+/// In a state directory closed to others dnsmasq stays root, with no more capabilities than it
+/// needs.
+#[test]
+fn a_closed_state_directory_keeps_dnsmasq_root_without_its_powers() {
+    let test = "serving::a_closed_state_directory_keeps_dnsmasq_root_without_its_powers";
+    on_a_wire(test, async |wire| {
+        let directory = tempfile::tempdir().unwrap();
+        set_mode(directory.path(), 0o700);
+        let running = serving(&directory).await;
+        let api = &running.api;
+        assert_eq!(api.status().await["instances"][0]["runs_as"], "root");
+        api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
+        assert_eq!(wire.udhcpc(MAC1).expect("an address").ip(), "10.77.0.50");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", pid(api).await)).unwrap();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        // NET_ADMIN, NET_RAW, NET_BIND_SERVICE, and SETGID for its own start.
+        assert_eq!(u64::from_str_radix(effective.trim(), 16).unwrap(), 0x3440);
+        running.stop().await;
+    });
+}
+
+/// Whoever holds the ports with our files is the orphan of a predecessor.
+#[test]
+fn an_orphan_with_our_files_is_killed() {
+    on_a_wire("serving::an_orphan_with_our_files_is_killed", async |wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        running.api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
+        running.stop().await;
+        let main = directory.path().join("dhcp/dnsmasq/main.conf");
+        let mut orphan = std::process::Command::new("dnsmasq")
+            .arg(format!("--conf-file={}", main.display()))
+            .arg("--user=dnsmasq")
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("the orphan serves", async || wire.udhcpc(MAC1)).await;
+        let running = started(&directory).await;
+        assert!(!is_alive(orphan.id().into()));
+        orphan.wait().unwrap();
+        assert_eq!(wire.udhcpc(MAC1).expect("an address").ip(), "10.77.0.50");
+        running.stop().await;
+    });
+}
+
+/// An interface that appears later is served without anybody's help.
+#[test]
+fn an_interface_that_appears_later_is_served() {
+    on_a_wire("serving::an_interface_that_appears_later_is_served", async |wire| {
+        let directory = open_directory();
+        wire.rename("br0", "away0");
+        let running = Running::start(directory.path(), "", Host::system()).await;
+        assert_eq!(running.degraded(), "interface br0 does not exist");
+        running.api.set_up().await;
+        running.api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
+        wire.rename("away0", "br0");
+        let given = eventually("the address is given", async || wire.udhcpc(MAC1)).await;
+        assert_eq!(given.ip(), "10.77.0.50");
+        eventually("the role is ready", async || {
+            (running.health.health() == Health::Ready).then_some(())
+        })
+        .await;
+        running.stop().await;
+    });
 }
