@@ -13,14 +13,16 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Meta, Range, Record, RecordType, Reservation, Resource, Source, Subnet, Zone};
+use crate::model::{Range, Record, RecordType, Reservation, Subnet, Zone};
 use crate::value::{DomainName, RecordName, ResourceId, Stamp};
 
 mod index;
+mod step;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use index::{Index, Owner};
+use step::{Step, check_placement, check_range, not_empty};
 
 /// Bounds of the state; far beyond what one dnsmasq serves well.
 pub const MAX_ZONES: usize = 64;
@@ -493,166 +495,6 @@ impl DesiredState {
         }
         Ok(())
     }
-}
-
-/// One application of one change: the number and time it gets, and what the caller expects.
-struct Step {
-    generation: u64,
-    now: Stamp,
-    precondition: Precondition,
-}
-
-impl Step {
-    /// From here on a replacement needs `If-Match`.
-    const fn required(&mut self) {
-        self.precondition.required = true;
-    }
-
-    fn check(&self, existing: Option<&Meta>) -> Result<(), ChangeError> {
-        let failed = |state: String| Err(ChangeError::PreconditionFailed { state });
-        match (existing, self.precondition.revision) {
-            (Some(_), _) if self.precondition.absent => failed("it exists".to_owned()),
-            (Some(meta), Some(revision)) if meta.revision != revision => {
-                failed(format!("its revision is {}", meta.revision))
-            }
-            (None, Some(_)) => failed("it does not exist".to_owned()),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_required(&self, what: &'static str, meta: &Meta) -> Result<(), ChangeError> {
-        if self.precondition.revision.is_none() {
-            return Err(ChangeError::PreconditionRequired { what, revision: meta.revision });
-        }
-        self.check(Some(meta))
-    }
-
-    /// Merges the bookkeeping of `existing` into `new`. A repetition needs no precondition: it
-    /// cannot lose anybody's change.
-    fn replace<R: Resource>(
-        &self,
-        what: &'static str,
-        existing: Option<&R>,
-        mut new: R,
-    ) -> Result<(R, Applied), ChangeError> {
-        self.check(existing.map(Resource::meta))?;
-        let applied = |created, changed| Applied { generation: 0, created, changed };
-        let Some(old) = existing else {
-            let source = new.meta().source;
-            *new.meta_mut() = Meta {
-                revision: self.generation,
-                source,
-                created_at: self.now,
-                updated_at: self.now,
-            };
-            return Ok((new, applied(true, true)));
-        };
-        if old.same_content(&new) {
-            return Ok((old.clone(), applied(false, false)));
-        }
-        if old.meta().source == Source::Cloudstack && new.meta().source == Source::Api {
-            return Err(ChangeError::Owned { what, id: "it".to_owned() });
-        }
-        if self.precondition.required && self.precondition.revision.is_none() {
-            return Err(ChangeError::PreconditionRequired { what, revision: old.meta().revision });
-        }
-        *new.meta_mut() = Meta {
-            revision: self.generation,
-            source: new.meta().source,
-            created_at: old.meta().created_at,
-            updated_at: self.now,
-        };
-        Ok((new, applied(false, true)))
-    }
-
-    fn remove<K: Ord, R: Resource>(
-        &self,
-        what: &'static str,
-        map: &mut BTreeMap<K, R>,
-        key: &K,
-        id: &impl ToString,
-    ) -> Outcome {
-        let existing = map.get(key).ok_or_else(|| absent(what, id))?;
-        self.check(Some(existing.meta()))?;
-        map.remove(key);
-        Ok(Self::removed())
-    }
-
-    const fn removed() -> Applied {
-        Applied { generation: 0, created: false, changed: true }
-    }
-}
-
-fn not_empty(
-    what: &'static str,
-    id: &ResourceId,
-    contents: &[(usize, &str)],
-    cascade: bool,
-) -> Result<(), ChangeError> {
-    let left: Vec<String> = contents
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, name)| format!("{count} {name}"))
-        .collect();
-    if cascade || left.is_empty() {
-        return Ok(());
-    }
-    Err(ChangeError::NotEmpty { what, id: id.to_string(), contents: left.join(", ") })
-}
-
-fn check_range(subnet: &Subnet, range: &Range) -> Result<(), ChangeError> {
-    let outside = [("start", range.start), ("end", range.end)]
-        .into_iter()
-        .find(|(_, address)| !subnet.cidr.has_host(*address));
-    if let Some((field, address)) = outside {
-        return Err(ChangeError::Invalid {
-            field,
-            value: address.to_string(),
-            reason: format!("is not a host address of {}", subnet.cidr),
-            remedy: "give an address inside the subnet",
-        });
-    }
-    if range.start > range.end {
-        return Err(ChangeError::Invalid {
-            field: "end",
-            value: range.end.to_string(),
-            reason: format!("lies before {}", range.start),
-            remedy: "give the last address of the range",
-        });
-    }
-    Ok(())
-}
-
-/// Whether the reservation's address may be given to anybody.
-fn check_placement(
-    subnet: &SubnetState,
-    reservation: &Reservation,
-    facts: &Circumstances,
-) -> Result<(), ChangeError> {
-    let address = reservation.ipv4;
-    let SubnetState { subnet, ranges } = subnet;
-    let excluded = ranges
-        .values()
-        .find(|range| range.purpose == crate::model::Purpose::Excluded && range.contains(address));
-    let reason = if !subnet.cidr.contains(address) {
-        format!("is outside {} of subnet {}", subnet.cidr, subnet.id)
-    } else if !subnet.cidr.has_host(address) {
-        format!("is the network or broadcast address of {}", subnet.cidr)
-    } else if subnet.gateway == Some(address) {
-        format!("is the gateway of subnet {}", subnet.id)
-    } else if facts.local.contains(&address) {
-        "is an address of this machine".to_owned()
-    } else if let Some(range) = excluded {
-        format!("lies in the excluded range {}", range.id)
-    } else {
-        return Ok(());
-    };
-    Err(ChangeError::Invalid {
-        field: "ipv4",
-        value: address.to_string(),
-        reason,
-        remedy: "choose a free host address of the subnet",
-    })
 }
 
 /// The domain names of a subnet's hosts lie below.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use role::host::CommandError;
 use role::tasks::BlockingError;
-use role::{CommandSpec, RoleContext, chain};
+use role::{RoleContext, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +19,7 @@ use crate::desired::DesiredState;
 use crate::dnsmasq_log::LogEvent;
 use crate::files::{self, FileError};
 use crate::leases;
-use crate::machine::{self, RunAs};
+use crate::machine;
 use crate::metrics::Metrics;
 use crate::observed::{LastApply, Observed, Phase};
 use crate::plan::{Loaded, Plan, plan};
@@ -27,7 +27,9 @@ use crate::release::{ReleaseError, Releaser};
 use crate::render::{Rendered, Settings, render};
 use crate::store::Store;
 use crate::value::{Cidr, Stamp};
-use crate::version::{self, VersionError};
+use crate::version::VersionError;
+
+mod starting;
 
 /// Between passes nobody asked for.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -399,131 +401,6 @@ impl Reconciler {
             }
         }
         Ok(Some(complaints))
-    }
-
-    /// Starts dnsmasq on the files as written and waits until it serves.
-    async fn start(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        let run_as = self.prerequisites(rendered).await?;
-        self.test(rendered).await?;
-        self.kill_orphans().await?;
-        let (layout, hosts, account) =
-            (self.settings.layout.clone(), rendered.hosts.clone(), run_as.clone());
-        let prepare = move || {
-            let pruned = files::prune_leases(&layout, &hosts)?;
-            files::hand_over_leases(&layout, &account).map(|()| pruned)
-        };
-        let pruned = self.cx.tasks.blocking("prepare", prepare).await??;
-        if pruned > 0 {
-            tracing::info!(pruned, "leases without a reservation removed before dnsmasq starts");
-        }
-        self.metrics.released.inc_by(u64::try_from(pruned).unwrap_or(u64::MAX));
-        let layout = &self.settings.layout;
-        let runner = &*self.cx.host.runner;
-        let child = Child::start(
-            runner,
-            &self.dnsmasq,
-            &layout.main(),
-            &run_as,
-            &self.cx.tasks,
-            &self.metrics,
-        )?;
-        let (pid, started) = (child.pid.as_raw(), child.started);
-        let awaited = self.awaited(rendered);
-        self.process = Some((child, Loaded::all(rendered)));
-        let limit = reload_time(rendered.hosts.len()) + Duration::from_secs(9);
-        let Some(complaints) = self.confirm(&awaited, limit).await? else {
-            self.process = None;
-            return Err(ChildError::NotReady(limit).into());
-        };
-        tracing::info!(pid, elapsed_ms = millis(started.elapsed()), "dnsmasq serves");
-        self.retry_at = None;
-        self.metrics.up.set(1);
-        self.cx.health.clear_condition("dnsmasq");
-        self.observed.send_modify(|observed| {
-            let instance = &mut observed.instance;
-            instance.phase = Phase::Serving;
-            instance.reason = None;
-            instance.pid = Some(pid);
-            instance.started = Some(started);
-            instance.runs_as = Some(match &run_as {
-                RunAs::Plain => "own account".to_owned(),
-                RunAs::Root => "root".to_owned(),
-                RunAs::Account { name, .. } => name.clone(),
-            });
-            observed.rejected = complaints;
-        });
-        Ok(())
-    }
-
-    /// Ends what a killed predecessor may have left, and waits until its ports are free.
-    async fn kill_orphans(&self) -> Result<(), ApplyError> {
-        const ROUNDS: u32 = 40;
-        for _ in 0..ROUNDS {
-            let main_file = self.settings.layout.main();
-            let kill = move || machine::kill_orphans(&main_file);
-            match self.cx.tasks.blocking("orphans", kill).await? {
-                Ok(0) => return Ok(()),
-                Ok(orphans) => tracing::info!(orphans, "killing the dnsmasq of a predecessor"),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot kill the dnsmasq of a predecessor");
-                    return Ok(());
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(())
-    }
-
-    /// Whether the machine lets dnsmasq serve, and as whom.
-    async fn prerequisites(&mut self, rendered: &Rendered) -> Result<RunAs, ApplyError> {
-        let missing = machine::missing_capabilities().map_err(|error| {
-            ApplyError::Missing(format!("cannot read our capabilities: {error}"))
-        })?;
-        if !missing.is_empty() {
-            return Err(ApplyError::Missing(format!(
-                "dnsmasq cannot serve DHCP without {}: run as root, or with these as ambient \
-                 capabilities",
-                missing.join(", ")
-            )));
-        }
-        let interface = &self.settings.interface;
-        // dnsmasq waits for its interface, but takes the name of an absent one in this line for
-        // an address.
-        if rendered.main.contains("\nshared-network=") && !machine::interface_exists(interface) {
-            let text =
-                format!("interface {interface} does not exist, and a subnet is shared with it");
-            return Err(ApplyError::Missing(text));
-        }
-        let program = self.dnsmasq.display().to_string();
-        let spec = CommandSpec::new(&self.dnsmasq, PROGRAM).arg("--version");
-        let output = self.cx.host.runner.run(spec).await;
-        let output = output.map_err(|source| ApplyError::Program { program, source })?;
-        let version = version::parse(&output.stdout)?;
-        self.observed.send_modify(|observed| observed.instance.version = Some(version));
-        machine::run_as(self.account.as_deref(), self.settings.layout.directory())
-            .map_err(ApplyError::Missing)
-    }
-
-    /// Lets dnsmasq look at a main file it has not seen, written aside.
-    async fn test(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        if self.tested.as_ref() == Some(&rendered.main) {
-            return Ok(());
-        }
-        let layout = self.settings.layout.clone();
-        let aside = layout.directory().join("main.conf.new");
-        let (path, text) = (aside.clone(), rendered.main.clone());
-        self.cx.tasks.blocking("test", move || files::replace(&layout, &path, &text)).await??;
-        let spec = CommandSpec::new(&self.dnsmasq, PROGRAM)
-            .arg("--test")
-            .arg(format!("--conf-file={}", aside.display()));
-        let program = self.dnsmasq.display().to_string();
-        let output = self.cx.host.runner.run(spec).await;
-        let output = output.map_err(|source| ApplyError::Program { program, source })?;
-        if output.code != Some(0) {
-            return Err(ApplyError::Refused(output.stderr.trim().to_owned()));
-        }
-        self.tested = Some(rendered.main.clone());
-        Ok(())
     }
 
     /// Leases whose (address, MAC) is nobody's reservation.

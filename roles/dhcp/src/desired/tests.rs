@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Attachment, DnsServers, Purpose};
+use crate::model::{Attachment, DnsServers, Meta, Purpose, Source};
 use std::collections::BTreeMap;
 
 fn meta() -> Meta {
