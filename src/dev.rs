@@ -72,7 +72,10 @@ async fn dev(options: &DevOptions) -> Outcome {
     let roles = process.serve(shutdown.clone());
     let work = async {
         if options.check {
-            let outcome = check::run(&lab).await;
+            let outcome = tokio::select! {
+                outcome = check::run(&lab) => outcome,
+                () = shutdown.graceful.cancelled() => Outcome::Failed,
+            };
             shutdown.graceful.cancel();
             return outcome;
         }

@@ -1,4 +1,6 @@
-//! An interface for the demo's basic zone: a dummy device of our own, gone when the demo ends.
+//! An interface for the demo's basic zone: a pair of our own, gone when the demo ends.
+//!
+//! A client can be tried at the other end: `udhcpc -i qcdemo1 -f -n -q`.
 //!
 //! Only root can make one; without it the dhcp role shows as degraded and the rest runs.
 
@@ -6,8 +8,10 @@ use std::time::Duration;
 
 use role::{CommandSpec, Host, chain};
 
-/// Name of the device; no other program uses it.
+/// Our end; no other program uses the name.
 pub(crate) const INTERFACE: &str = "qcdemo0";
+/// The end of the clients.
+const CLIENT_END: &str = "qcdemo1";
 /// Its address, the gateway of the demo subnet 10.99.0.0/24.
 const ADDRESS: &str = "10.99.0.1/24";
 
@@ -21,11 +25,13 @@ impl Bridge {
     /// Makes the device, replacing one that a killed demo left. The error is a sentence.
     pub(crate) async fn create(host: &Host) -> Result<Self, String> {
         ip(host, &["link", "del", INTERFACE]).await.ok();
-        ip(host, &["link", "add", INTERFACE, "type", "dummy"]).await?;
+        let pair = ["link", "add", INTERFACE, "type", "veth", "peer", "name", CLIENT_END];
+        ip(host, &pair).await?;
         let bridge = Self { host: host.clone() };
         for arguments in [
             ["addr", "add", ADDRESS, "dev", INTERFACE].as_slice(),
             &["link", "set", INTERFACE, "up"],
+            &["link", "set", CLIENT_END, "up"],
         ] {
             if let Err(error) = ip(host, arguments).await {
                 bridge.remove().await;

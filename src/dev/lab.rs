@@ -169,6 +169,8 @@ fn server_config(public: u16) -> ServerConfig {
     }
     config.ping_interval = Duration::from_secs(5);
     config.ping_timeout = Duration::from_secs(20);
+    // A person waits: what is not answered within twice this has failed.
+    config.answer_wait = Duration::from_secs(5);
     config.stores = vec![ImageStore { url: STORE_URL.to_owned(), writable: true }];
     let row = |kind, id, name: &str| SystemVm {
         kind,

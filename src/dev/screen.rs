@@ -57,6 +57,10 @@ impl AsyncWrite for ByteStream {
         ready!(Pin::new(&mut self.socket).poll_ready(cx)).map_err(io::Error::other)?;
         let message = Message::Binary(Bytes::copy_from_slice(bytes));
         Pin::new(&mut self.socket).start_send(message).map_err(io::Error::other)?;
+        // Users of a TCP stream do not flush. What does not go out now goes with the next read.
+        if let Poll::Ready(flushed) = Pin::new(&mut self.socket).poll_flush(cx) {
+            flushed.map_err(io::Error::other)?;
+        }
         Poll::Ready(Ok(bytes.len()))
     }
 
