@@ -176,14 +176,18 @@ async fn report(board: Board, notifier: Notifier, stop: CancellationToken) {
     notifier.ready(&board.summary());
     let mut said_stopping = false;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            change = changed.changed() => if change.is_err() { return },
-        }
+        let ended = tokio::select! {
+            () = stop.cancelled() => true,
+            change = changed.changed() => change.is_err(),
+        };
+        // A quick stop is over before its beginning was seen here.
         if board.is_stopping() && !said_stopping {
             said_stopping = true;
             notifier.stopping();
         }
         notifier.status(&board.summary());
+        if ended {
+            return;
+        }
     }
 }

@@ -65,21 +65,15 @@ impl Collector for Process {
             version.metric_type(),
         )?;
         version.encode(build)?;
-        gauge(
-            &mut encoder,
-            "process_start_time",
-            "Start of the process since the epoch.",
-            Some(&Unit::Seconds),
-            [(Vec::new(), self.started)],
-        )?;
+        let help = "Start of the process since the epoch.";
+        single(&mut encoder, "process_start_time", help, Some(&Unit::Seconds), self.started)?;
         if let Some(bytes) = resident_bytes() {
             let help = "Resident memory of the process.";
-            let unit = Some(&Unit::Bytes);
-            gauge(&mut encoder, "process_resident_memory", help, unit, [(Vec::new(), bytes)])?;
+            single(&mut encoder, "process_resident_memory", help, Some(&Unit::Bytes), bytes)?;
         }
         if let Ok(entries) = fs::read_dir("/proc/self/fd") {
             let count = u32::try_from(entries.count()).map_or(f64::MAX, f64::from);
-            gauge(&mut encoder, "process_open_fds", "Open files.", None, [(Vec::new(), count)])?;
+            single(&mut encoder, "process_open_fds", "Open files.", None, count)?;
         }
         Ok(())
     }
@@ -177,11 +171,7 @@ fn gauge(
     let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
     for (labels, value) in series {
         let metric = ConstGauge::new(value);
-        if labels.is_empty() {
-            metric.encode(family.encode_family(&NO_LABELS)?)?;
-        } else {
-            metric.encode(family.encode_family(&labels)?)?;
-        }
+        metric.encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }
@@ -200,4 +190,14 @@ fn counter(
     Ok(())
 }
 
-const NO_LABELS: [(&str, &str); 0] = [];
+/// A gauge of the process: one series without labels.
+fn single(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    value: f64,
+) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, unit, metric.metric_type())?)
+}

@@ -1,3 +1,5 @@
+//! The configuration as a whole, with roles made for the test.
+
 use std::io::Write;
 
 use role::{BoxFuture, Host, PreflightError, Resource, Role, RoleContext, RoleError, RoleKind};

@@ -1,3 +1,5 @@
+//! The ping schedule as a table, the service with paused time.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -140,6 +140,7 @@ async fn metrics_are_open_metrics_with_those_of_the_roles() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing:\n{text}");
     }
+    assert!(text.contains("\nprocess_open_fds "), "{text}");
     assert_eq!(running.stop().await, Outcome::Clean);
 }
 

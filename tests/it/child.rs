@@ -6,41 +6,44 @@
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use role::{ConfigInput, RoleDescriptor, RoleSpec, Section, Violations};
+use role::{ConfigInput, RoleDescriptor, RoleKind, RoleSpec, Section, Violations};
 use tempfile::TempDir;
 use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 
-use crate::roles::{BAD, Behaviour, GOOD, TestRole, spec};
+use crate::roles::{BAD, Behaviour, GOOD, STUCK, TestRole, spec};
 use crate::running::{LIMIT, request};
 
 const ARGUMENTS: &str = "QUICKCLOUD_TEST_ARGUMENTS";
 
 const REGISTRY: &[RoleDescriptor] = &[
-    RoleDescriptor {
-        kind: GOOD,
-        configure: |input, violations| configure(input, violations, true),
-    },
-    RoleDescriptor {
-        kind: BAD,
-        configure: |input, violations| configure(input, violations, false),
-    },
+    RoleDescriptor { kind: GOOD, configure: |input, found| role(input, found, GOOD) },
+    RoleDescriptor { kind: BAD, configure: |input, found| role(input, found, BAD) },
+    RoleDescriptor { kind: STUCK, configure: |input, found| role(input, found, STUCK) },
 ];
 
-fn configure(
+fn role(
     input: ConfigInput<'_>,
     violations: &mut Violations,
-    good: bool,
+    kind: RoleKind,
 ) -> Option<Arc<dyn RoleSpec>> {
-    Section::new("roles.x", input.section, violations).finish();
-    let (kind, behaviour) =
-        if good { (GOOD, Behaviour::Serve) } else { (BAD, Behaviour::NeverStop) };
+    Section::new(format!("roles.{}", kind.section), input.section, violations).finish();
+    let behaviour = match kind {
+        GOOD => Behaviour::Serve,
+        BAD => Behaviour::NeverStop,
+        _stuck => {
+            let (gate, blocked) = mpsc::channel();
+            // Never dropped: the role blocks its thread for ever.
+            std::mem::forget(gate);
+            Behaviour::Block(Arc::new(Mutex::new(blocked)))
+        }
+    };
     Some(spec(&TestRole::new(kind, behaviour)))
 }
 
@@ -161,6 +164,17 @@ async fn the_grace_period_ends_a_role_that_does_not_stop() {
     running.line_with("role ready").await;
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().await.0, Some(1));
+}
+
+#[tokio::test]
+async fn a_role_that_blocks_its_thread_does_not_keep_the_process_from_ending() {
+    let grace = ["--set", "supervisor.shutdown_grace=100ms"];
+    let mut running = Running::start("good,stuck", &grace, &[]);
+    running.line_with("role{role=stuck}: role ready").await;
+    running.signal(Signal::SIGTERM);
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("role{role=good}: role stopped"), "{log}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 pub(crate) const GOOD: RoleKind =
     RoleKind { short: "good", title: "well behaved", section: "good" };
+pub(crate) const STUCK: RoleKind = RoleKind { short: "stuck", title: "blocked", section: "stuck" };
 pub(crate) const BAD: RoleKind = RoleKind { short: "bad", title: "misbehaved", section: "bad" };
 
 /// What a run of the role does.
