@@ -1,3 +1,5 @@
+//! What the desired state accepts, refuses and keeps untouched.
+
 use super::*;
 use crate::model::{Attachment, DnsServers, Meta, Purpose, Source};
 use std::collections::BTreeMap;

@@ -1,3 +1,5 @@
+//! Rendered files against snapshots, and against whatever the state accepts.
+
 use super::*;
 use crate::desired::tests::{put, reservation, state, subnet, zone};
 use crate::desired::{Change, Circumstances, Precondition};

@@ -1,3 +1,5 @@
+//! What is a value and what is not.
+
 use super::*;
 use proptest::prelude::*;
 
