@@ -19,6 +19,7 @@
 //! | `console`, `token` | console links, sessions, tickets, tokens |
 //! | `script`, `malformed` | faults for tests |
 //! | `events` | what happened |
+//! | [`replay`] | plays a recorded server to an agent and compares its answers |
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start tasks of their own"))]
 
 mod attachment;
@@ -34,6 +35,7 @@ mod link;
 mod malformed;
 mod random;
 mod registration;
+pub mod replay;
 mod requests;
 mod script;
 mod server;

@@ -10,6 +10,7 @@ mod faults;
 mod images;
 mod recorded;
 mod registration;
+mod replay;
 mod session;
 
 use std::sync::OnceLock;
