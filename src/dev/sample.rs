@@ -39,10 +39,16 @@ pub(crate) fn qcow2() -> Vec<u8> {
     image
 }
 
-/// One piece of the raw sample, to be repeated up to [`SLOW_SIZE`].
+/// One piece of the raw sample, to be repeated up to [`SLOW_SIZE`]: a boot sector's mark and bytes
+/// that look like no other format.
 pub(crate) fn slow_piece() -> Vec<u8> {
-    let pattern = b"QuickCloud sample disk. ";
-    pattern.iter().copied().cycle().take(256 * 1024).collect()
+    let noise = std::iter::successors(Some(0x2545_f491_u32), |state| {
+        Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
+    });
+    let mut piece = vec![0; 510];
+    piece.extend_from_slice(&[0x55, 0xaa]);
+    piece.extend(noise.flat_map(u32::to_be_bytes).take(256 * 1024 - 512));
+    piece
 }
 
 #[cfg(test)]

@@ -98,10 +98,10 @@ function show(state) {
     const bar = document.createElement('progress');
     bar.max = 100;
     bar.value = template.percent;
-    const td = cell(row, bar);
+    const td = cell(row, bar, 'tight');
     td.append(` ${template.percent} %`);
-    cell(row, size(template.physical_size));
-    const actions = cell(row, '');
+    cell(row, size(template.physical_size), 'tight');
+    const actions = cell(row, '', 'tight');
     if (template.state === 'ready') {
       actions.append(button('Link', () => act(async () => {
         const { url } = await call('POST', `api/templates/${template.id}/link`);
