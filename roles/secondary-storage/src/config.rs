@@ -47,6 +47,8 @@ pub struct DownloadSettings {
     pub limits: FetchLimits,
     pub retries: u32,
     pub retry_delay: Duration,
+    /// How long the first answer waits for a small image to be done.
+    pub answer_wait: Duration,
     /// Used when a command names no proxy.
     pub proxy: Option<ProxySetting>,
     /// Trusted besides the system's and Mozilla's certificates.
@@ -62,6 +64,9 @@ const NFS_OPTIONS: &str = "soft,timeo=133,retrans=10,tcp,acdirmax=0,acdirmin=0";
 const SIZE_LIMIT: u64 = 50 << 30;
 const DOWNLOADS: usize = 8;
 const RETRIES: u32 = 5;
+/// The original's first answer always takes three seconds; small images are done by then, which
+/// saves the server its first poll after ten seconds.
+const ANSWER_WAIT: Duration = Duration::from_millis(2_500);
 const FILE_MODE: u32 = 0o666;
 const DIRECTORY_MODE: u32 = 0o777;
 
@@ -236,6 +241,7 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         limits: FetchLimits { connect_timeout, stall_timeout },
         retries: section.or_default("retries", RETRIES, "give a number"),
         retry_delay: section.duration("retry_delay", Duration::from_secs(1)),
+        answer_wait: section.duration("answer_wait", ANSWER_WAIT),
         proxy: section.secret("proxy").and_then(|text| {
             match text.reveal().parse::<ProxySetting>() {
                 Ok(proxy) => Some(proxy),

@@ -42,8 +42,6 @@ const KEEP_ENDED: Duration = Duration::from_secs(3_600);
 const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 /// Commands that may wait at the same time for a small image to be done.
 const PATIENT_ANSWERS: usize = 3;
-/// How long the first answer waits for a small image; the original always waits three seconds.
-const PATIENCE: Duration = Duration::from_millis(2_500);
 const RECOVERY_RETRY: Duration = Duration::from_secs(60);
 
 /// The table of jobs. Cloneable; clones share everything.
@@ -56,6 +54,7 @@ pub struct Downloads {
 struct Shared {
     shop: Workshop,
     per_store: usize,
+    answer_wait: Duration,
     patience: Semaphore,
     table: Mutex<Table>,
 }
@@ -81,10 +80,12 @@ pub struct JobStatus {
 }
 
 impl Downloads {
-    /// At most `per_store` downloads write to one store at the same time.
-    pub fn new(shop: Workshop, per_store: usize) -> Self {
+    /// At most `per_store` downloads write to one store at the same time; a first answer waits up
+    /// to `answer_wait` for its download.
+    pub fn new(shop: Workshop, per_store: usize, answer_wait: Duration) -> Self {
         let patience = Semaphore::new(PATIENT_ANSWERS);
-        Self { shared: Arc::new(Shared { shop, per_store, patience, table: Mutex::default() }) }
+        let table = Mutex::default();
+        Self { shared: Arc::new(Shared { shop, per_store, answer_wait, patience, table }) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -143,7 +144,7 @@ impl Downloads {
     /// like this, so that a server that sends many at once gets its answers at once.
     pub async fn patience(&self, job: &Job) {
         if let Ok(_turn) = self.shared.patience.try_acquire() {
-            job.wait(PATIENCE).await;
+            job.wait(self.shared.answer_wait).await;
         }
     }
 

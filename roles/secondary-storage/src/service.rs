@@ -128,7 +128,7 @@ pub async fn assemble(
     };
     Ok(Commands {
         stores,
-        downloads: Downloads::new(shop, config.downloads.per_store),
+        downloads: Downloads::new(shop, config.downloads.per_store, config.downloads.answer_wait),
         download_settings: config.downloads.clone(),
         links,
         settings: ServerSettings::default(),

@@ -94,7 +94,8 @@ pub fn verify_or_mark(root: &Dir, known: Option<&Known>, modes: Modes) -> std::i
         (Some(found), Some(remembered)) if found != remembered && held => Ok(Verdict::Lost),
         (Some(found), _) => Ok(Verdict::Same(Some(found))),
         (None, Some(_)) if held => Ok(Verdict::Lost),
-        (None, _) => match write(root, modes) {
+        // Others read it; nobody but this host needs to write it.
+        (None, _) => match write(root, Modes { file: 0o644, ..modes }) {
             Ok(()) => Ok(Verdict::Same(read(root)?)),
             Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(Verdict::Same(None)),
             Err(error) => Err(error),

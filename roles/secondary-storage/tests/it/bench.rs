@@ -46,16 +46,24 @@ pub fn context() -> CommandContext {
     }
 }
 
-pub fn config(temp: &Path, more: &str) -> SecondaryStorageConfig {
+/// The role's table: one store in `sec`, state beside it; lines of `more` replace ours.
+pub fn section(temp: &Path, more: &str) -> toml::Table {
     std::fs::create_dir_all(temp.join("sec")).unwrap();
-    let text = format!(
+    let base = format!(
         "name = \"s-900-VM\"\nguid = \"SecondaryStorage.1\"\nprivate_address = \"127.0.0.1\"\n\
          stores = [{{ url = \"{STORE}\", directory = \"{}\" }}]\nmount_root = \"{}\"\n\
-         allowed_sources = [\"127.0.0.1\"]\nretry_delay = \"10ms\"\nretries = 2\nlisten = []\n{more}",
+         allowed_sources = [\"127.0.0.1\"]\nretry_delay = \"10ms\"\nretries = 2\n\
+         answer_wait = \"100ms\"\nlisten = [\"127.0.0.1:0\"]\n",
         temp.join("sec").display(),
         temp.join("mnt").display(),
     );
-    let section: toml::Table = text.parse().unwrap();
+    let mut section: toml::Table = base.parse().unwrap();
+    section.extend(more.parse::<toml::Table>().unwrap());
+    section
+}
+
+pub fn config(temp: &Path, more: &str) -> SecondaryStorageConfig {
+    let section = section(temp, more);
     let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
     let mut violations = Violations::new();
     let state = temp.join("state");

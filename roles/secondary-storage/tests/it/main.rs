@@ -19,4 +19,6 @@ mod faults;
 mod images;
 mod inventory;
 mod links;
+mod over_link;
 mod recorded;
+mod secure;

@@ -1,0 +1,225 @@
+//! The whole role against an embedded management server, over real TLS and packets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent_protocol::storage::ImageFormat;
+use management_server::{
+    HostKind, HostState, ImageKind, ImageState, ImageStore, ManagementServer, NewImage,
+    ServerConfig, SystemVm,
+};
+use role::{ConfigInput, Health, RoleContext, RoleSpec, Violations};
+use secondary_storage::DESCRIPTOR;
+use tokio::task::JoinHandle;
+
+use crate::bench::{SOON, STORE, section};
+use crate::images::{ImageServer, vector};
+use crate::recorded;
+
+const GUID: &str = "SecondaryStorage.1-NfsSecondaryStorageResource";
+
+struct Zone {
+    server: ManagementServer,
+    spec: Arc<dyn RoleSpec>,
+    images: ImageServer,
+    temp: tempfile::TempDir,
+}
+
+struct Running {
+    cx: RoleContext,
+    task: JoinHandle<Result<(), role::RoleError>>,
+}
+
+impl Zone {
+    /// `more` are lines of the role's configuration.
+    async fn new(more: &str) -> Self {
+        let mut config = ServerConfig::new("127.0.0.1:0".parse().unwrap());
+        config.stores = vec![ImageStore { url: STORE.to_owned(), writable: true }];
+        config.system_vms = vec![SystemVm {
+            kind: HostKind::SecondaryStorage,
+            id: 900,
+            name: "s-900-VM".to_owned(),
+            public_address: "127.0.0.1".to_owned(),
+        }];
+        // A lost answer fails a test after half a minute, not after an hour.
+        config.answer_wait = SOON / 2;
+        config.images.poll_interval = Duration::from_millis(50);
+        config.images.stats_interval = Some(Duration::from_millis(100));
+        config.images.allowed_internal_sites = vec!["127.0.0.1/32".to_owned()];
+        let server = ManagementServer::start(config).await.unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let ca_file = temp.path().join("ca.pem");
+        std::fs::write(&ca_file, server.ca_pem()).unwrap();
+        let section = section(temp.path(), &format!("allowed_sources = []\n{more}"));
+        let management = format!(
+            "servers = [\"{}\"]\nzone = \"z1\"\npod = \"p1\"\nca_file = \"{}\"",
+            server.address(),
+            ca_file.display()
+        );
+        let management: toml::Table = management.parse().unwrap();
+        let mut violations = Violations::new();
+        let state = temp.path().join("state");
+        let input =
+            ConfigInput { section: &section, management: &management, state_directory: &state };
+        let spec = (DESCRIPTOR.configure)(input, &mut violations);
+        assert!(violations.is_empty(), "{:?}", violations.list());
+        Self { server, spec: spec.unwrap(), images: ImageServer::start().await, temp }
+    }
+
+    async fn start(&self) -> Running {
+        let cx = testkit::context(DESCRIPTOR.kind);
+        let findings = self.spec.preflight(&cx.host).await;
+        assert!(findings.is_empty(), "{findings:?}");
+        let task = tokio::spawn(self.spec.build().run(cx.clone()));
+        self.server.wait_for_host(GUID, HostState::Up, SOON).await.unwrap();
+        Running { cx, task }
+    }
+
+    fn register(&self, path: &str, format: ImageFormat) -> i64 {
+        let image = NewImage {
+            kind: if format == ImageFormat::Iso { ImageKind::Iso } else { ImageKind::Template },
+            name: "tiny".to_owned(),
+            url: self.images.url(path),
+            format,
+            hvm: true,
+            checksum: None,
+        };
+        self.server.register_template(image).unwrap()
+    }
+}
+
+impl Running {
+    async fn stop(self) {
+        self.cx.shutdown.cancel();
+        let outcome = tokio::time::timeout(SOON, self.task).await.unwrap().unwrap();
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+
+    async fn until_ready(&self) {
+        testkit::eventually("ready", SOON, || {
+            (self.cx.health.health() == Health::Ready).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_template_is_registered_fetched_over_its_link_and_deleted() {
+    let zone = Zone::new("").await;
+    let role = zone.start().await;
+    role.until_ready().await;
+    let id = zone.register("golden/tiny.qcow2", ImageFormat::Qcow2);
+    let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;
+    let image = zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    assert_eq!((image.size, image.physical_size), (1_048_576, 524_288));
+    let digest = zone.server.compute_checksum(id, "SHA-512").await.unwrap();
+    assert_eq!(Some(digest), image.checksum);
+    let usage = |server: &ManagementServer| server.store_usage(STORE);
+    let usage = zone.server.wait_for("figures", SOON, usage).await.unwrap();
+    assert!(usage.capacity >= usage.used && usage.used > 0);
+    let link = zone.server.create_link(id).await.unwrap();
+    let addr = role.cx.http.addresses()[0];
+    let url = format!("http://{addr}/userdata/{}/{}", link.directory, link.file);
+    let bytes = fetch(&url).await;
+    assert!(bytes == vector("tiny.qcow2"));
+    let details = serde_json::Value::Object(role.cx.health.details());
+    assert_eq!(details["stores"][0]["state"], "ready", "{details}");
+    assert_eq!(details["links"]["count"], 1, "{details}");
+    let mut metrics = String::new();
+    prometheus_client::encoding::text::encode(&mut metrics, &role.cx.health.metrics().unwrap())
+        .unwrap();
+    assert!(metrics.contains("quickcloud_ss_downloads_total{outcome=\"done\"} 1"), "{metrics}");
+    assert!(metrics.contains("quickcloud_ss_link_served_bytes_total 524288"), "{metrics}");
+    zone.server.delete_link(id).await.unwrap();
+    zone.server.delete_image(id).await.unwrap();
+    assert!(!zone.temp.path().join("sec/template/tmpl/2").join(id.to_string()).exists());
+    role.stop().await;
+}
+
+async fn fetch(url: &str) -> Vec<u8> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let client =
+        reqwest::Client::builder().tls_backend_preconfigured(tls).timeout(SOON).build().unwrap();
+    let response = client.get(url).send().await.unwrap().error_for_status().unwrap();
+    response.bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn the_recorded_conversation_over_the_real_link() {
+    let zone = Zone::new("answer_wait = \"10s\"").await;
+    let role = zone.start().await;
+    let server = &zone.server;
+    // The embedded server has done the set-up itself; from the first line on it is repeatable.
+    let played = recorded::play(&zone.images.url("golden"), 0, |command, in_sequence| async move {
+        // What the recorded server allows does not hold here: its images lie on this machine.
+        let command = if command.simple_name() == "SecStorageVMSetupCommand" {
+            let text = command.body.get().replace("10.77.0.0/24", "127.0.0.1/32");
+            agent_protocol::Envelope {
+                class: command.class,
+                body: serde_json::value::RawValue::from_string(text).unwrap(),
+            }
+        } else {
+            command
+        };
+        server.send(GUID, command, in_sequence, SOON).await.unwrap()
+    })
+    .await;
+    assert_eq!(played, 33);
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_store_leaves_the_host_up_and_says_so() {
+    let zone = Zone::new("stores = []").await;
+    std::fs::write(zone.temp.path().join("mnt"), "in the way").unwrap();
+    let role = zone.start().await;
+    let details = serde_json::Value::Object(role.cx.health.details());
+    assert_eq!(details["stores"][0]["state"], "failed", "{details}");
+    assert!(details["stores"][0]["reason"].as_str().unwrap().contains("mount"), "{details}");
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_makes_the_role_degraded_not_dead() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap();
+    let zone = Zone::new(&format!("listen = [\"{addr}\"]")).await;
+    let role = zone.start().await;
+    let reason = testkit::eventually("degraded", SOON, || match role.cx.health.health() {
+        Health::Degraded { reason } if reason.starts_with("links") => Some(reason),
+        _ => None,
+    })
+    .await;
+    assert!(reason.contains(&format!("cannot listen on {addr}")), "{reason}");
+    let id = zone.register("golden/tiny.iso", ImageFormat::Iso);
+    let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;
+    zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    role.stop().await;
+}
+
+#[tokio::test]
+async fn a_reconnect_in_the_middle_of_a_download_gives_one_image() {
+    let zone = Zone::new("").await;
+    let role = zone.start().await;
+    let id = zone.register("gated/tiny.raw", ImageFormat::Raw);
+    let half = |image: &management_server::Image| image.percent == 50;
+    zone.server.wait_for_image(id, SOON, half).await.unwrap();
+    zone.server.strike(GUID, management_server::Action::Close).await.unwrap();
+    let away = |server: &ManagementServer| {
+        server.host(GUID).filter(|host| host.state != HostState::Up).map(|_host| ())
+    };
+    zone.server.wait_for("the host to be away", SOON, away).await.unwrap();
+    zone.server.wait_for_host(GUID, HostState::Up, SOON).await.unwrap();
+    zone.images.open_gate();
+    let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;
+    zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    assert_eq!(zone.images.requests("gated/tiny.raw"), 1, "the server asked again, we attached");
+    let directory = zone.temp.path().join("sec/template/tmpl/2").join(id.to_string());
+    assert_eq!(std::fs::read_dir(directory).unwrap().count(), 2);
+    role.stop().await;
+}

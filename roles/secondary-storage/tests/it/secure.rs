@@ -1,0 +1,126 @@
+//! Downloads over https and through a proxy.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use agent_protocol::storage::{
+    Certificates, DownloadStatus, ImageFormat, Proxy, SecStorageSetupCommand,
+};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::bench::{Bench, STORE, error_of, store_to};
+use crate::images::vector;
+
+/// Serves the ISO over TLS with a certificate of its own making; gives it as PEM.
+async fn https_server() -> (SocketAddr, String) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // A client that does not trust us breaks the handshake; that is what is tested.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let image = vector("tiny.iso");
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /tiny.iso HTTP/1.1"));
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", image.len());
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&image).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    (addr, made.cert.pem())
+}
+
+#[tokio::test]
+async fn https_needs_a_trusted_certificate_and_the_servers_own_root_counts() {
+    let (addr, pem) = https_server().await;
+    let bench = Bench::new().await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some(format!("https://{addr}/tiny.iso").into());
+    let answer = bench.finish(&command).await;
+    assert!(error_of(&answer).contains("certificate"), "{answer:?}");
+    let setup = SecStorageSetupCommand {
+        store: Some(store_to()),
+        sec_url: Some(STORE.into()),
+        certs: Some(Certificates { root_ca_cert: Some(pem), ..Certificates::default() }),
+        ..SecStorageSetupCommand::default()
+    };
+    assert!(bench.ask(&setup).await.base.result);
+    let answer = bench.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_from_the_operators_file_counts() {
+    let (addr, pem) = https_server().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let bench = Bench::with(&format!("ca_file = \"{}\"", file.path().display())).await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some(format!("https://{addr}/tiny.iso").into());
+    let answer = bench.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+}
+
+/// Passes requests for `http://images.invalid/…` on to `to`; gives the heads it saw.
+async fn proxy_server(to: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (tx, rx) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 8192];
+            let read = client.read(&mut request).await.unwrap();
+            let head = String::from_utf8_lossy(&request[..read]).into_owned();
+            let inner = head.replacen("http://images.invalid", "", 1);
+            tx.send(head).await.unwrap();
+            let mut server = TcpStream::connect(to).await.unwrap();
+            server.write_all(inner.as_bytes()).await.unwrap();
+            tokio::io::copy_bidirectional(&mut client, &mut server).await.unwrap();
+        }
+    });
+    (addr, rx)
+}
+
+#[tokio::test]
+async fn a_proxy_from_the_command_or_the_configuration_resolves_names_itself() {
+    let bench = Bench::new().await;
+    let (addr, mut seen) = proxy_server(bench.images.addr).await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some("http://images.invalid/golden/tiny.iso".into());
+    let answer = bench.finish(&command).await;
+    assert!(
+        error_of(&answer).starts_with("cannot find the address of images.invalid"),
+        "{answer:?}"
+    );
+    command.proxy = Some(Proxy {
+        host: Some("127.0.0.1".to_owned()),
+        port: i32::from(addr.port()),
+        user_name: Some("user".to_owned()),
+        password: Some(agent_protocol::Hidden::new("pw")),
+    });
+    let answer = bench.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+    let head = seen.recv().await.unwrap().to_ascii_lowercase();
+    assert!(head.contains("proxy-authorization: basic dxnlcjpwdw=="), "{head}");
+    let other = Bench::with(&format!("proxy = \"http://{addr}\"")).await;
+    let mut command = other.download("unused", ImageFormat::Iso);
+    command.url = Some("http://images.invalid/golden/tiny.iso".into());
+    let answer = other.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+}
