@@ -16,19 +16,22 @@
 //! when they come.
 
 mod compare;
+mod consoles;
 mod conversation;
 mod player;
 mod report;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::ca::{CaError, CertificateAuthority};
+use crate::token::TokenError;
 
 pub use compare::{Difference, Mismatch};
+pub use consoles::RecordedConsole;
 pub use conversation::{Conversation, ConversationError, Ending, Recorded};
 pub use report::{Exchange, Report};
 
@@ -70,6 +73,12 @@ impl Default for ReplaySettings {
             poll_interval: Duration::from_millis(20),
             linger: Duration::ZERO,
         }
+    }
+}
+
+impl ReplaySettings {
+    fn replacements(&self) -> compare::Replacements {
+        compare::Replacements::new(self.substitutions.clone(), self.overrides.clone())
     }
 }
 
@@ -130,6 +139,16 @@ impl Replay {
     /// The certificate that the player presents, PEM.
     pub fn ca_pem(&self) -> String {
         self.authority.pem()
+    }
+
+    /// Tokens for the consoles that the recorded agent asked for, with all replacements, as for a
+    /// browser at `source`. Used after the announcement of its session, each makes the agent ask
+    /// again, and the recorded verdict follows.
+    ///
+    /// # Errors
+    /// [`TokenError`] when a token cannot be made.
+    pub fn consoles(&self, source: IpAddr) -> Result<Vec<RecordedConsole>, TokenError> {
+        consoles::tokens(&self.conversation, &self.settings.replacements(), source)
     }
 
     /// Takes the first agent that connects, plays the conversation and reports.

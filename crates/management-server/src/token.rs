@@ -8,7 +8,7 @@ use aes_gcm::{Aes256Gcm, Key, Nonce};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::Mac;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::random::{self, RandomError};
@@ -48,6 +48,20 @@ impl TokenKey {
     /// A given pair, for tests with recorded tokens.
     pub fn of(key: [u8; 16], iv: [u8; 16]) -> Self {
         Self { key, iv }
+    }
+
+    /// The pair in the text that a proxy gets as `encryptorPassword`.
+    pub fn parse(encryptor_password: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Pair {
+            base64_encoded_key_bytes: String,
+            base64_encoded_iv_bytes: String,
+        }
+        let pair: Pair = serde_json::from_str(encryptor_password).ok()?;
+        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok();
+        let (key, iv) = (&pair.base64_encoded_key_bytes, &pair.base64_encoded_iv_bytes);
+        Some(Self { key: bytes(key)?, iv: bytes(iv)? })
     }
 
     /// The JSON text that the proxy gets as `encryptorPassword`.
@@ -203,6 +217,9 @@ mod tests {
             documented_key().encryptor_password(),
             r#"{"base64EncodedKeyBytes":"AAECAwQFBgcICQoLDA0ODw","base64EncodedIvBytes":"EBESExQVFhcYGRobHB0eHw"}"#
         );
+        let parsed = TokenKey::parse(&documented_key().encryptor_password()).unwrap();
+        assert_eq!((parsed.key, parsed.iv), (documented_key().key, documented_key().iv));
+        assert!(TokenKey::parse("{}").is_none());
     }
 
     #[test]
