@@ -331,7 +331,7 @@ impl<'a> Stage<'a> {
         let session = session_of(got);
         let mut inner = lock(&self.inner);
         let found = self.conversation.requests().find(|recorded| {
-            recorded.class() == envelope.class
+            stands_for(recorded.class(), &envelope.class)
                 && !inner.taken.contains(&recorded.line)
                 && (session.is_none() || session_of(&recorded.json) == session)
         });
@@ -344,7 +344,8 @@ impl<'a> Stage<'a> {
         let class = envelope.class.clone();
         let recorded = recorded.or_else(|| {
             // Beyond the recorded pings the last one repeats, answered or not.
-            let mut requests = self.conversation.requests().filter(|line| line.class() == class);
+            let mut requests =
+                self.conversation.requests().filter(|line| stands_for(line.class(), &class));
             requests.by_ref().last()
         });
         let answer = recorded.map(|recorded| self.conversation.answer(recorded));
@@ -474,6 +475,13 @@ fn reordered(conversation: &Conversation, order: &[usize]) -> Vec<(usize, usize)
         }
     }
     pairs
+}
+
+/// Whether a request of one class stands for a recorded one; an agent of the other role may be
+/// played to as well, so all start-up commands stand for each other.
+fn stands_for(recorded: &str, class: &str) -> bool {
+    let is_startup = |class| simple(class).starts_with("Startup");
+    recorded == class || (is_startup(recorded) && is_startup(class))
 }
 
 fn session_of(json: &Value) -> Option<&str> {

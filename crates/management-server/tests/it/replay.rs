@@ -224,3 +224,22 @@ async fn the_caller_is_told_of_each_answer_before_the_next_command() {
     let recorded: &Value = report.requests[0].recorded.as_ref().unwrap();
     assert_eq!(recorded[0].as_object().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn an_agent_of_the_other_role_is_refused_as_recorded() {
+    let recording = Conversation::parse(&text("link-refused-zone")).unwrap();
+    let mut settings = settings();
+    settings.linger = Duration::from_millis(50);
+    let replay = Replay::listen(recording, settings).await.unwrap();
+    let (address, ca) = (replay.address(), replay.ca_pem());
+    let agent = async {
+        let mut agent = Agent::connect_as(address, &ca, "127.0.0.2", None).await.unwrap();
+        agent.start_up(&conversation("cp-static")[0].text()).await;
+        let refusal = agent.receive().await;
+        assert!(refusal.body()["_details"].as_str().unwrap().contains("incorrect data center"));
+    };
+    let (report, ()) = tokio::join!(replay.run(), agent);
+    let report = report.unwrap();
+    assert!(report.requests[0].mismatches.iter().any(|place| place.path.ends_with(".<class>")));
+    assert_eq!(report.broken, None);
+}
