@@ -61,6 +61,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// The role stops: nothing is accepted any more.
+    stopping: bool,
     jobs: BTreeMap<String, Arc<Job>>,
     slots: HashMap<String, Arc<Semaphore>>,
 }
@@ -121,6 +123,9 @@ impl Downloads {
     }
 
     fn begin(&self, table: &mut Table, request: Request) -> Result<Arc<Job>, DownloadError> {
+        if table.stopping {
+            return Err(DownloadError::Aborted);
+        }
         if table.jobs.values().filter(|job| !job.phase().is_over()).count() >= MAX_ACTIVE {
             return Err(DownloadError::Busy(MAX_ACTIVE));
         }
@@ -176,6 +181,21 @@ impl Downloads {
         let running = self.table().running_at(store, directory);
         if let Some(job) = running {
             self.abort(&job.id).await;
+        }
+    }
+
+    /// Stops everything, so that nothing is left on the stores when the role ends.
+    pub async fn stop(&self) {
+        let running: Vec<Arc<Job>> = {
+            let mut table = self.table();
+            table.stopping = true;
+            table.jobs.values().filter(|job| !job.phase().is_over()).cloned().collect()
+        };
+        for job in &running {
+            job.cancel.cancel();
+        }
+        for job in &running {
+            job.wait(CANCEL_LIMIT).await;
         }
     }
 

@@ -145,6 +145,11 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     publish(&cx, &link, &commands);
     let recovering = (commands.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
+    let stopping = (commands.downloads.clone(), cx.shutdown.clone());
+    cx.tasks.spawn("stop downloads", async move {
+        stopping.1.cancelled().await;
+        stopping.0.stop().await;
+    });
     let service = LinkService::of(&commands);
     let serving =
         cx.tasks.spawn_vital("serve links", serve_links(cx.clone(), config.listen, service));

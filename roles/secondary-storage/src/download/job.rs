@@ -190,6 +190,14 @@ pub struct Workshop {
     pub retry_delay: Duration,
 }
 
+impl Workshop {
+    /// Grows with each failure in a row.
+    fn delay(&self, failures: u32) -> Duration {
+        let factor = 1_u32 << failures.saturating_sub(1).min(10);
+        self.retry_delay.saturating_mul(factor).min(LONGEST_RETRY_DELAY)
+    }
+}
+
 /// How long syncing the last bytes of a file may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
 const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -283,17 +291,19 @@ async fn work(
     write_note(job, shop, note.clone()).await?;
     let mut restarts = 0;
     let written = loop {
-        match attempt(job, shop, &store, &note, &permit).await {
+        let reason = match attempt(job, shop, &store, &note, &permit).await {
             Ok(Attempt::Written(written)) => break written,
-            Ok(Attempt::FromStart(reason)) => {
-                restarts += 1;
-                if restarts > shop.retries {
-                    return Err(reason);
-                }
-                tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
-            }
+            Ok(Attempt::FromStart(reason)) => reason,
+            // Refused at the first try is an answer; refused later, the server is restarting.
+            Err(error @ DownloadError::Connect(_)) if restarts > 0 => error,
             Err(error) => return Err(error),
+        };
+        restarts += 1;
+        if restarts > shop.retries {
+            return Err(reason);
         }
+        tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
+        tokio::time::sleep(shop.delay(restarts)).await;
     };
     install(job, shop, &store, note, written).await
 }
@@ -420,9 +430,8 @@ impl Transfer<'_> {
             if failures > self.shop.retries {
                 return Err(Interruption::Failed(error));
             }
-            let delay = self.shop.retry_delay.saturating_mul(1 << (failures - 1).min(10));
             tracing::info!(job = self.job.id, attempt = failures, error = %error, "download interrupted");
-            tokio::time::sleep(delay.min(LONGEST_RETRY_DELAY)).await;
+            tokio::time::sleep(self.shop.delay(failures)).await;
             let Some(validator) = self.validator.clone() else {
                 return Err(Interruption::FromStart(error));
             };

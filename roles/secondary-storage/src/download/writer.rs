@@ -26,8 +26,9 @@ pub enum Piece {
     End,
 }
 
-/// Pieces under way between network and disk.
-pub const PIECES: usize = 32;
+/// Pieces under way between network and disk, and again to the digest. A piece can have half a
+/// megabyte, so this bounds the memory of a download to a few.
+pub const PIECES: usize = 8;
 
 /// The job of a writer.
 #[derive(Debug)]

@@ -163,7 +163,27 @@ impl Bench {
 
     /// Starts a download and asks until it is over.
     pub async fn finish(&self, command: &DownloadCommand) -> DownloadAnswer {
+        self.until_over(command, self.ask(command).await).await
+    }
+
+    /// Starts a gated download and asks until its first half is there.
+    pub async fn half_way(&self, command: &DownloadCommand) -> DownloadAnswer {
         let mut answer = self.ask(command).await;
+        let started = std::time::Instant::now();
+        while answer.download_pct != 50 {
+            assert!(started.elapsed() < SOON, "never half way: {answer:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            answer = self.ask(&Self::progress(command, &answer, DownloadRequest::GetStatus)).await;
+        }
+        answer
+    }
+
+    /// Asks until a download is over.
+    pub async fn until_over(
+        &self,
+        command: &DownloadCommand,
+        mut answer: DownloadAnswer,
+    ) -> DownloadAnswer {
         let started = std::time::Instant::now();
         while matches!(
             answer.download_status,

@@ -22,7 +22,7 @@ async fn child() {
     let bench = Bench::at(Path::new(&directory)).await;
     let mut command = bench.download("unused", ImageFormat::Qcow2);
     command.url = Some(url.into());
-    bench.ask(&command).await;
+    bench.half_way(&command).await;
     eprintln!("half way");
     std::future::pending::<()>().await;
 }
@@ -88,7 +88,7 @@ async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() 
 #[tokio::test]
 async fn a_download_that_is_killed_with_its_role_is_cleaned_up_too() {
     let bench = Bench::new().await;
-    bench.ask(&bench.download("gated/tiny.qcow2", ImageFormat::Qcow2)).await;
+    bench.half_way(&bench.download("gated/tiny.qcow2", ImageFormat::Qcow2)).await;
     assert_eq!(bench.files().len(), 1);
     let bench = bench.restarted().await;
     assert!(bench.listed().await.is_empty());

@@ -124,8 +124,8 @@ async fn a_second_command_attaches_to_the_running_download() {
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
     let (first, second) = tokio::join!(bench.ask(&command), bench.ask(&command));
     assert_eq!(first.job_id, second.job_id);
-    let progress = Bench::progress(&command, &first, DownloadRequest::GetStatus);
-    let answer = bench.ask(&progress).await;
+    let answer = bench.half_way(&command).await;
+    assert_eq!(answer.job_id, first.job_id);
     assert_eq!(answer.download_status, Some(DownloadStatus::DownloadInProgress));
     assert_eq!((answer.download_pct, answer.error_string.as_deref()), (50, Some(" ")));
     assert_eq!(answer.install_path.as_deref(), Some("template/tmpl/2/320"));
@@ -142,7 +142,7 @@ async fn a_second_command_attaches_to_the_running_download() {
 #[tokio::test]
 async fn another_image_for_the_same_place_replaces_the_running_download() {
     let bench = Bench::new().await;
-    let first = bench.ask(&bench.download("gated/tiny.raw", ImageFormat::Raw)).await;
+    let first = bench.half_way(&bench.download("gated/tiny.raw", ImageFormat::Raw)).await;
     let answer = bench.finish(&bench.download("golden/tiny.iso", ImageFormat::Iso)).await;
     assert_ne!(answer.job_id, first.job_id);
     assert!(installed(&answer).ends_with(".iso"));
@@ -153,7 +153,7 @@ async fn another_image_for_the_same_place_replaces_the_running_download() {
 async fn the_server_can_abort_restart_and_forget() {
     let bench = Bench::new().await;
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
-    let answer = bench.ask(&command).await;
+    let answer = bench.half_way(&command).await;
     let aborted = bench.ask(&Bench::progress(&command, &answer, DownloadRequest::Abort)).await;
     assert_eq!(aborted.download_status, Some(DownloadStatus::NotDownloaded));
     assert_eq!(bench.files(), Vec::<String>::new(), "the temporary is gone");
@@ -161,11 +161,8 @@ async fn the_server_can_abort_restart_and_forget() {
     assert_ne!(restarted.job_id, answer.job_id);
     bench.images.open_gate();
     bench.images.open_gate();
-    let mut done = restarted.clone();
-    while done.download_status != Some(DownloadStatus::Downloaded) {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        done = bench.ask(&Bench::progress(&command, &restarted, DownloadRequest::GetStatus)).await;
-    }
+    let done = bench.until_over(&command, restarted.clone()).await;
+    installed(&done);
     let purged = bench.ask(&Bench::progress(&command, &restarted, DownloadRequest::Purge)).await;
     assert_eq!(purged, done, "the last answer once more");
     // Forgotten now, but the store has it: a late question still gets the truth.
@@ -184,9 +181,9 @@ async fn an_unknown_job_is_an_error_under_its_own_id_or_begins_again() {
     let answer = bench.ask(&Bench::progress(&command, &unknown, DownloadRequest::GetStatus)).await;
     assert!(error_of(&answer).contains("restarted"), "{answer:?}");
     assert_eq!(answer.job_id.as_deref(), Some("no-such-job"));
-    let again =
-        bench.ask(&Bench::progress(&command, &unknown, DownloadRequest::GetOrRestart)).await;
-    assert_eq!(again.download_status, Some(DownloadStatus::Downloaded));
+    let poll = Bench::progress(&command, &unknown, DownloadRequest::GetOrRestart);
+    let again = bench.ask(&poll).await;
+    installed(&bench.until_over(&command, again).await);
 }
 
 #[tokio::test]
@@ -211,7 +208,7 @@ async fn credentials_go_to_their_own_host_only() {
 async fn one_busy_store_does_not_hold_up_lists_and_deletions() {
     let bench = Bench::with("max_downloads = 1").await;
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
-    bench.ask(&command).await;
+    bench.half_way(&command).await;
     let mut waiting = bench.download("golden/tiny.iso", ImageFormat::Iso);
     waiting.install_path = Some("template/tmpl/2/321".to_owned());
     let answer = bench.ask(&waiting).await;

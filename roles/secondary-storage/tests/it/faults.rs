@@ -124,6 +124,14 @@ async fn an_image_that_changed_meanwhile_is_fetched_anew_not_mixed() {
 }
 
 #[tokio::test]
+async fn a_server_that_restarts_meanwhile_is_asked_again() {
+    let bench = Bench::new().await;
+    let answer = bench.finish(&bench.download("restarting/tiny.qcow2", ImageFormat::Qcow2)).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+    assert_eq!(bench.images.requests("restarting/tiny.qcow2"), 3);
+}
+
+#[tokio::test]
 async fn a_connection_that_always_breaks_is_never_called_ready() {
     let bench = Bench::new().await;
     for path in ["cut/tiny.qcow2", "chunked-cut/tiny.qcow2"] {

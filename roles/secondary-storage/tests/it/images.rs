@@ -137,6 +137,10 @@ impl ImageServer {
             "cut" => plain_unranged(stream, file, half).await,
             "cut-once" if nth == 0 => plain(stream, file, head, "\"v1\"", half).await,
             "cut-once" => plain(stream, file, head, "\"v1\"", file.len()).await,
+            // Breaks, is away for one connection, then serves without ranges.
+            "restarting" if nth == 0 => plain_unranged(stream, file, half).await,
+            "restarting" if nth == 1 => Ok(()),
+            "restarting" => plain_unranged(stream, file, file.len()).await,
             "changed" if nth == 0 => plain(stream, file, head, "\"v1\"", half).await,
             "changed" => plain(stream, file, head, "\"v2\"", file.len()).await,
             "stall" => {

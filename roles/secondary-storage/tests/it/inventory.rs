@@ -158,7 +158,7 @@ async fn deletions_that_name_anything_else_are_refused() {
 async fn deleting_stops_the_download_that_fills_the_directory() {
     let bench = Bench::new().await;
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
-    bench.ask(&command).await;
+    bench.half_way(&command).await;
     assert!(bench.ask(&delete("template/tmpl/2/320", 320)).await.base.result);
     assert_eq!(bench.files(), Vec::<String>::new());
     assert!(bench.listed().await.is_empty());

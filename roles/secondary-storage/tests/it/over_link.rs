@@ -223,3 +223,20 @@ async fn a_reconnect_in_the_middle_of_a_download_gives_one_image() {
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 2);
     role.stop().await;
 }
+
+#[tokio::test]
+async fn a_role_that_stops_takes_its_downloads_along() {
+    let zone = Zone::new("").await;
+    let role = zone.start().await;
+    let id = zone.register("gated/tiny.raw", ImageFormat::Raw);
+    let half = |image: &management_server::Image| image.percent == 50;
+    zone.server.wait_for_image(id, SOON, half).await.unwrap();
+    let tasks = role.cx.tasks.clone();
+    role.stop().await;
+    tasks.close();
+    tokio::time::timeout(SOON, tasks.wait()).await.unwrap();
+    let account = zone.temp.path().join("sec/template/tmpl/2");
+    assert_eq!(std::fs::read_dir(account).unwrap().count(), 0, "the temporary is gone");
+    let notes = zone.temp.path().join("state/ss/downloads");
+    assert_eq!(std::fs::read_dir(notes).unwrap().count(), 0);
+}
