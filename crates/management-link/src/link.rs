@@ -156,6 +156,8 @@ impl ManagementLink {
         });
         let pinged: Arc<dyn PingedLink> = Arc::clone(&shared) as Arc<dyn PingedLink>;
         cx.heartbeat.register(cx.kind, &pinged);
+        // From the first moment: a role with a link is not ready before it is attached.
+        cx.health.set_condition(driver::HEALTH_CONDITION, "no link to a management server yet");
         Ok(Self { shared })
     }
 

@@ -212,7 +212,7 @@ impl<'a> Section<'a> {
     /// A size as `"8KiB"`, `"50GiB"`, `"1000"` (bytes).
     pub fn bytes(&mut self, key: &'static str, default: u64) -> u64 {
         let Some(value) = self.raw(key) else {
-            self.note(key, Some(toml::Value::String(format!("{default}B"))), false, false);
+            self.note(key, Some(toml::Value::String(format_bytes(default))), false, false);
             return default;
         };
         match scalar(value).as_deref().and_then(parse_bytes) {
@@ -279,11 +279,16 @@ impl<'a> Section<'a> {
         path
     }
 
-    /// A secret written into the configuration itself; `check` shows `***`.
+    /// A secret written into the configuration itself; `check` and violations show `***`.
     pub fn secret(&mut self, key: &'static str) -> Option<crate::Secret<String>> {
-        let value = self.optional::<String>(key, "give a text")?;
+        self.known.push(key);
+        let value = self.table.get(key)?;
         self.note(key, None, true, true);
-        Some(crate::Secret::new(value))
+        let text = scalar(value);
+        if text.is_none() {
+            self.violation(key, "is not one value", "give a text");
+        }
+        text.map(crate::Secret::new)
     }
 
     /// Reports unknown keys, with the nearest known one.
@@ -353,6 +358,16 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(1 << shift)
+}
+
+/// The inverse of [`parse_bytes`], in the largest unit that loses nothing.
+pub fn format_bytes(bytes: u64) -> String {
+    for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
+        if bytes != 0 && bytes.trailing_zeros() >= shift {
+            return format!("{}{unit}", bytes >> shift);
+        }
+    }
+    format!("{bytes}B")
 }
 
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
@@ -464,6 +479,7 @@ mod tests {
         assert_eq!(format_duration(Duration::ZERO), "0ms");
         assert_eq!(parse_bytes("50GiB"), Some(50 << 30));
         assert_eq!(parse_bytes("1.5GiB"), None);
+        assert_eq!((format_bytes(50 << 30), format_bytes(1000)), ("50GiB".into(), "1000B".into()));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::trust;
 const BEAT: Duration = Duration::from_secs(1);
 /// Requests of ours without an answer.
 const MAX_PENDING: usize = 1024;
-const HEALTH_CONDITION: &str = "link";
+pub(super) const HEALTH_CONDITION: &str = "link";
 
 /// What the tasks around the loop report back.
 enum Report {
