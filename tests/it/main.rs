@@ -14,6 +14,7 @@ mod admin;
 mod binary;
 mod child;
 mod conflicts;
+mod conversations;
 mod drain;
 mod isolation;
 mod real_roles;
