@@ -16,7 +16,9 @@ pub mod fetch;
 pub mod install;
 pub mod job;
 pub mod journal;
+pub mod run;
 pub mod source;
+mod transfer;
 pub mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub use error::DownloadError;
-pub use job::{Job, Phase, Report, Request, Workshop};
+pub use job::{Job, Phase, Report, Request};
+pub use run::Workshop;
 
 use crate::store::{InstallPath, Lane, StoreUrl};
 use journal::{Note, remove_leftovers};
@@ -140,7 +143,7 @@ impl Downloads {
         shop.metrics.accepted();
         let span = tracing::error_span!("download", job = job.id, store = %job.request.store);
         tracing::info!(parent: &span, url = %job.request.fetch.source, path = %job.request.directory, "download accepted");
-        let run = Box::pin(job::run(Arc::clone(&job), shop.clone(), slots).instrument(span));
+        let run = Box::pin(run::run(Arc::clone(&job), shop.clone(), slots).instrument(span));
         shop.tasks.spawn("download", run);
         Ok(job)
     }

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::settings::ServerSettings;
 use crate::store::Stores;
 use crate::store::marker::Memory;
+use crate::store::watch::{INTERVAL, watch};
 use crate::trust::Trust;
 
 /// The role for the registry.
@@ -150,6 +151,14 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
         stopping.1.cancelled().await;
         stopping.0.stop().await;
     });
+    let watched = watch(
+        commands.stores.clone(),
+        cx.health.clone(),
+        Arc::clone(&commands.metrics),
+        cx.shutdown.clone(),
+        INTERVAL,
+    );
+    cx.tasks.spawn_vital("watch stores", watched);
     let service = LinkService::of(&commands);
     let serving =
         cx.tasks.spawn_vital("serve links", serve_links(cx.clone(), config.listen, service));

@@ -12,6 +12,7 @@ pub mod path;
 pub mod pool;
 pub mod stores;
 pub mod url;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

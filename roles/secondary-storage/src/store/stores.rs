@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use role::{Host, TaskScope};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ pub struct StoreSettings {
 
 /// One image store of a zone each; a bound against a server that names ever new ones.
 const MAX_STORES: usize = 32;
+/// The management server asks for the figures of each store once a minute.
+const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 type Outcome = Option<Result<Arc<Store>, String>>;
@@ -37,7 +39,7 @@ type Outcome = Option<Result<Arc<Store>, String>>;
 enum Slot {
     Opening(watch::Receiver<Outcome>),
     Ready(Arc<Store>),
-    Failed(String),
+    Failed { reason: String, at: Instant },
 }
 
 /// Cloneable; clones share everything.
@@ -53,6 +55,8 @@ struct Shared {
     tasks: TaskScope,
     memory: Arc<Memory>,
     slots: Mutex<HashMap<String, (StoreUrl, Slot)>>,
+    /// Counts openings that ended.
+    changes: watch::Sender<u64>,
 }
 
 /// State of a store for `/status`.
@@ -73,8 +77,8 @@ pub struct StoreStatus {
 impl Stores {
     pub fn new(settings: StoreSettings, host: Host, tasks: TaskScope, memory: Memory) -> Self {
         let memory = Arc::new(memory);
-        let slots = Mutex::default();
-        Self { shared: Arc::new(Shared { settings, host, tasks, memory, slots }) }
+        let (slots, changes) = (Mutex::default(), watch::Sender::new(0));
+        Self { shared: Arc::new(Shared { settings, host, tasks, memory, slots, changes }) }
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoreUrl, Slot)>> {
@@ -130,10 +134,11 @@ impl Stores {
             Err(error) => {
                 let reason = role::chain(error);
                 tracing::warn!(store = %url, error = reason, "cannot open store");
-                Slot::Failed(reason)
+                Slot::Failed { reason, at: Instant::now() }
             }
         };
         self.slots().insert(url.key(), (url.clone(), slot));
+        self.shared.changes.send_modify(|count| *count += 1);
         tx.send_replace(Some(outcome.map_err(|error| role::chain(&error))));
     }
 
@@ -269,13 +274,42 @@ impl Stores {
         list
     }
 
+    /// Notified when opening a store ended, well or not.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Why stores that were asked for lately could not be opened. Older failures are forgotten.
+    pub fn failures(&self) -> Vec<String> {
+        let mut slots = self.slots();
+        slots.retain(|_, (_, slot)| match slot {
+            Slot::Failed { at, .. } => at.elapsed() < FAILURE_MEMORY,
+            Slot::Opening(_) | Slot::Ready(_) => true,
+        });
+        let failed = slots.values().filter_map(|(_, slot)| match slot {
+            Slot::Failed { reason, .. } => Some(reason.clone()),
+            Slot::Opening(_) | Slot::Ready(_) => None,
+        });
+        failed.collect()
+    }
+
+    /// Opened stores whose directory turned out to be another one since.
+    pub fn lost(&self) -> Vec<StoreUrl> {
+        let slots = self.slots();
+        let lost = slots.values().filter_map(|(url, slot)| match slot {
+            Slot::Ready(store) if store.is_lost() => Some(url.clone()),
+            Slot::Ready(_) | Slot::Opening(_) | Slot::Failed { .. } => None,
+        });
+        lost.collect()
+    }
+
     /// The stores that are ready now.
     pub fn ready(&self) -> Vec<Arc<Store>> {
         self.slots()
             .values()
             .filter_map(|(_, slot)| match slot {
                 Slot::Ready(store) if !store.is_lost() => Some(Arc::clone(store)),
-                Slot::Ready(_) | Slot::Opening(_) | Slot::Failed(_) => None,
+                Slot::Ready(_) | Slot::Opening(_) | Slot::Failed { .. } => None,
             })
             .collect()
     }
@@ -293,7 +327,7 @@ impl Slot {
         };
         match self {
             Self::Opening(_) => {}
-            Self::Failed(reason) => {
+            Self::Failed { reason, .. } => {
                 status.state = "failed";
                 status.reason = Some(reason.clone());
             }
@@ -318,7 +352,8 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.done {
-            let slot = Slot::Failed("opening was interrupted".to_owned());
+            let reason = "opening was interrupted".to_owned();
+            let slot = Slot::Failed { reason, at: Instant::now() };
             self.stores.slots().insert(self.url.key(), (self.url.clone(), slot));
         }
     }

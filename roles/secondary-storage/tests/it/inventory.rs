@@ -8,7 +8,9 @@ use agent_protocol::storage::{
     SecStorageSetupCommand, TemplateObjectTO, VolumeObjectTO,
 };
 
-use crate::bench::{Bench, STORE, store_to};
+use role::Health;
+
+use crate::bench::{Bench, SOON, STORE, store_to};
 
 fn setup(url: &str) -> SecStorageSetupCommand {
     SecStorageSetupCommand {
@@ -88,6 +90,32 @@ async fn an_emptied_store_is_never_listed_as_empty_not_even_after_a_restart() {
     let download = bench.finish(&bench.download("golden/tiny.iso", ImageFormat::Iso)).await;
     assert_eq!(download.download_status, Some(DownloadStatus::DownloadError));
     assert_eq!(std::fs::read_dir(bench.store("")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_store_that_is_lost_shows_in_the_roles_health_and_heals() {
+    let (bench, _) = with_template().await;
+    let watching = secondary_storage::store::watch::watch(
+        bench.commands.stores.clone(),
+        bench.cx.health.clone(),
+        bench.commands.metrics.clone(),
+        bench.cx.shutdown.clone(),
+        std::time::Duration::from_millis(10),
+    );
+    bench.cx.tasks.spawn("watch", watching);
+    let health = || bench.cx.health.health();
+    let aside = bench.directory.join("aside");
+    std::fs::rename(bench.store(""), &aside).unwrap();
+    std::fs::create_dir(bench.store("")).unwrap();
+    testkit::eventually("degraded", SOON, || match health() {
+        Health::Degraded { reason } if reason.contains("is not the store") => Some(()),
+        _ => None,
+    })
+    .await;
+    std::fs::remove_dir(bench.store("")).unwrap();
+    std::fs::rename(&aside, bench.store("")).unwrap();
+    assert_eq!(bench.listed().await.len(), 1);
+    testkit::eventually("healed", SOON, || (health() == Health::Starting).then_some(())).await;
 }
 
 #[tokio::test]

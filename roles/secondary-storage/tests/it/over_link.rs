@@ -95,6 +95,14 @@ impl Running {
         assert!(outcome.is_ok(), "{outcome:?}");
     }
 
+    async fn until_degraded(&self, because: &str) -> String {
+        testkit::eventually("degraded", SOON, || match self.cx.health.health() {
+            Health::Degraded { reason } if reason.contains(because) => Some(reason),
+            _ => None,
+        })
+        .await
+    }
+
     async fn until_ready(&self) {
         testkit::eventually("ready", SOON, || {
             (self.cx.health.health() == Health::Ready).then_some(())
@@ -181,6 +189,12 @@ async fn a_failed_store_leaves_the_host_up_and_says_so() {
     let details = serde_json::Value::Object(role.cx.health.details());
     assert_eq!(details["stores"][0]["state"], "failed", "{details}");
     assert!(details["stores"][0]["reason"].as_str().unwrap().contains("mount"), "{details}");
+    role.until_degraded("mnt").await;
+    std::fs::remove_file(zone.temp.path().join("mnt")).unwrap();
+    let name = "b523f0c4-0847-33cd-bb44-f46c4da95327";
+    std::fs::create_dir_all(zone.temp.path().join("mnt").join(name).join("template")).unwrap();
+    // The next command for the store opens it.
+    role.until_ready().await;
     role.stop().await;
 }
 
@@ -190,11 +204,7 @@ async fn a_port_that_is_taken_makes_the_role_degraded_not_dead() {
     let addr = taken.local_addr().unwrap();
     let zone = Zone::new(&format!("listen = [\"{addr}\"]")).await;
     let role = zone.start().await;
-    let reason = testkit::eventually("degraded", SOON, || match role.cx.health.health() {
-        Health::Degraded { reason } if reason.starts_with("links") => Some(reason),
-        _ => None,
-    })
-    .await;
+    let reason = role.until_degraded("links").await;
     assert!(reason.contains(&format!("cannot listen on {addr}")), "{reason}");
     let id = zone.register("golden/tiny.iso", ImageFormat::Iso);
     let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;

@@ -1,0 +1,283 @@
+//! The work of a download, from its turn to the listed object, and what is done when it fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use role::{Host, TaskScope};
+use tokio::sync::Semaphore;
+
+use super::error::DownloadError;
+use super::install::{Publication, image_name, publish};
+use super::job::{Job, Phase};
+use super::journal::{Journal, Note, remove_leftovers};
+use super::transfer::{Attempt, attempt};
+use super::writer::Written;
+use crate::format;
+use crate::metrics::Metrics;
+use crate::store::{Lane, ObjectKind, Store, StoreError, Stores};
+
+/// What all jobs of this host share.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    pub stores: Stores,
+    pub host: Host,
+    pub tasks: TaskScope,
+    pub journal: Journal,
+    pub metrics: Arc<Metrics>,
+    pub retries: u32,
+    pub retry_delay: Duration,
+}
+
+impl Workshop {
+    /// Grows with each failure in a row.
+    pub(super) fn delay(&self, failures: u32) -> Duration {
+        let factor = 1_u32 << failures.saturating_sub(1).min(10);
+        self.retry_delay.saturating_mul(factor).min(LONGEST_RETRY_DELAY)
+    }
+}
+
+const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(30);
+
+/// Runs a job to its end; never fails, the outcome is in the job.
+pub async fn run(job: Arc<Job>, shop: Workshop, slots: Arc<Semaphore>) {
+    let mut guard = EndGuard { job: &job, armed: true };
+    let mut work = Box::pin(work(&job, &shop, &slots));
+    let outcome = tokio::select! {
+        outcome = &mut work => outcome,
+        // What is being installed is there in a moment; stopping it half way gains nothing.
+        () = job.cancel.cancelled() => match job.phase() {
+            Phase::Installing => work.await,
+            _ => Err(DownloadError::Aborted),
+        },
+    };
+    guard.armed = false;
+    clean_up(&job, &shop, outcome.is_ok()).await;
+    let seconds = job.started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            tracing::info!(
+                job = job.id,
+                path = job.report().install_path,
+                bytes = job.received(),
+                "download installed"
+            );
+            shop.metrics.downloaded("done", seconds);
+        }
+        Err(DownloadError::Aborted) => {
+            tracing::info!(job = job.id, "download aborted");
+            shop.metrics.downloaded("aborted", seconds);
+            job.update(|report| {
+                report.phase = Phase::Aborted;
+                report.text = DownloadError::Aborted.to_string();
+            });
+        }
+        Err(error) => {
+            let text = error.to_string();
+            tracing::warn!(job = job.id, url = %job.request.fetch.source, error = text, "download failed");
+            shop.metrics.downloaded("failed", seconds);
+            job.update(|report| {
+                report.phase = Phase::Failed;
+                report.text = text;
+            });
+        }
+    }
+}
+
+/// A job whose task is killed or panics must not look as if it still ran.
+struct EndGuard<'a> {
+    job: &'a Job,
+    armed: bool,
+}
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.job.update(|report| {
+                report.phase = Phase::Failed;
+                report.text = DownloadError::Internal.to_string();
+            });
+        }
+    }
+}
+
+async fn work(
+    job: &Arc<Job>,
+    shop: &Workshop,
+    slots: &Arc<Semaphore>,
+) -> Result<(), DownloadError> {
+    let permit = match Arc::clone(slots).try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(_none) => {
+            job.update(|report| {
+                "waiting for another download to finish".clone_into(&mut report.text);
+            });
+            Arc::clone(slots).acquire_owned().await.map_err(|_closed| DownloadError::Aborted)?
+        }
+    };
+    let permit = Arc::new(permit);
+    let store = shop.stores.open(&job.request.store, None).await.map_err(DownloadError::Store)?;
+    let note = note_for(job);
+    job.update(|report| {
+        report.phase = Phase::Downloading;
+        " ".clone_into(&mut report.text);
+        let directory = &job.request.directory;
+        let path = store.root().join(directory.to_string()).join(&note.temporary);
+        report.temporary = Some(path.display().to_string());
+    });
+    write_note(job, shop, note.clone()).await?;
+    let mut restarts = 0;
+    let written = loop {
+        let reason = match attempt(job, shop, &store, &note, &permit).await {
+            Ok(Attempt::Written(written)) => break written,
+            Ok(Attempt::FromStart(reason)) => reason,
+            // Refused at the first try is an answer; refused later, the server is restarting.
+            Err(error @ DownloadError::Connect(_)) if restarts > 0 => error,
+            Err(error) => return Err(error),
+        };
+        restarts += 1;
+        if restarts > shop.retries {
+            return Err(reason);
+        }
+        tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
+        tokio::time::sleep(shop.delay(restarts)).await;
+    };
+    install(job, shop, &store, note, written).await
+}
+
+fn note_for(job: &Job) -> Note {
+    // The name that the original's temporaries have, so that an operator knows what it is.
+    let digits = job.id.parse::<uuid::Uuid>().map_or(0, |id| id.as_u64_pair().0);
+    Note {
+        store: job.request.store.to_string(),
+        directory: job.request.directory.to_string(),
+        volume: job.request.kind == ObjectKind::Volume,
+        temporary: format!("dnld{digits}tmp_"),
+        image: None,
+    }
+}
+
+async fn write_note(job: &Job, shop: &Workshop, note: Note) -> Result<(), DownloadError> {
+    let (journal, id) = (shop.journal.clone(), job.id.clone());
+    let work = move || journal.write(&id, &note);
+    let written = shop.tasks.blocking("note a download", work).await;
+    written.map_err(|_stopped| DownloadError::Aborted)?.map_err(DownloadError::Journal)
+}
+
+/// Checks the complete file and makes it an object of the store.
+async fn install(
+    job: &Arc<Job>,
+    shop: &Workshop,
+    store: &Arc<Store>,
+    mut note: Note,
+    written: Written,
+) -> Result<(), DownloadError> {
+    let request = &job.request;
+    request.expectation.verify(&written.checksum).map_err(DownloadError::Checksum)?;
+    let about = job.about().clone();
+    let image = image_name(&about.unique_name, request.format, shop.host.clock.unix_ms()).map_err(
+        |_bad| DownloadError::Url {
+            url: about.unique_name.clone(),
+            reason: "its name cannot be a file name",
+        },
+    )?;
+    let install_path = request.directory.join(image.clone()).to_string();
+    job.update(|report| {
+        report.phase = Phase::Installing;
+        "Download success, starting install ".clone_into(&mut report.text);
+        report.checksum = Some(written.checksum.to_string());
+        report.install_path = install_path;
+    });
+    let sizes = format::inspect(request.format, &written.head, &written.tail, written.length)
+        .map_err(DownloadError::Format)?;
+    note.image = Some(image.to_string());
+    write_note(job, shop, note.clone()).await?;
+    let now = shop.host.clock.now();
+    let abandoned = Arc::new(AtomicBool::new(false));
+    let publication = Publication {
+        job: job.id.clone(),
+        kind: request.kind,
+        directory: request.directory.clone(),
+        temporary: note.temporary,
+        image,
+        about,
+        format: request.format,
+        sizes,
+        now,
+        modes: store.modes(),
+        abandoned: Arc::clone(&abandoned),
+        gate: Arc::clone(&job.gate),
+    };
+    let _abandon = Abandon(abandoned);
+    let holder = Arc::clone(store);
+    store
+        .run("install", Lane::Quick, move |root| {
+            // Remembered first: from now on an empty directory is not this store.
+            holder.remember_held().map_err(std::io::Error::other)?;
+            publish(root, &publication)
+        })
+        .await
+        .map_err(DownloadError::Store)?;
+    job.update(|report| {
+        report.phase = Phase::Done;
+        report.percent = 100;
+        report.text = format!("Install completed successfully at {}", short_date(now));
+        report.sizes = Some(sizes);
+    });
+    Ok(())
+}
+
+/// Tells a publication that nobody waits for it: on a timeout, and when the job is cancelled.
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// `11/24/26, 1:28 AM`, in UTC.
+fn short_date(now: std::time::SystemTime) -> String {
+    jiff::Timestamp::try_from(now)
+        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+        .strftime("%-m/%-d/%y, %-I:%M %p")
+        .to_string()
+}
+
+/// Removes the temporary of a job that failed, then its note.
+async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
+    let (journal, id) = (shop.journal.clone(), job.id.clone());
+    if !done && let Err(error) = remove_remains(job, shop).await {
+        // The note stays: the next start tries again.
+        tracing::warn!(
+            job = job.id,
+            error = role::chain(&error),
+            "cannot remove what a download left"
+        );
+        return;
+    }
+    let erased = shop.tasks.blocking("erase a note", move || journal.erase(&id)).await;
+    if let Ok(Err(error)) = erased {
+        tracing::warn!(job = job.id, error = role::chain(&error), "cannot erase a download's note");
+    }
+}
+
+async fn remove_remains(job: &Arc<Job>, shop: &Workshop) -> Result<(), StoreError> {
+    let report = job.report();
+    if report.temporary.is_none() {
+        return Ok(());
+    }
+    let mut note = note_for(job);
+    if report.phase == Phase::Installing {
+        let image = report.install_path.rsplit('/').next();
+        note.image = image.map(str::to_owned);
+    }
+    let store = shop.stores.open(&job.request.store, None).await?;
+    let (id, gate) = (job.id.clone(), Arc::clone(&job.gate));
+    store
+        .run("remove leftovers", Lane::Quick, move |root| {
+            let _gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+            remove_leftovers(root, &id, &note)
+        })
+        .await
+}

@@ -1,0 +1,65 @@
+//! Looks at the opened stores now and then, whether anybody asks for them or not.
+//!
+//! A store that fails or hangs is a condition of the role, so that an operator sees it before the
+//! first command fails. A failed store that nobody asks for any more is forgotten: the management
+//! server may have removed it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use role::HealthReporter;
+use tokio_util::sync::CancellationToken;
+
+use super::{Dir, Lane, Store, StoreUrl, Stores};
+use crate::metrics::Metrics;
+
+/// Name of the role's condition.
+const CONDITION: &str = "stores";
+/// Between two looks.
+pub const INTERVAL: Duration = Duration::from_secs(30);
+
+/// Runs until shutdown.
+pub async fn watch(
+    stores: Stores,
+    health: HealthReporter,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+    interval: Duration,
+) {
+    let mut changes = stores.changes();
+    loop {
+        let ready = stores.ready();
+        let looks = ready.iter().map(|store| look(store, &metrics));
+        let found = futures_util::future::join_all(looks).await;
+        // A lost store is opened again, mounted again if need be; if that fails, it is a failure.
+        let lost = stores.lost();
+        futures_util::future::join_all(lost.iter().map(|url| stores.open(url, None))).await;
+        let mut reasons = stores.failures();
+        let still = |url: &StoreUrl| !lost.contains(url);
+        let looked = ready.iter().zip(found).filter(|(store, _)| still(store.url()));
+        reasons.extend(looked.filter_map(|(_, reason)| reason));
+        if reasons.is_empty() {
+            health.clear_condition(CONDITION);
+        } else {
+            health.set_condition(CONDITION, reasons.join("; "));
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(interval) => {}
+            // A store was opened or failed: say so at once.
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The reason why a store cannot be used, if it cannot.
+async fn look(store: &Arc<Store>, metrics: &Metrics) -> Option<String> {
+    match store.run("look at", Lane::Quick, Dir::space).await {
+        Ok(space) => {
+            store.remember_space(space);
+            metrics.store(&store.url().to_string(), space.capacity, space.used);
+            None
+        }
+        Err(error) => Some(role::chain(&error)),
+    }
+}
