@@ -101,9 +101,9 @@ impl Outbound {
         self.ordinary.send(message).await.is_ok()
     }
 
-    /// As [`Outbound::send`] without waiting.
-    pub(crate) fn try_send(&self, message: Vec<u8>) -> bool {
-        self.ordinary.try_send(message).is_ok()
+    /// As [`Outbound::send`] without waiting; gives the message back when there is no room.
+    pub(crate) fn try_send(&self, message: Vec<u8>) -> Result<(), Vec<u8>> {
+        self.ordinary.try_send(message).map_err(mpsc::error::TrySendError::into_inner)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::dispatch::{Circumstances, Dispatcher, random};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::session::{Action, Event, Session, Settings, Work};
 use crate::state::Identity;
-use crate::transport::{Connection, LossError};
+use crate::transport::{Connection, LossError, Outbound};
 use crate::trust;
 
 /// The role's main loop shows that it lives at least this often.
@@ -210,7 +210,7 @@ impl Driver {
                 let sent = if self.pending.len() >= MAX_PENDING {
                     Err(LinkError::Busy)
                 } else {
-                    self.send_request(envelope, flags)
+                    self.send_or_queue(envelope, flags)
                 };
                 match sent {
                     Ok(sequence) => {
@@ -228,14 +228,37 @@ impl Driver {
         }
     }
 
+    /// A request that finds the queue full waits for room, as a burst of consoles makes them: their
+    /// number is bounded by [`MAX_PENDING`], their time by whoever asks.
+    fn send_or_queue(&mut self, envelope: Envelope, flags: Flags) -> Result<i64, LinkError> {
+        let (outbound, sequence, message) = self.request(envelope, flags)?;
+        if let Err(message) = outbound.try_send(message) {
+            self.shared.cx.tasks.spawn("waiting request", async move {
+                if !outbound.send(message).await {
+                    tracing::debug!(seq = sequence, "the link was lost before a request was sent");
+                }
+            });
+        }
+        Ok(sequence)
+    }
+
     fn send_request(&mut self, envelope: Envelope, flags: Flags) -> Result<i64, LinkError> {
+        let (outbound, sequence, message) = self.request(envelope, flags)?;
+        outbound.try_send(message).map(|()| sequence).map_err(|_full| LinkError::Busy)
+    }
+
+    fn request(
+        &mut self,
+        envelope: Envelope,
+        flags: Flags,
+    ) -> Result<(Outbound, i64, Vec<u8>), LinkError> {
         let Some(standing) = self.connection.as_ref().filter(|_| self.session.is_attached()) else {
             return Err(LinkError::NotAttached);
         };
+        let outbound = standing.connection.outbound.clone();
         let sequence = self.session.next_sequence();
         let frame = Frame::request(flags, sequence, self.session.agent_id(), &[envelope]);
-        let taken = standing.connection.outbound.try_send(frame.encode());
-        if taken { Ok(sequence) } else { Err(LinkError::Busy) }
+        Ok((outbound, sequence, frame.encode()))
     }
 
     fn on_report(&mut self, report: Report) {
@@ -335,7 +358,7 @@ impl Driver {
                 let sent = self
                     .connection
                     .as_ref()
-                    .is_some_and(|s| s.connection.outbound.try_send(frame.encode()));
+                    .is_some_and(|s| s.connection.outbound.try_send(frame.encode()).is_ok());
                 tracing::info!(sent, "said goodbye to the management server");
             }
             Action::Close => {

@@ -171,3 +171,31 @@ async fn a_request_may_time_out_and_its_late_answer_hurts_nobody() {
     drop(conversation);
     bench.stop().await;
 }
+
+/// A burst of consoles asks more at once than the queue to the writer holds.
+#[tokio::test]
+async fn a_burst_of_requests_is_sent_in_full() {
+    const COUNT: usize = 500;
+    let server = Server::start().await;
+    let bench = Bench::start(&server);
+    let (mut conversation, _) = server.register(12).await;
+    bench.attached().await;
+    let asked: Vec<_> = (0..COUNT)
+        .map(|_| {
+            let link = bench.link.clone();
+            tokio::spawn(async move {
+                link.request(&AgentControlCommand::default(), PATIENCE).await.map(|_answer| ())
+            })
+        })
+        .collect();
+    let yes = json!([{"com.cloud.agent.api.AgentControlAnswer": {"result": true}}]);
+    for _ in 0..COUNT {
+        let request = conversation.receive().await;
+        conversation.send(0x22, request.sequence, &yes).await;
+    }
+    for answer in asked {
+        answer.await.unwrap().unwrap();
+    }
+    drop(conversation);
+    bench.stop().await;
+}
