@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::Envelope;
+use agent_protocol::agent::{HostType, StartupCommand};
 use role::BoxFuture;
+
+use crate::nic::HostNics;
 
 /// The link's part of the startup command; the role adds its class, name and addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,43 @@ pub struct StartupFacts {
     pub connection_transferred: bool,
     /// `x86_64`, `aarch64` or `i686`.
     pub arch: &'static str,
+}
+
+impl StartupFacts {
+    /// The part that all startup commands share, complete.
+    pub fn command(
+        &self,
+        host_type: HostType,
+        name: &str,
+        resource_name: &str,
+        nics: HostNics,
+    ) -> StartupCommand {
+        let HostNics { private, public, storage } = nics;
+        StartupCommand {
+            host_type: Some(host_type),
+            data_center: Some(self.zone.clone()),
+            pod: Some(self.pod.clone()),
+            guid: Some(self.guid.clone()),
+            name: Some(name.to_owned()),
+            id: self.host_id,
+            version: Some(self.version.clone()),
+            iqn: Some("NoIqn".to_owned()),
+            public_ip_address: Some(public.address),
+            public_netmask: Some(public.netmask),
+            public_mac_address: Some(public.mac),
+            private_ip_address: Some(private.address),
+            private_mac_address: Some(private.mac),
+            private_netmask: Some(private.netmask),
+            storage_ip_address: Some(storage.address),
+            storage_netmask: Some(storage.netmask),
+            storage_mac_address: Some(storage.mac),
+            resource_name: Some(resource_name.to_owned()),
+            ms_host_list: Some(self.ms_host_list.clone()),
+            connection_transferred: self.connection_transferred,
+            arch: Some(self.arch.to_owned()),
+            ..StartupCommand::default()
+        }
+    }
 }
 
 /// What a handler knows about its command besides the body.

@@ -1,8 +1,6 @@
 //! Small files of the state directory, replaced whole or not at all.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Readable by everyone: certificates.
@@ -28,41 +26,15 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), WriteError> {
     builder().create(path).map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-/// Writes beside the file and renames: a crash leaves the old content or the new one. The mode
-/// holds from the first byte on.
+/// Replaces the file, see [`role::files::replace`].
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), WriteError> {
-    write_and_rename(path, content, mode)
+    role::files::replace(path, content, mode)
         .map_err(|source| WriteError { path: path.to_owned(), source })
-}
-
-fn write_and_rename(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    // A temporary file of a crashed run may have another mode: start anew.
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _gone => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    sync_parent(path)
 }
 
 /// Renames within a directory, durably.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
-    std::fs::rename(from, to)
-        .and_then(|()| sync_parent(to))
-        .map_err(|source| WriteError { path: to.to_owned(), source })
-}
-
-fn sync_parent(path: &Path) -> std::io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
+    role::files::rename(from, to).map_err(|source| WriteError { path: to.to_owned(), source })
 }
 
 /// One PEM block per value.

@@ -19,6 +19,17 @@ pub struct Nic {
     pub mac: String,
 }
 
+/// The three networks of a host as the server knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostNics {
+    /// Towards the management server.
+    pub private: Nic,
+    /// Towards users.
+    pub public: Nic,
+    /// Towards the stores; the private one where there is none.
+    pub storage: Nic,
+}
+
 impl Nic {
     /// Looks up the interface that has `address`. What cannot be found is replaced by the
     /// placeholders above; the address itself is always kept.

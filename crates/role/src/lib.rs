@@ -16,15 +16,18 @@
 //! | [`section`] | reading one table of the configuration, every violation at once |
 //! | [`http`] | the one bounded accept loop behind every HTTP listener |
 //! | [`front`] | one HTTP port shared by several roles |
+//! | [`network`], [`files`] | IP networks; small files replaced whole |
 //! | [`secret`] | values that cannot be printed |
 
 pub mod error;
+pub mod files;
 pub mod front;
 pub mod health;
 pub mod heartbeat;
 pub mod host;
 pub mod http;
 pub mod kind;
+pub mod network;
 pub mod secret;
 pub mod section;
 pub mod spec;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use agent_protocol::agent::{
-    AgentControlAnswer, HostType, PingCommand, PlainAnswer, StartupCommand, StartupProxyCommand,
+    AgentControlAnswer, HostType, PingCommand, PlainAnswer, StartupProxyCommand,
 };
 use agent_protocol::console::{
     AllowConsoleAccessCommand, CheckConsoleProxyLoadCommand, ConsoleAccessAuthenticationCommand,
@@ -13,7 +13,7 @@ use agent_protocol::console::{
     StartConsoleProxyAgentHttpHandlerCommand,
 };
 use agent_protocol::{Answer, Envelope, unsupported};
-use management_link::nic::Nic;
+use management_link::nic::{HostNics, Nic};
 use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
 use role::{BoxFuture, HealthReporter};
 
@@ -157,36 +157,18 @@ impl ConsoleAgent {
 impl Agent for ConsoleAgent {
     fn startup(&self, facts: &StartupFacts) -> Envelope {
         let identity = self.identity();
-        let public = Nic::of_address(identity.public_address);
         let private = Nic::of_address(identity.private_address);
+        let nics = HostNics {
+            storage: private.clone(),
+            private,
+            public: Nic::of_address(identity.public_address),
+        };
         let port = self.service.config.listen.first().map_or(80, |addr| addr.port());
+        let resource = StartupProxyCommand::RESOURCE_NAME;
         Envelope::of(&StartupProxyCommand {
             proxy_port: i32::from(port),
             proxy_vm_id: identity.proxy_vm,
-            startup: StartupCommand {
-                host_type: Some(HostType::ConsoleProxy),
-                data_center: Some(facts.zone.clone()),
-                pod: Some(facts.pod.clone()),
-                guid: Some(facts.guid.clone()),
-                name: Some(identity.name.clone()),
-                id: facts.host_id,
-                version: Some(facts.version.clone()),
-                iqn: Some("NoIqn".to_owned()),
-                public_ip_address: Some(public.address),
-                public_netmask: Some(public.netmask),
-                public_mac_address: Some(public.mac),
-                private_ip_address: Some(private.address.clone()),
-                private_mac_address: Some(private.mac.clone()),
-                private_netmask: Some(private.netmask.clone()),
-                storage_ip_address: Some(private.address),
-                storage_netmask: Some(private.netmask),
-                storage_mac_address: Some(private.mac),
-                resource_name: Some(StartupProxyCommand::RESOURCE_NAME.to_owned()),
-                ms_host_list: Some(facts.ms_host_list.clone()),
-                connection_transferred: facts.connection_transferred,
-                arch: Some(facts.arch.to_owned()),
-                ..StartupCommand::default()
-            },
+            startup: facts.command(HostType::ConsoleProxy, &identity.name, resource, nics),
         })
     }
 

@@ -1,52 +1,8 @@
-//! Networks in prefix notation, and who the client is behind trusted proxies.
+//! Who the client is behind trusted proxies.
 
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 
-/// `10.0.0.0/8`, or a single address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl FromStr for Network {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.parse().map_err(|_error| "not an address")?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            Some(prefix) => prefix.parse().map_err(|_error| "the prefix is not a number")?,
-        };
-        if prefix > longest {
-            return Err("the prefix is longer than the address");
-        }
-        Ok(Self { address: address.to_canonical(), prefix })
-    }
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl Network {
-    pub(crate) fn contains(&self, address: IpAddr) -> bool {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        let address = address.to_canonical();
-        let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-        address.is_ipv4() == self.address.is_ipv4()
-            && bits(address) & mask == bits(self.address) & mask
-    }
-}
+use role::network::Network;
 
 /// The client's address: the peer of the connection, or, when that is a trusted proxy, the last
 /// address in `X-Forwarded-For` that is not one.

@@ -48,23 +48,7 @@ impl<'a> RawQuery<'a> {
 
 /// Percent-decoding that leaves malformed escapes and plus signs alone.
 pub fn percent_decode(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        let escaped = (byte == b'%').then(|| {
-            let mut ahead = bytes.clone();
-            let hex = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok());
-            Some(hex(ahead.next()?)? << 4 | hex(ahead.next()?)?)
-        });
-        match escaped.flatten() {
-            Some(value) => {
-                out.push(value);
-                bytes.nth(1);
-            }
-            None => out.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use management_link::ManagementConfig;
 use role::{ConfigInput, Section, Violations};
 
 use crate::bridge::BridgeLimits;
-use crate::network::Network;
+use role::network::Network;
 
 /// What the server calls the part of the guid that names the class.
 const RESOURCE_NAME: &str = agent_protocol::agent::StartupProxyCommand::RESOURCE_NAME;

@@ -4,8 +4,8 @@
 //! file, synced, renamed over the old one, directory synced. Whenever the process dies, the file
 //! is one whole state. Changes that arrive while one is being written share the next write.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,16 +101,7 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Replaces the file by `state`, durably.
 fn save(path: &Path, state: &DesiredState) -> io::Result<()> {
-    let text = serde_json::to_vec(&Stored { version: VERSION, state })?;
-    let temporary = temporary(path);
-    let mut file = File::create(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
+    role::files::replace(path, &serde_json::to_vec(&Stored { version: VERSION, state })?, 0o600)
 }
 
 struct Submission {

@@ -4,10 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_protocol::Envelope;
-use agent_protocol::agent::{
-    HostType, PingStorageCommand, StartupCommand, StartupSecondaryStorageCommand,
-};
-use management_link::nic::Nic;
+use agent_protocol::agent::{HostType, PingStorageCommand, StartupSecondaryStorageCommand};
+use management_link::nic::{HostNics, Nic};
 use management_link::{Agent, CommandContext, StartupFacts};
 use role::BoxFuture;
 
@@ -26,33 +24,13 @@ pub struct StorageAgent {
 
 impl Agent for StorageAgent {
     fn startup(&self, facts: &StartupFacts) -> Envelope {
-        let private = Nic::of_address(self.private_address);
-        let public = Nic::of_address(self.public_address);
-        let storage = Nic::of_address(self.storage_address);
-        let startup = StartupCommand {
-            host_type: Some(HostType::SecondaryStorage),
-            data_center: Some(facts.zone.clone()),
-            pod: Some(facts.pod.clone()),
-            guid: Some(facts.guid.clone()),
-            name: Some(self.name.clone()),
-            id: facts.host_id,
-            version: Some(facts.version.clone()),
-            iqn: Some("NoIqn".to_owned()),
-            public_ip_address: Some(public.address),
-            public_netmask: Some(public.netmask),
-            public_mac_address: Some(public.mac),
-            private_ip_address: Some(private.address),
-            private_mac_address: Some(private.mac),
-            private_netmask: Some(private.netmask),
-            storage_ip_address: Some(storage.address),
-            storage_netmask: Some(storage.netmask),
-            storage_mac_address: Some(storage.mac),
-            resource_name: Some(self.resource_name.clone()),
-            ms_host_list: Some(facts.ms_host_list.clone()),
-            connection_transferred: facts.connection_transferred,
-            arch: Some(facts.arch.to_owned()),
-            ..StartupCommand::default()
+        let nics = HostNics {
+            private: Nic::of_address(self.private_address),
+            public: Nic::of_address(self.public_address),
+            storage: Nic::of_address(self.storage_address),
         };
+        let startup =
+            facts.command(HostType::SecondaryStorage, &self.name, &self.resource_name, nics);
         Envelope::of(&StartupSecondaryStorageCommand { startup })
     }
 

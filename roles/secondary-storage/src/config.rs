@@ -7,11 +7,11 @@ use std::time::Duration;
 use management_link::{LinkConfig, ManagementConfig};
 use role::{ConfigInput, Section, Violations};
 
-use crate::address::Cidr;
 use crate::download::fetch::FetchLimits;
 use crate::download::source::ProxySetting;
 use crate::store::mount::MountOptions;
 use crate::store::{Modes, StoreSettings, StoreUrl};
+use role::network::Network;
 
 /// Everything the role was told.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct SecondaryStorageConfig {
 #[derive(Debug, Clone)]
 pub struct DownloadSettings {
     /// Networks that may be reached although they are private.
-    pub allowed_sources: Vec<Cidr>,
+    pub allowed_sources: Vec<Network>,
     /// At the same time to one store.
     pub per_store: usize,
     /// When a command names no limit.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::address::Cidr;
+use role::network::Network;
 
 /// Cloneable; clones share everything. The server sends it anew at each connection.
 #[derive(Debug, Clone, Default)]
@@ -13,16 +13,16 @@ pub struct ServerSettings {
 #[derive(Debug, Default)]
 struct Inner {
     /// Networks that downloads may reach although they are private.
-    internal_sites: Vec<Cidr>,
+    internal_sites: Vec<Network>,
 }
 
 impl ServerSettings {
     /// Replaces the internal sites.
-    pub fn set_internal_sites(&self, sites: Vec<Cidr>) {
+    pub fn set_internal_sites(&self, sites: Vec<Network>) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).internal_sites = sites;
     }
 
-    pub fn internal_sites(&self) -> Vec<Cidr> {
+    pub fn internal_sites(&self) -> Vec<Network> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).internal_sites.clone()
     }
 }

@@ -7,7 +7,7 @@ use agent_protocol::storage::{
 };
 
 use super::{Commands, Handled, HandlerError};
-use crate::address::Cidr;
+use role::network::Network;
 
 impl Commands {
     /// Opens the store; the answer names its directory, which the server builds links with.
@@ -39,7 +39,7 @@ impl Commands {
     pub(super) fn set_up_host(&self, command: &SecStorageVMSetupCommand) -> Handled<PlainAnswer> {
         let sites = command.allowed_internal_sites.as_deref().unwrap_or_default();
         let mut wrong = Vec::new();
-        let mut parsed: Vec<Cidr> = Vec::new();
+        let mut parsed: Vec<Network> = Vec::new();
         for site in sites {
             match site.parse() {
                 Ok(cidr) => parsed.push(cidr),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use role::Secret;
 
@@ -60,25 +61,11 @@ fn credentials_of(url: &Url) -> Option<Credentials> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let decode = |text: &str| percent_decode(text).unwrap_or_else(|| text.to_owned());
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     Some(Credentials {
         user: decode(url.username()),
         password: Secret::new(decode(url.password().unwrap_or_default())),
     })
-}
-
-fn percent_decode(text: &str) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let pair = [bytes.next()?, bytes.next()?];
-            out.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
-        } else {
-            out.push(byte);
-        }
-    }
-    String::from_utf8(out).ok()
 }
 
 /// A checked http or https URL without user info; prints without its query, which may hold a
