@@ -6,7 +6,7 @@ use crate::run::{command, find, root, step};
 
 /// Programs of which demo and tests make use, and the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
-    ("cc", "gcc"),
+    ("cc", "build-essential"),
     ("ip", "iproute2"),
     ("dnsmasq", "dnsmasq-base"),
     ("udhcpc", "udhcpc"),
