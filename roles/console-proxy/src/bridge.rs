@@ -15,7 +15,7 @@ use rfb::MessageScanner;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::refusal::End;
@@ -29,7 +29,8 @@ const BUFFER: usize = 64 * 1024;
 /// Bounds of a running console.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BridgeLimits {
-    /// Distance of our pings to the viewer.
+    /// Distance of our pings to the viewer. A screen that takes no input for as long is lost: its
+    /// viewer's pongs, and its leaving, wait unread behind that input.
     pub(crate) ping: Duration,
     /// Without any frame from the viewer for this long, pongs included, it is gone.
     pub(crate) idle: Duration,
@@ -69,7 +70,8 @@ pub(crate) async fn relay(
     let signs = Signs { start: Instant::now(), heard: AtomicU64::new(0), input: AtomicU64::new(0) };
     let (read, write) = stream.split();
     let (sink, source) = socket.split();
-    let up = Up { source, write, session, signs: &signs, bytes: to_vm_bytes };
+    let patience = limits.ping;
+    let up = Up { source, write, session, signs: &signs, bytes: to_vm_bytes, patience };
     let down = Down { sink, read, session, bytes: to_viewer_bytes, ping: limits.ping };
     tokio::select! {
         end = up.run(from_viewer) => end,
@@ -86,6 +88,7 @@ struct Up<'a> {
     session: &'a Session,
     signs: &'a Signs,
     bytes: Counter,
+    patience: Duration,
 }
 
 impl Up<'_> {
@@ -118,7 +121,10 @@ impl Up<'_> {
             self.signs.input.store(self.signs.now(), Ordering::Relaxed);
             self.session.inputs.fetch_add(touched, Ordering::Relaxed);
         }
-        self.write.write_all(bytes).await.map_err(|_error| End::ScreenLost)?;
+        match timeout(self.patience, self.write.write_all(bytes)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(End::ScreenLost),
+        }
         let count = u64::try_from(bytes.len()).unwrap_or_default();
         self.session.to_vm.fetch_add(count, Ordering::Relaxed);
         self.bytes.inc_by(count);

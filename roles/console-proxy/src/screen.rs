@@ -12,6 +12,8 @@ use crate::refusal::ScreenError;
 
 /// A host that died without a word is noticed by keep-alive.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Distance of the probes after that; the kernel sends nine.
+const PROBES: Duration = Duration::from_secs(15);
 
 /// A screen ready to be relayed.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ pub(crate) async fn connect(
         .map_err(|_elapsed| ScreenError::Timeout(connect_limit))?
         .map_err(ScreenError::Connect)?;
     stream.set_nodelay(true).map_err(ScreenError::Io)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PROBES);
     if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
         tracing::debug!(%error, "cannot set keep-alive towards the screen");
     }

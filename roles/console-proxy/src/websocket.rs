@@ -130,9 +130,11 @@ pub(crate) async fn close(mut socket: Socket, code: CloseCode, reason: &str) {
     let reason = reason.get(..end).unwrap_or_default().to_owned();
     let frame = CloseFrame { code, reason: reason.into() };
     let goodbye = async {
-        if socket.send(Message::Close(Some(frame))).await.is_ok() {
-            while let Some(Ok(_)) = socket.next().await {}
+        if let Err(error) = socket.send(Message::Close(Some(frame))).await {
+            tracing::trace!(%error, "viewer said goodbye first, or is gone");
         }
+        // Reading also sends what is owed to a viewer that closed first: its own code again.
+        while let Some(Ok(_)) = socket.next().await {}
     };
     if timeout(GOODBYE, goodbye).await.is_err() {
         tracing::trace!("viewer did not say goodbye");

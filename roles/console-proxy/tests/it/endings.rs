@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::relay::bare_screen;
 use crate::viewer::{PATCHES, close_of, raw_path, upgrade};
 use crate::world::{LIMIT, Options, start};
 
@@ -59,6 +63,36 @@ async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
     let watching = timeout(Duration::from_secs(4), close_of(&mut viewer.socket)).await;
     assert!(watching.is_err(), "a viewer that watches a still screen was thrown out");
     assert!(!world.session(&link).removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_viewer_that_says_goodbye_hears_its_own_code_again() {
+    let world = start(Options::default()).await;
+    let (link, mut viewer) = world.console(1).await;
+    let goodbye = CloseFrame { code: CloseCode::Away, reason: "tab closed".into() };
+    viewer.socket.close(Some(goodbye)).await.unwrap();
+    assert_eq!(close_of(&mut viewer.socket).await, Some((1001, "tab closed".into())));
+    world.closed_in_books(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_that_takes_no_input_is_lost() {
+    let world =
+        start(Options { role: "ping_interval = \"500ms\"".into(), ..Options::default() }).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.server.put_vm(crate::world::vm(2, listener.local_addr().unwrap()));
+    let screen = tokio::spawn(bare_screen(listener));
+    let (link, mut viewer) = world.console(2).await;
+    let _deaf = screen.await.unwrap();
+    // Until the kernel's buffers are full on the whole way.
+    let paste = tokio_tungstenite::tungstenite::Message::binary(vec![0; 512 * 1024]);
+    while let Ok(sent) =
+        timeout(Duration::from_millis(200), viewer.socket.send(paste.clone())).await
+    {
+        sent.unwrap();
+    }
+    // The viewer stays, and idle_timeout is minutes away.
+    world.closed_in_books(&link).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
