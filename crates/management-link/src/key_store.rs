@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use p12_keystore::{KeyStore, Pkcs12ImportPolicy};
+use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use role::Secret;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
@@ -165,7 +165,12 @@ fn load_key_store(file: &Path, password_file: Option<&Path>) -> Result<ClientKey
         return Err(KeyFileError::NoKeyEntry(file.to_owned()));
     }
     let certified = certified(chain, private_key(entry.key().as_der(), file)?, file)?;
-    Ok(ClientKey { certified, issuers: Vec::new() })
+    // Only those that keytool marked as trusted: since JDK 9 this is what it writes by default.
+    let issuers = store.entries().filter_map(|(_alias, entry)| match entry {
+        KeyStoreEntry::Certificate(issuer) => Some(CertificateDer::from(issuer.as_der().to_vec())),
+        KeyStoreEntry::PrivateKeyChain(_) | KeyStoreEntry::Secret(_) => None,
+    });
+    Ok(ClientKey { certified, issuers: issuers.collect() })
 }
 
 fn private_key(der: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, KeyFileError> {
@@ -242,6 +247,29 @@ mod tests {
             let error = pair(certificate, key).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn certificates_that_a_pkcs12_store_trusts_are_issuers_as_those_of_a_jks_are() {
+        use p12_keystore::{Certificate, PrivateKey, PrivateKeyChain};
+        let authority = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["ca".to_owned()]).unwrap();
+        let trusted = params.self_signed(&authority).unwrap();
+        let own = certificates_of(CERTIFICATE.as_bytes()).unwrap().remove(0);
+        let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+        let key = PrivateKey::from_der(key.secret_der()).unwrap();
+        let chain = PrivateKeyChain::new(vec![1], key, [Certificate::from_der(&own).unwrap()]);
+        let mut store = KeyStore::new();
+        store.add_entry("cloud", KeyStoreEntry::PrivateKeyChain(chain));
+        let anchor = Certificate::from_der(trusted.der()).unwrap();
+        store.add_entry("cloudca.1", KeyStoreEntry::Certificate(anchor));
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("cloud.jks");
+        std::fs::write(&file, store.writer(STOCK_PASSWORD).write().unwrap()).unwrap();
+
+        let loaded = ClientCertificate::KeyStore { file, password_file: None }.load().unwrap();
+        assert_eq!(loaded.certified.cert, [own]);
+        assert_eq!(loaded.issuers, [trusted.der().clone()]);
     }
 
     #[test]
