@@ -5,14 +5,13 @@ use std::io::Read;
 use std::path::Path;
 
 use agent_protocol::decode::{DecodeError, Layout, frames};
+use agent_protocol::frame::DEFAULT_MAX_INFLATED;
 
 use super::output::{complain_of, say};
 use crate::exit::Outcome;
 
 /// The longest recording taken; it is held in memory.
 const INPUT_LIMIT: u64 = 256 * 1024 * 1024;
-/// The longest body of one frame, inflated.
-const BODY_LIMIT: usize = 64 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 enum WireError {
@@ -43,7 +42,7 @@ fn decode_named(file: Option<&Path>, name: &str, json: bool) -> Result<Outcome, 
     if u64::try_from(input.len()).is_ok_and(|length| length > INPUT_LIMIT) {
         return Err(WireError::TooLong { name: name.to_owned() });
     }
-    for frame in frames(&input, BODY_LIMIT) {
+    for frame in frames(&input, DEFAULT_MAX_INFLATED) {
         let frame = frame.map_err(|source| WireError::Decode { name: name.to_owned(), source })?;
         let text = if json {
             let number = frame.number;

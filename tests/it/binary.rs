@@ -161,3 +161,16 @@ fn wire_decode_of_malformed_input_exits_1_with_frame_and_offset() {
     assert!(text(&output.stdout).contains("frame 1 at byte 0"));
     check(&["wire", "decode", "/does/not/exist"], 1, &["cannot read /does/not/exist: No such"]);
 }
+
+#[test]
+fn wire_decode_takes_as_large_a_message_as_a_link_does() {
+    let text = format!("\"{}\"", "a".repeat(80 << 20));
+    let body = serde_json::value::RawValue::from_string(text).unwrap();
+    let envelope = Envelope { class: "com.example.Tea".to_owned(), body };
+    let frame = Frame::request(Flags::IN_SEQUENCE, 1, 7, &[envelope]);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&frame.encode()).unwrap();
+    let output = quickcloud(&["wire", "decode", file.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", self::text(&output.stderr));
+    assert!(output.stdout.starts_with(b"frame 1 at byte 0"));
+}

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use agent_protocol::frame::DEFAULT_MAX_INFLATED;
 use role::section::HostPort;
 use role::{PreflightError, Section, Violations, chain};
 
@@ -68,7 +69,7 @@ impl Default for LinkLimits {
             unacknowledged_timeout: seconds(60),
             preferred_check_interval: None,
             max_commands: 256,
-            max_message: 64 * 1024 * 1024,
+            max_message: DEFAULT_MAX_INFLATED,
         }
     }
 }
