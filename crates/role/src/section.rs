@@ -165,11 +165,7 @@ impl<'a> Section<'a> {
         T::Err: fmt::Display,
     {
         let Some(text) = scalar(value) else {
-            self.violation(
-                key,
-                format!("{value} is a {}, not one value", value.type_str()),
-                remedy,
-            );
+            self.violation(key, format!("{value} is not one value"), remedy);
             return None;
         };
         match text.parse() {
@@ -337,8 +333,11 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// The inverse of [`parse_duration`], in the largest unit that loses nothing.
 pub fn format_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
+    if ms == 0 {
+        return "0s".to_owned();
+    }
     for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if ms != 0 && ms.is_multiple_of(size) {
+        if ms.is_multiple_of(size) {
             return format!("{}{unit}", ms / size);
         }
     }
@@ -476,7 +475,7 @@ mod tests {
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
         assert_eq!(parse_duration("30"), None);
         assert_eq!(format_duration(Duration::from_secs(90)), "90s");
-        assert_eq!(format_duration(Duration::ZERO), "0ms");
+        assert_eq!(format_duration(Duration::ZERO), "0s");
         assert_eq!(parse_bytes("50GiB"), Some(50 << 30));
         assert_eq!(parse_bytes("1.5GiB"), None);
         assert_eq!((format_bytes(50 << 30), format_bytes(1000)), ("50GiB".into(), "1000B".into()));

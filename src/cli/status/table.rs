@@ -177,6 +177,6 @@ dhcp: no dnsmasq[2J; again in 3s
     fn times_are_short() {
         let spans: Vec<String> =
             [0, 999, 1999, 119_999, 120_000, 7_199_999, 7_200_000, 86_400_000 * 3].map(span).into();
-        assert_eq!(spans, ["0ms", "999ms", "1s", "119s", "2m", "119m", "2h", "3d"]);
+        assert_eq!(spans, ["0s", "999ms", "1s", "119s", "2m", "119m", "2h", "3d"]);
     }
 }
