@@ -6,7 +6,7 @@
 //! | module | what |
 //! |---|---|
 //! | `lab` | server, screens, store, roles: put together, taken apart |
-//! | `page` | the page and its JSON |
+//! | `page`, `origin` | the page and its JSON; who may use it |
 //! | `check` | `--check`: goes through everything once |
 //! | `viewer` | an RFB client that looks through a console link |
 //! | `rest` | JSON over HTTP to the admin listener and the dhcp role |
@@ -15,6 +15,7 @@
 mod bridge;
 mod check;
 mod lab;
+mod origin;
 mod page;
 mod rest;
 mod sample;
@@ -101,10 +102,7 @@ async fn greet(lab: &Lab, open: bool) {
         lab.admin_address,
         lab.server.address(),
         lab.store.display(),
-        lab.no_bridge
-            .as_ref()
-            .map(|why| format!("  dhcp    degraded: {why}\n"))
-            .unwrap_or_default(),
+        lab.no_dhcp.as_ref().map(|why| format!("  dhcp    degraded: {why}\n")).unwrap_or_default(),
     ));
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()

@@ -4,6 +4,9 @@
 //!
 //! Only root can make one; without it the dhcp role shows as degraded and the rest runs.
 
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 use role::{CommandSpec, Host, chain};
@@ -19,15 +22,21 @@ const ADDRESS: &str = "10.99.0.1/24";
 #[derive(Debug)]
 pub(crate) struct Bridge {
     host: Host,
+    /// Keeps another demo from taking the device over; gone with us, however we end.
+    _claim: UnixListener,
 }
 
 impl Bridge {
     /// Makes the device, replacing one that a killed demo left. The error is a sentence.
     pub(crate) async fn create(host: &Host) -> Result<Self, String> {
+        let claim = claim(INTERFACE).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => format!("another quickcloud dev has {INTERFACE}"),
+            _ => format!("cannot claim {INTERFACE}: {error}"),
+        })?;
         ip(host, &["link", "del", INTERFACE]).await.ok();
         let pair = ["link", "add", INTERFACE, "type", "veth", "peer", "name", CLIENT_END];
         ip(host, &pair).await?;
-        let bridge = Self { host: host.clone() };
+        let bridge = Self { host: host.clone(), _claim: claim };
         for arguments in [
             ["addr", "add", ADDRESS, "dev", INTERFACE].as_slice(),
             &["link", "set", INTERFACE, "up"],
@@ -48,6 +57,12 @@ impl Bridge {
     }
 }
 
+/// An abstract socket: like interfaces, its name belongs to the network namespace.
+fn claim(interface: &str) -> io::Result<UnixListener> {
+    let name = format!("quickcloud-dev/{interface}");
+    UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
+}
+
 async fn ip(host: &Host, arguments: &[&str]) -> Result<(), String> {
     let mut spec = CommandSpec::new("ip", Duration::from_secs(10));
     spec.arguments = arguments.iter().map(Into::into).collect();
@@ -56,5 +71,19 @@ async fn ip(host: &Host, arguments: &[&str]) -> Result<(), String> {
     match output.code {
         Some(0) => Ok(()),
         _ => Err(format!("`{line}` failed: {}", output.stderr.trim())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_exclusive_and_ends_with_its_holder() {
+        let interface = format!("test-{}", std::process::id());
+        let held = claim(&interface).unwrap();
+        assert_eq!(claim(&interface).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(held);
+        claim(&interface).unwrap();
     }
 }

@@ -172,7 +172,7 @@ async fn reservation(lab: &Lab) -> Step {
         let hosts = call(&dhcp, Method::GET, path, None).await.map_err(|e| chain(&e))?;
         let text = hosts.as_str().map_or_else(|| hosts.to_string(), str::to_owned);
         if let Some(line) = text.lines().find(|line| line.contains(MAC)) {
-            let served = match &lab.no_bridge {
+            let served = match &lab.no_dhcp {
                 None => String::new(),
                 Some(why) => format!(" (not served: {why})"),
             };
@@ -196,7 +196,7 @@ async fn status(lab: &Lab) -> Step {
     for role in &roles {
         let (name, health, reason) =
             (text(role, "role"), text(role, "health"), text(role, "reason"));
-        let excused = name == "dhcp" && health == "degraded" && lab.no_bridge.is_some();
+        let excused = name == "dhcp" && health == "degraded" && lab.no_dhcp.is_some();
         if health != "ready" && !excused {
             return Err(format!("{name} is {health}: {reason}"));
         }

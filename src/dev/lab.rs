@@ -1,7 +1,8 @@
 //! The parts of `quickcloud dev` put together: server, screens, store, interface, roles.
 
+use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use demo_screen::{DemoOptions, DemoScreen};
@@ -30,11 +31,15 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Password of the first screen; the second has none.
 const SCREEN_PASSWORD: &str = "demoscrn";
 
+const NO_DNSMASQ: &str = "dnsmasq is not installed (Debian package dnsmasq-base)";
+
 /// Why the demo does not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LabError {
     #[error("cannot make the directory {}", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
+    #[error("another quickcloud dev uses {}; give another --state", .0.display())]
+    InUse(PathBuf),
     #[error("cannot get a port on the loopback address")]
     Port(#[source] std::io::Error),
     #[error("cannot serve the page; give another --listen")]
@@ -69,9 +74,11 @@ pub(crate) struct Lab {
     pub(crate) store: PathBuf,
     pub(crate) tasks: TaskScope,
     pub(crate) stop: CancellationToken,
-    /// Why there is no interface for the demo zone.
-    pub(crate) no_bridge: Option<String>,
+    /// Why the dhcp role cannot serve on this machine.
+    pub(crate) no_dhcp: Option<String>,
     bridge: Option<Bridge>,
+    /// Of the state directory.
+    _lock: File,
     /// Removed at the end, unless the operator named the directory.
     _temporary: Option<tempfile::TempDir>,
 }
@@ -81,17 +88,19 @@ impl Lab {
     pub(crate) async fn start(options: &DevOptions) -> Result<(Self, Process), LabError> {
         let host = Host::system();
         let (state, temporary) = directory(options.state.clone())?;
+        let lock = lock(&state)?;
         let store = state.join("store");
         std::fs::create_dir_all(&store)
             .map_err(|source| LabError::Directory { path: store.clone(), source })?;
         let listen = if options.check { SocketAddr::new(LOOPBACK, 0) } else { options.listen };
         let page = Listener::tcp(listen).await.map_err(LabError::Page)?;
-        let page_address = page.local_addr().unwrap_or(listen);
+        let page_address = reachable(page.local_addr().unwrap_or(listen));
         let public = free_port()?;
         let server =
             ManagementServer::start(server_config(public)).await.map_err(LabError::Server)?;
         let (tasks, stop) = (TaskScope::new(), CancellationToken::new());
         let machines = machines(&server, &tasks, &stop).await?;
+        let dnsmasq = find("dnsmasq");
         let (bridge, no_bridge) = match Bridge::create(&host).await {
             Ok(bridge) => (Some(bridge), None),
             Err(why) => (None, Some(why)),
@@ -101,11 +110,9 @@ impl Lab {
             .map_err(|source| LabError::Directory { path: authority.clone(), source })?;
         let socket = state.join("dhcp.sock");
         let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
-        let sources = Sources {
-            set: settings(&texts, server.address(), public),
-            roles: Some("ss,cp,dhcp".to_owned()),
-            ..Sources::default()
-        };
+        let mut set = settings(&texts, server.address(), public);
+        set.extend(dnsmasq.as_ref().map(|path| format!("roles.dhcp.dnsmasq={}", quoted(path))));
+        let sources = Sources { set, roles: Some("ss,cp,dhcp".to_owned()), ..Sources::default() };
         let process = process(&sources, &host).await?;
         let lab = Self {
             admin_address: process.admin_addr(),
@@ -118,8 +125,9 @@ impl Lab {
             store,
             tasks,
             stop,
-            no_bridge,
+            no_dhcp: no_bridge.or_else(|| dnsmasq.is_none().then(|| NO_DNSMASQ.to_owned())),
             bridge,
+            _lock: lock,
             _temporary: temporary,
         };
         Ok((lab, process))
@@ -153,6 +161,35 @@ fn directory(wanted: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempD
                 .map_err(|source| LabError::Directory { path: std::env::temp_dir(), source })?;
             Ok((temporary.path().to_path_buf(), Some(temporary)))
         }
+    }
+}
+
+/// Two demos in one directory would take each other's files.
+fn lock(directory: &Path) -> Result<File, LabError> {
+    let path = directory.join("dev.lock");
+    let failed = |source| LabError::Directory { path: path.clone(), source };
+    let file = File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LabError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Where a program lies, also in the places that only root has in its path.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut candidates =
+        std::env::split_paths(&path).chain(system).map(|directory| directory.join(program));
+    candidates.find(|candidate| candidate.is_file())
+}
+
+/// Where this machine itself reaches a listener.
+const fn reachable(listening: SocketAddr) -> SocketAddr {
+    match listening.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(LOOPBACK, listening.port()),
+        _ => listening,
     }
 }
 
@@ -226,25 +263,28 @@ async fn machines(
 }
 
 struct Texts<'a> {
-    state: &'a std::path::Path,
-    store: &'a std::path::Path,
-    authority: &'a std::path::Path,
-    socket: &'a std::path::Path,
+    state: &'a Path,
+    store: &'a Path,
+    authority: &'a Path,
+    socket: &'a Path,
+}
+
+/// A path as a value of TOML.
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.display().to_string()).to_string()
 }
 
 /// The configuration of the roles, as an operator would give it with `--set`.
 fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
-    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let path = |path: &std::path::Path| quoted(&path.display().to_string());
-    let store = format!("[{{ url = \"{STORE_URL}\", directory = {} }}]", path(texts.store));
+    let store = format!("[{{ url = \"{STORE_URL}\", directory = {} }}]", quoted(texts.store));
     let mut list = vec![
-        format!("supervisor.state_directory={}", path(texts.state)),
+        format!("supervisor.state_directory={}", quoted(texts.state)),
         "supervisor.admin_address=127.0.0.1:0".to_owned(),
         "supervisor.shutdown_grace=5s".to_owned(),
         format!("management.servers=[\"{server}\"]"),
         format!("management.zone={ZONE}"),
         "management.pod=p1".to_owned(),
-        format!("management.ca_file={}", path(texts.authority)),
+        format!("management.ca_file={}", quoted(texts.authority)),
         format!("roles.secondary_storage.name={SS_NAME}"),
         format!("roles.secondary_storage.guid={SS_NAME}"),
         format!("roles.secondary_storage.stores={store}"),
@@ -252,7 +292,7 @@ fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
         format!("roles.console_proxy.name={CP_NAME}"),
         "roles.console_proxy.proxy_vm=2".to_owned(),
         format!("roles.dhcp.interface={INTERFACE}"),
-        format!("roles.dhcp.api_socket={}", path(texts.socket)),
+        format!("roles.dhcp.api_socket={}", quoted(texts.socket)),
     ];
     for role in ["secondary_storage", "console_proxy"] {
         list.push(format!("roles.{role}.private_address={LOOPBACK}"));
@@ -271,4 +311,18 @@ async fn process(sources: &Sources, host: &Host) -> Result<Process, LabError> {
     };
     let environment = Environment { host: host.clone(), ..Environment::embedded() };
     Process::start(config, environment).await.map_err(LabError::Roles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_directory_has_one_demo() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock(directory.path()).unwrap();
+        assert!(matches!(lock(directory.path()), Err(LabError::InUse(_))));
+        drop(held);
+        lock(directory.path()).unwrap();
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent_protocol::storage::ImageFormat;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::lab::{Lab, Machine, ZONE};
+use super::origin::guarded;
 use super::rest::{At, RestError, call};
 use super::sample;
 
@@ -46,7 +48,7 @@ pub(crate) async fn serve(lab: &Lab) {
         origin: format!("http://{}", lab.page_address).into(),
     };
     let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
-    serve_http(listener, router(page), limits, lab.tasks.clone(), lab.stop.clone()).await;
+    serve_http(listener, guarded(router(page)), limits, lab.tasks.clone(), lab.stop.clone()).await;
 }
 
 fn router(page: Page) -> Router {
@@ -69,11 +71,13 @@ fn router(page: Page) -> Router {
         .route("/api/reservations", post(reserve))
         .route("/api/reservations/{id}", delete(release))
         .route("/samples/{name}", get(download_sample))
+        .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .with_state(page)
 }
 
 /// An error for the page: one sentence.
-struct Refusal(StatusCode, String);
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
@@ -87,6 +91,24 @@ fn bad(text: impl Into<String>) -> Refusal {
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> Refusal {
     Refusal(StatusCode::BAD_GATEWAY, chain(error))
+}
+
+/// What the dhcp role refuses is told in its words, what fails on the way as a failure.
+fn refused(error: RestError) -> Refusal {
+    match error {
+        RestError::Refused { status, detail, .. } if status.is_client_error() => {
+            Refusal(status, detail)
+        }
+        error => failed(&error),
+    }
+}
+
+/// What a form of the page sends.
+type Form<T> = Result<Json<T>, JsonRejection>;
+
+fn form<T>(form: Form<T>) -> Result<T, Refusal> {
+    let Json(fields) = form.map_err(|wrong| Refusal(wrong.status(), wrong.body_text()))?;
+    Ok(fields)
 }
 
 async fn state(State(page): State<Page>) -> Json<Value> {
@@ -172,8 +194,9 @@ struct Registration {
 
 async fn register(
     State(page): State<Page>,
-    Json(wanted): Json<Registration>,
+    wanted: Form<Registration>,
 ) -> Result<Json<Value>, Refusal> {
+    let wanted = form(wanted)?;
     if !wanted.url.starts_with("http://") && !wanted.url.starts_with("https://") {
         return Err(bad(format!("{:?} is no http or https URL", wanted.url)));
     }
@@ -259,11 +282,12 @@ struct Reservation {
 
 async fn reserve(
     State(page): State<Page>,
-    Json(wanted): Json<Reservation>,
+    wanted: Form<Reservation>,
 ) -> Result<Json<Value>, Refusal> {
+    let wanted = form(wanted)?;
     let document = put_reservation(&page.dhcp, &wanted.hostname, &wanted.mac, &wanted.ipv4)
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(refused)?;
     Ok(Json(document))
 }
 
@@ -296,8 +320,9 @@ pub(crate) async fn put_reservation(
             Err(error) => return Err(error),
         }
     }
-    let id = mac.replace(':', "");
-    let path = format!("{zone}/reservations/{id}");
+    // Whatever was typed becomes one segment of the path; the role judges the address itself.
+    let digits: String = mac.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
+    let path = format!("{zone}/reservations/nic-{}", digits.to_ascii_lowercase());
     let body = json!({ "mac": mac, "ipv4": ipv4, "hostname": hostname, "subnet": SUBNET });
     call(dhcp, Method::PUT, &path, Some(&body)).await
 }
@@ -307,7 +332,7 @@ async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<Sta
         return Err(bad(format!("{id:?} is no reservation")));
     }
     let path = format!("/v1/zones/{ZONE}/reservations/{id}");
-    call(&page.dhcp, Method::DELETE, &path, None).await.map_err(|error| failed(&error))?;
+    call(&page.dhcp, Method::DELETE, &path, None).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -123,9 +123,54 @@ pub(crate) async fn call(
     if status.is_success() {
         return Ok(document);
     }
-    let detail = document
-        .get("detail")
-        .and_then(Value::as_str)
-        .map_or_else(|| document.to_string(), str::to_owned);
-    Err(RestError::Refused { call: name, status, detail })
+    Err(RestError::Refused { call: name, status, detail: words(&document) })
+}
+
+/// What a problem document says: its detail, or every fault of a field, each with the remedy.
+fn words(document: &Value) -> String {
+    let text = |value: &Value, key: &str| value.get(key)?.as_str().map(str::to_owned);
+    let sentence = |what: String, remedy: Option<String>| match remedy {
+        Some(remedy) => format!("{what}; {remedy}"),
+        None => what,
+    };
+    let faults = document.get("errors").and_then(Value::as_array).into_iter().flatten();
+    let faults: Vec<String> = faults
+        .filter_map(|fault| {
+            let value = fault.get("value").cloned().unwrap_or_default();
+            let what = format!("{} {value} {}", text(fault, "field")?, text(fault, "reason")?);
+            Some(sentence(what, text(fault, "remedy")))
+        })
+        .collect();
+    if !faults.is_empty() {
+        return faults.join("\n");
+    }
+    match text(document, "detail") {
+        Some(detail) => sentence(detail, text(document, "remedy")),
+        None => document.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_problem_is_told_with_its_remedy() {
+        let fault = |field: &str| json!({"field": field, "value": "zz", "reason": "is no address", "remedy": "give one"});
+        for (document, expected) in [
+            (
+                json!({"detail": "not used", "errors": [fault("mac"), fault("ipv4")]}),
+                "mac \"zz\" is no address; give one\nipv4 \"zz\" is no address; give one",
+            ),
+            (
+                json!({"detail": "the name is taken", "remedy": "choose another"}),
+                "the name is taken; choose another",
+            ),
+            (json!({"detail": "not found"}), "not found"),
+            (json!("plain"), "\"plain\""),
+        ] {
+            assert_eq!(words(&document), expected);
+        }
+    }
 }

@@ -20,15 +20,28 @@ function button(text, action, className) {
   return element;
 }
 
+// Rows that show the same as before stay untouched: a button that is replaced between press and
+// release gets no click, and the focus would be lost every second.
 function fill(id, items, render, empty) {
   const body = document.getElementById(id);
-  body.replaceChildren();
-  for (const item of items) render(body.insertRow(), item);
-  if (!items.length) {
-    const td = cell(body.insertRow(), empty);
-    td.colSpan = 6;
-    td.className = 'hint';
+  const before = new Map([...body.rows].map((row) => [row.shows, row]));
+  const rows = items.map((item) => {
+    const shows = JSON.stringify(item);
+    if (before.has(shows)) return before.get(shows);
+    const row = document.createElement('tr');
+    row.shows = shows;
+    render(row, item);
+    return row;
+  });
+  if (!rows.length) {
+    rows.push(before.get(empty) ?? document.createElement('tr'));
+    rows[0].shows = empty;
+    if (!rows[0].cells.length) cell(rows[0], empty, 'hint').colSpan = 6;
   }
+  for (const row of [...body.rows]) if (!rows.includes(row)) row.remove();
+  rows.forEach((row, index) => {
+    if (body.rows[index] !== row) body.insertBefore(row, body.rows[index] ?? null);
+  });
 }
 
 function why(td, text) {
@@ -53,14 +66,15 @@ async function call(method, path, body) {
     headers: body ? { 'content-type': 'application/json' } : {},
     body: body ? JSON.stringify(body) : undefined,
   });
-  const document = answer.status === 204 ? {} : await answer.json();
-  if (!answer.ok) throw new Error(document.detail ?? document.error ?? answer.statusText);
+  const document = answer.status === 204 ? {} : await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(document.detail ?? `${answer.status} ${answer.statusText}`);
   return document;
 }
 
 async function act(work) {
   try {
     error.hidden = true;
+    delete error.dataset.lost;
     await work();
     await refresh();
   } catch (failure) {
@@ -142,9 +156,14 @@ for (const sample of document.querySelectorAll('[data-sample]')) {
   sample.addEventListener('click', () => act(() => call('POST', `api/samples/${sample.dataset.sample}`)));
 }
 
+// The row of a running download does change every second.
+let pressed = false;
+addEventListener('pointerdown', () => { pressed = true; });
+for (const end of ['pointerup', 'pointercancel']) addEventListener(end, () => { pressed = false; });
+
 async function loop() {
   try {
-    await refresh();
+    if (!pressed) await refresh();
     if (error.dataset.lost) { error.hidden = true; delete error.dataset.lost; }
   } catch {
     error.textContent = 'quickcloud dev does not answer';
