@@ -144,7 +144,7 @@ impl HttpFront {
     async fn bind(&self, addr: SocketAddr) -> Result<SocketAddr, BindError> {
         if addr.ip().is_unspecified() && addr.port() != 0 {
             // Linux refuses the wildcard while a specific address of the port listens.
-            self.shared.stop_specific(addr.port()).await;
+            self.shared.stop_specific(addr).await;
         }
         let listener = Listener::tcp(addr).await?;
         let bound = listener.local_addr().unwrap_or(addr);
@@ -165,8 +165,16 @@ impl HttpFront {
     }
 }
 
+/// Whether a listener on `wide` gets what is sent to `addr`: the unspecified IPv6 address gets
+/// everything, that of IPv4 only IPv4.
+fn covers(wide: SocketAddr, addr: SocketAddr) -> bool {
+    wide.port() == addr.port()
+        && (wide.ip() == addr.ip()
+            || (wide.ip().is_unspecified() && (wide.is_ipv6() || addr.is_ipv4())))
+}
+
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+    covers(a, b) || covers(b, a)
 }
 
 impl Shared {
@@ -180,18 +188,15 @@ impl Shared {
             return None;
         }
         let state = self.lock();
-        let covered = state.listeners.values().any(|listening| {
-            listening.bound == addr
-                || (listening.bound.port() == addr.port() && listening.bound.ip().is_unspecified())
-        });
+        let covered = state.listeners.values().any(|listening| covers(listening.bound, addr));
         covered.then_some(addr)
     }
 
-    async fn stop_specific(&self, port: u16) {
+    async fn stop_specific(&self, wide: SocketAddr) {
         let stopped: Vec<Listening> = {
             let mut state = self.lock();
             let keys: Vec<_> =
-                state.listeners.keys().filter(|bound| bound.port() == port).copied().collect();
+                state.listeners.keys().filter(|bound| covers(wide, **bound)).copied().collect();
             keys.iter().filter_map(|key| state.listeners.remove(key)).collect()
         };
         for listening in stopped {
@@ -221,7 +226,8 @@ async fn route(
     request: Request<Body>,
 ) -> Response<Body> {
     let local = match peer {
-        Peer::Tcp { local, .. } => local,
+        // A listener for both families writes IPv4 addresses in IPv6 form.
+        Peer::Tcp { local, .. } => SocketAddr::new(local.ip().to_canonical(), local.port()),
         Peer::Unix => return StatusCode::NOT_FOUND.into_response(),
     };
     let router = front.upgrade().and_then(|front| front.find(local, request.uri().path()));
@@ -286,6 +292,40 @@ mod tests {
         assert_eq!(fetch(addr, "/userdata/x").await, "ss");
         drop(ss);
         assert_eq!(front.addresses(), []);
+    }
+
+    #[test]
+    fn the_wildcard_of_ipv6_gets_everything_and_that_of_ipv4_only_ipv4() {
+        let check = |wide: &str, addr: &str, expected: bool| {
+            let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
+            assert_eq!(covers(parse(wide), parse(addr)), expected, "{wide} {addr}");
+        };
+        check("0.0.0.0:80", "10.0.0.1:80", true);
+        check("[::]:80", "10.0.0.1:80", true);
+        check("[::]:80", "0.0.0.0:80", true);
+        check("0.0.0.0:80", "[::]:80", false);
+        check("0.0.0.0:80", "[2001:db8::1]:80", false);
+        check("0.0.0.0:80", "10.0.0.1:81", false);
+        check("10.0.0.1:80", "10.0.0.2:80", false);
+    }
+
+    #[tokio::test]
+    async fn both_wildcards_of_a_port_serve_both_families() {
+        if std::net::TcpListener::bind("[::1]:0").is_err() {
+            // Without IPv6 there is one family only.
+            return;
+        }
+        let front = HttpFront::new(TaskScope::new());
+        let four = front.register(CP, SocketAddr::from(([0, 0, 0, 0], 0)), &["/"], says("cp"));
+        let four = four.await.unwrap();
+        let port = four.local_addr().port();
+        let six = SocketAddr::from(([0_u16; 8], port));
+        let _six = front.register(CP, six, &["/"], says("cp")).await.unwrap();
+        let one = SocketAddr::from(([127, 0, 0, 1], port));
+        let _ss = front.register(SS, one, &["/userdata/"], says("ss")).await.unwrap();
+        let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1_u16], port));
+        assert_eq!((fetch(one, "/").await.as_str(), fetch(six, "/").await.as_str()), ("cp", "cp"));
+        assert_eq!(fetch(one, "/userdata/x").await, "ss");
     }
 
     #[tokio::test]
