@@ -97,7 +97,14 @@ pub(crate) async fn run(service: Arc<Service>, upgrade: OnUpgrade, knock: Knock)
 }
 
 async fn serve(service: &Arc<Service>, mut socket: websocket::Socket, knock: Knock) {
-    let opening = Box::pin(open(service, &knock));
+    let opening = Box::pin(async {
+        let outcome = open(service, &knock).await;
+        if let Err(refusal) = &outcome {
+            // Now, not when the viewer has heard it: one that never listens is counted as well.
+            service.refused(refusal, knock.client);
+        }
+        outcome
+    });
     let patience = service.config.handshake_timeout;
     let greeted = tokio::select! {
         greeted = greet(&mut socket, opening, patience) => greeted,
@@ -106,7 +113,6 @@ async fn serve(service: &Arc<Service>, mut socket: websocket::Socket, knock: Kno
     match greeted {
         Ok(greeted) => watch(service, socket, greeted).await,
         Err(NotGreeted::Refused(refusal)) => {
-            service.refused(&refusal, knock.client);
             let (code, _) = End::Refused.close();
             websocket::close(socket, code, &refusal.to_string()).await;
         }

@@ -109,6 +109,21 @@ async fn damaged_links_are_refused_in_words_and_guessing_is_slowed_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn broken_links_of_viewers_that_never_listen_count_at_once() {
+    let world =
+        start(Options { role: "failed_tokens_per_minute = 3".into(), ..Options::default() }).await;
+    let mut silent = Vec::new();
+    let error = loop {
+        match upgrade(world.addr, "/websockify?token=broken").await {
+            Ok(socket) => silent.push(socket),
+            Err(error) => break error,
+        }
+        assert!(silent.len() < 100, "each of them may hold a place until its handshake times out");
+    };
+    assert!(error.to_string().contains("429"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_clients_link_is_refused_without_being_used_up() {
     let world = start(Options {
         server: Box::new(|config| config.console.source_address_check = true),

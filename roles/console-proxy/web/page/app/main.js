@@ -16,7 +16,7 @@ function setState(state, text) {
     element('state-text').textContent = text;
 }
 
-/** The end of it all: says why, and leaves the last picture where it is. */
+/** The end of it all: says why. */
 function end(state, title, text) {
     if (over) {
         return;
@@ -32,10 +32,10 @@ function end(state, title, text) {
     element('paste-panel').hidden = true;
 }
 
-/** The server's words as a sentence. */
-function sentence(reason) {
-    const text = reason.trim();
-    return text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.') : '';
+/** The server's words as a sentence, and what to do unless they say it. */
+function advise(text) {
+    const sentence = text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
+    return text.includes('open the console again') ? sentence : `${sentence} ${AGAIN}`;
 }
 
 function attach(socket, link) {
@@ -77,13 +77,13 @@ function attach(socket, link) {
     rfb.addEventListener('disconnect', () => {
         // The close frame's event may come after noVNC's.
         setTimeout(() => {
-            const reason = sentence(refusal || closing.reason);
+            const reason = refusal.trim() || closing.reason.trim();
             if (connected) {
-                const text = reason || 'The connection to the console proxy was lost.';
-                end('closed', 'The console was closed.', `${text} ${AGAIN}`);
+                const text = reason || 'the connection to the console proxy was lost';
+                end('closed', 'The console was closed.', advise(text));
             } else {
-                const text = reason || 'The console proxy closed the connection without a reason.';
-                end('failed', 'The console could not be opened.', `${text} ${AGAIN}`);
+                const text = reason || 'the console proxy closed the connection without a reason';
+                end('failed', 'The console could not be opened.', advise(text));
             }
         }, 0);
     });
