@@ -74,7 +74,12 @@ fn extent(bytes: &[u8]) -> Extent {
         SET_ENCODINGS => counted(u16_at(2), 4, 4, 4),
         FRAMEBUFFER_UPDATE_REQUEST | ENABLE_CONTINUOUS_UPDATES => Extent::Whole(10),
         KEY_EVENT => Extent::Whole(8),
-        POINTER_EVENT => Extent::Whole(6),
+        // The highest bit announces a byte with further buttons, where the server knows them.
+        POINTER_EVENT => match bytes.get(1) {
+            None => Extent::Needs(2),
+            Some(buttons) if buttons & 0x80 != 0 => Extent::Whole(7),
+            Some(_) => Extent::Whole(6),
+        },
         // The clipboard extension announces its length as a negative number.
         CLIENT_CUT_TEXT => {
             let length = u32_at(4).map(|n| u64::from(n.cast_signed().unsigned_abs()));
@@ -200,7 +205,7 @@ fn decode(bytes: &[u8]) -> Option<ClientMessage> {
         [QEMU, 0, _, down, a, b, c, d, ..] => {
             ClientMessage::Key { down: *down != 0, keysym: u32::from_be_bytes([*a, *b, *c, *d]) }
         }
-        [POINTER_EVENT, buttons, x1, x0, y1, y0] => {
+        [POINTER_EVENT, buttons, x1, x0, y1, y0, ..] => {
             ClientMessage::Pointer { buttons: *buttons, x: pair(x1, x0), y: pair(y1, y0) }
         }
         [other, ..] => ClientMessage::Other(*other),

@@ -284,6 +284,7 @@ fn messages() -> Vec<u8> {
     let mut out = viewer(VNC_AUTH)[3..].concat();
     out.extend([4, 1, 0, 0, 0, 0, 0, 0x61]);
     out.extend([5, 1, 0, 5, 0, 6]);
+    out.extend([5, 0x80, 0, 5, 0, 6, 1]);
     out.extend([6, 0, 0, 0, 0, 0, 0, 3, b'a', b'b', b'c']);
     out.extend([&[6, 0, 0, 0][..], &(-4_i32).to_be_bytes(), &[1, 2, 3, 4]].concat());
     out.extend([150, 1, 0, 0, 0, 0, 0, 9, 0, 9]);
@@ -297,7 +298,7 @@ fn messages() -> Vec<u8> {
     out
 }
 
-const COUNTS: InputCounts = InputCounts { keys: 2, pointer: 1, clipboard: 2, update_requests: 2 };
+const COUNTS: InputCounts = InputCounts { keys: 2, pointer: 2, clipboard: 2, update_requests: 2 };
 
 #[test]
 fn the_decoder_and_the_scanner_read_every_message_cut_anywhere() {
@@ -312,7 +313,7 @@ fn the_decoder_and_the_scanner_read_every_message_cut_anywhere() {
                 decoded.push(message);
             }
         }
-        assert_eq!(decoded.len(), 15, "cut {cut}");
+        assert_eq!(decoded.len(), 16, "cut {cut}");
         assert!(decoded.contains(&ClientMessage::Key { down: true, keysym: 0x61 }));
         assert!(decoded.contains(&ClientMessage::Key { down: true, keysym: 0x62 }));
         assert!(decoded.contains(&ClientMessage::SetEncodings(vec![0])));

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A link lives two minutes; a session is remembered well beyond that.
-const MEMORY: Duration = Duration::from_secs(15 * 60);
+/// A link lives two minutes, but an old tab may bring it back for days; asked again about a session
+/// that is closed in its books, the server would be told of its end twice.
+const MEMORY: Duration = Duration::from_secs(24 * 3600);
 /// Sessions remembered. A server with more links under way than this loses only the local guard
 /// against replay; its own guard remains.
 const REMEMBERED: usize = 16 * 1024;
