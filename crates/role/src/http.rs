@@ -78,8 +78,10 @@ pub async fn serve(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            // The peer is gone already; nobody else waits for that.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                // Out of file descriptors, or the peer is gone already: neither ends the loop.
+                // Out of file descriptors or memory: does not end the loop.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -106,8 +108,10 @@ async fn accept(listener: &Listener) -> std::io::Result<(Box<dyn Stream>, Peer)>
     match listener {
         Listener::Tcp(listener) => {
             let (stream, remote) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let local = stream.local_addr()?;
+            // Fails only on a connection that its peer has reset.
+            let gone = |_error| std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
+            stream.set_nodelay(true).map_err(gone)?;
+            let local = stream.local_addr().map_err(gone)?;
             Ok((Box::new(stream), Peer::Tcp { remote, local }))
         }
         Listener::Unix(listener, _) => {
@@ -155,7 +159,20 @@ pub struct BindError {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}", self.what)
+        write!(f, "cannot listen on {}", self.what)?;
+        if self.is_privileged_port() {
+            let remedy = "; run as root, grant CAP_NET_BIND_SERVICE, or use a port above 1023";
+            f.write_str(remedy)?;
+        }
+        Ok(())
+    }
+}
+
+impl BindError {
+    /// A port that this user may not have.
+    fn is_privileged_port(&self) -> bool {
+        let denied = self.source.kind() == std::io::ErrorKind::PermissionDenied;
+        denied && self.what.parse::<SocketAddr>().is_ok_and(|addr| addr.port() < 1024)
     }
 }
 
@@ -214,6 +231,18 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[test]
+    fn a_port_that_is_not_ours_to_have_is_told_with_a_remedy() {
+        let text = |what: &str, kind: std::io::ErrorKind| {
+            BindError { what: what.to_owned(), source: kind.into() }.to_string()
+        };
+        use std::io::ErrorKind::{AddrInUse, PermissionDenied};
+        let denied = text("0.0.0.0:80", PermissionDenied);
+        assert!(denied.starts_with("cannot listen on 0.0.0.0:80; run as root"), "{denied}");
+        assert_eq!(text("0.0.0.0:80", AddrInUse), "cannot listen on 0.0.0.0:80");
+        assert_eq!(text("/run/x.sock", PermissionDenied), "cannot listen on /run/x.sock");
     }
 
     #[tokio::test]
