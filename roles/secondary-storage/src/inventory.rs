@@ -129,11 +129,20 @@ pub fn read(dir: &Dir, kind: ObjectKind, path: &InstallPath) -> Result<Option<It
     let Some(properties) = vanished(load(dir, kind))? else { return Ok(None) };
     let Some(mut item) = interpret(&properties, path) else { return Ok(None) };
     let file = properties.get("filename").or_else(|| first_file(&properties)).unwrap_or_default();
-    if !file.is_empty() && file.parse::<FileName>().is_ok() && vanished(dir.stat(file))?.is_none() {
+    if file.parse::<FileName>().is_ok()
+        && vanished(dir.stat(file))?.is_none()
+        && !is_packed_later(dir, file)?
+    {
         tracing::warn!(path = item.install_path, "the file of a listed object is missing");
         item.is_corrupted = true;
     }
     Ok(Some(item))
+}
+
+/// VMware's templates are packed into their OVA when somebody needs it; until then a description of
+/// the members lies beside them.
+fn is_packed_later(dir: &Dir, file: &str) -> Result<bool> {
+    Ok(file.ends_with(".ova") && vanished(dir.stat(&format!("{file}.meta")))?.is_some())
 }
 
 /// The properties file of a directory, as it is. Blocks.
@@ -246,6 +255,16 @@ mod tests {
         put(temp.path(), "template/tmpl/1/4", "a.qcow2", "image");
         let found = items(temp.path(), ObjectKind::Template).unwrap();
         assert_eq!(found.iter().map(|item| item.is_corrupted).collect::<Vec<_>>(), [true, true]);
+    }
+
+    #[test]
+    fn an_ova_that_is_packed_on_demand_is_sound() {
+        let temp = tempfile::tempdir().unwrap();
+        let ova = SEEDED.replace("qcow2", "ova");
+        put(temp.path(), "template/tmpl/2/3", "template.properties", &ova);
+        assert!(items(temp.path(), ObjectKind::Template).unwrap()[0].is_corrupted);
+        put(temp.path(), "template/tmpl/2/3", "a.ova.meta", "ova.filename=a.ova");
+        assert!(!items(temp.path(), ObjectKind::Template).unwrap()[0].is_corrupted);
     }
 
     #[test]
