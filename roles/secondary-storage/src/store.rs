@@ -68,9 +68,11 @@ pub struct Store {
     name: String,
     root: PathBuf,
     marker: Option<String>,
+    /// Of the root when it was opened; all there is to tell an unmarked store by.
+    identity: (u64, u64),
     modes: Modes,
     deadline: Duration,
-    pool: Pool,
+    pool: Arc<Pool>,
     memory: Arc<Memory>,
     /// The directory turned out not to be the store any more; it is opened anew next time.
     lost: AtomicBool,
@@ -116,7 +118,11 @@ impl Store {
     /// Opens the root and makes sure it is the store. Blocks.
     pub fn open_root(&self) -> std::io::Result<Dir> {
         let root = Dir::open_root(&self.root)?;
-        if self.marker.is_some() && marker::read(&root)? != self.marker {
+        let is_store = match &self.marker {
+            Some(marker) => marker::read(&root)?.as_ref() == Some(marker),
+            None => root.identity()? == self.identity,
+        };
+        if !is_store {
             self.lost.store(true, Ordering::Relaxed);
             return Err(std::io::Error::other(format!(
                 "{} does not hold the store any more: is it mounted?",

@@ -80,7 +80,7 @@ impl Memory {
 /// What a look at the marker means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the store; its marker, unless the store cannot be written.
+    /// It is the store; its marker, unless the store takes no files (read-only, full).
     Same(Option<String>),
     /// The directory is not the store that was there before.
     Lost,
@@ -94,13 +94,28 @@ pub fn verify_or_mark(root: &Dir, known: Option<&Known>, modes: Modes) -> std::i
         (Some(found), Some(remembered)) if found != remembered && held => Ok(Verdict::Lost),
         (Some(found), _) => Ok(Verdict::Same(Some(found))),
         (None, Some(_)) if held => Ok(Verdict::Lost),
+        // It could not be marked then, and what was seen on it is gone.
+        (None, None) if held && !holds_objects(root)? => Ok(Verdict::Lost),
         // Others read it; nobody but this host needs to write it.
         (None, _) => match write(root, Modes { file: 0o644, ..modes }) {
             Ok(()) => Ok(Verdict::Same(read(root)?)),
-            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => Ok(Verdict::Same(None)),
+            // A store that takes nothing can still be listed, and a full one be made room on.
+            Err(error) if takes_nothing(&error) => Ok(Verdict::Same(None)),
             Err(error) => Err(error),
         },
     }
+}
+
+fn takes_nothing(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+    )
+}
+
+fn holds_objects(root: &Dir) -> std::io::Result<bool> {
+    let entries = root.entries()?;
+    Ok(entries.iter().any(|(name, _)| name == "template" || name == "volumes"))
 }
 
 /// The marker's text; `None` when there is none.
@@ -167,6 +182,30 @@ mod tests {
         let again = verify_or_mark(&root, Some(&known(&marker, false)), MODES).unwrap();
         assert!(matches!(again, Verdict::Same(Some(_))), "nothing was lost with it");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing but the marker");
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_is_usable_and_other_faults_are_not() {
+        for (errno, expected) in [
+            (nix::errno::Errno::ENOSPC, true),
+            (nix::errno::Errno::EDQUOT, true),
+            (nix::errno::Errno::EROFS, true),
+            (nix::errno::Errno::EIO, false),
+            (nix::errno::Errno::EACCES, false),
+        ] {
+            assert_eq!(takes_nothing(&errno.into()), expected, "{errno}");
+        }
+    }
+
+    #[test]
+    fn an_unmarked_store_is_known_by_what_it_holds() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = Dir::open_root(temp.path()).unwrap();
+        let unmarked = Known { directory_name: "d".to_owned(), marker: None, held: true };
+        assert_eq!(verify_or_mark(&root, Some(&unmarked), MODES).unwrap(), Verdict::Lost);
+        std::fs::create_dir(temp.path().join("template")).unwrap();
+        let verdict = verify_or_mark(&root, Some(&unmarked), MODES).unwrap();
+        assert!(matches!(verdict, Verdict::Same(Some(_))), "marked as soon as that is possible");
     }
 
     #[test]

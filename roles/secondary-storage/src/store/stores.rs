@@ -55,6 +55,9 @@ struct Shared {
     tasks: TaskScope,
     memory: Arc<Memory>,
     slots: Mutex<HashMap<String, (StoreUrl, Slot)>>,
+    /// A store keeps its threads when it is opened again: those that hang on a dead server are not
+    /// joined by more at each attempt.
+    pools: Mutex<HashMap<String, Arc<Pool>>>,
     /// Counts openings that ended.
     changes: watch::Sender<u64>,
 }
@@ -77,8 +80,9 @@ pub struct StoreStatus {
 impl Stores {
     pub fn new(settings: StoreSettings, host: Host, tasks: TaskScope, memory: Memory) -> Self {
         let memory = Arc::new(memory);
-        let (slots, changes) = (Mutex::default(), watch::Sender::new(0));
-        Self { shared: Arc::new(Shared { settings, host, tasks, memory, slots, changes }) }
+        let (slots, pools) = (Mutex::default(), Mutex::default());
+        let changes = watch::Sender::new(0);
+        Self { shared: Arc::new(Shared { settings, host, tasks, memory, slots, pools, changes }) }
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoreUrl, Slot)>> {
@@ -165,13 +169,13 @@ impl Stores {
                 root
             }
         };
-        let pool = Pool::start().map_err(|source| StoreError::Threads(url.clone(), source))?;
+        let pool = self.pool(url)?;
         let (path, modes, held_before) = (root.clone(), settings.modes, known.clone());
         let looked = pool
             .run(Lane::Quick, settings.deadline, move || look(&path, held_before.as_ref(), modes))
             .await
             .map_err(|source| StoreError::Pool { operation: "open", url: url.clone(), source })?;
-        let (verdict, space) = looked.map_err(|source| StoreError::Root {
+        let Look { verdict, space, identity } = looked.map_err(|source| StoreError::Root {
             url: url.clone(),
             root: root.clone(),
             source,
@@ -186,6 +190,7 @@ impl Stores {
             name,
             root,
             marker,
+            identity,
             modes,
             deadline: settings.deadline,
             pool,
@@ -197,6 +202,17 @@ impl Stores {
         };
         store.remember_space(space);
         Ok(Arc::new(store))
+    }
+
+    fn pool(&self, url: &StoreUrl) -> Result<Arc<Pool>, StoreError> {
+        let mut pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pool) = pools.get(&url.key()) {
+            return Ok(Arc::clone(pool));
+        }
+        let started = Pool::start().map_err(|source| StoreError::Threads(url.clone(), source))?;
+        let pool = Arc::new(started);
+        pools.insert(url.key(), Arc::clone(&pool));
+        Ok(pool)
     }
 
     async fn remember(
@@ -286,6 +302,9 @@ impl Stores {
             Slot::Failed { at, .. } => at.elapsed() < FAILURE_MEMORY,
             Slot::Opening(_) | Slot::Ready(_) => true,
         });
+        let mut pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|key, _| slots.contains_key(key));
+        drop(pools);
         let failed = slots.values().filter_map(|(_, slot)| match slot {
             Slot::Failed { reason, .. } => Some(reason.clone()),
             Slot::Opening(_) | Slot::Ready(_) => None,
@@ -373,12 +392,15 @@ fn prepare(root: &Path) -> Result<bool, MountError> {
     Ok(false)
 }
 
-/// First look at a root: the marker, the trees that other parties expect, the figures.
-fn look(
-    root: &Path,
-    known: Option<&Known>,
-    modes: Modes,
-) -> std::io::Result<(Verdict, super::Space)> {
+/// What a first look at a root shows.
+struct Look {
+    verdict: Verdict,
+    space: super::Space,
+    identity: (u64, u64),
+}
+
+/// Looks at the marker, makes the trees that other parties expect, takes the figures.
+fn look(root: &Path, known: Option<&Known>, modes: Modes) -> std::io::Result<Look> {
     let dir = Dir::open_root(root)?;
     let verdict = verify_or_mark(&dir, known, modes)?;
     if let Verdict::Same(Some(_)) = verdict {
@@ -386,8 +408,7 @@ fn look(
             dir.create_all(&tree, modes)?;
         }
     }
-    let space = dir.space()?;
-    Ok((verdict, space))
+    Ok(Look { verdict, space: dir.space()?, identity: dir.identity()? })
 }
 
 async fn resolve(url: &StoreUrl) -> Result<IpAddr, StoreError> {

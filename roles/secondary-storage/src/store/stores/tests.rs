@@ -107,6 +107,45 @@ async fn an_emptied_directory_is_refused_even_after_a_restart() {
 }
 
 #[tokio::test]
+async fn an_unmarked_store_is_lost_with_its_directory() {
+    let Setup { temp, stores } = setup(&[URL]);
+    let marked = stores.open(&URL.parse().unwrap(), None).await.unwrap();
+    let unmarked = Arc::new(Store {
+        url: marked.url.clone(),
+        name: marked.name.clone(),
+        root: marked.root.clone(),
+        marker: None,
+        identity: marked.identity,
+        modes: marked.modes,
+        deadline: marked.deadline,
+        pool: Arc::clone(&marked.pool),
+        memory: Arc::clone(&marked.memory),
+        lost: AtomicBool::new(false),
+        held: AtomicBool::new(true),
+        capacity: AtomicU64::default(),
+        used: AtomicU64::default(),
+    });
+    assert!(unmarked.run("list", Lane::Quick, Dir::entries).await.is_ok());
+    std::fs::rename(temp.path().join("sec"), temp.path().join("elsewhere")).unwrap();
+    std::fs::create_dir(temp.path().join("sec")).unwrap();
+    assert!(unmarked.run("list", Lane::Quick, Dir::entries).await.is_err());
+    assert!(unmarked.is_lost());
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_again_and_again_keeps_its_threads() {
+    let Setup { temp, stores } = setup(&[URL]);
+    let url: StoreUrl = URL.parse().unwrap();
+    std::fs::remove_dir(temp.path().join("sec")).unwrap();
+    assert!(stores.open(&url, None).await.is_err());
+    let before = stores.pool(&url).unwrap();
+    assert!(stores.open(&url, None).await.is_err());
+    std::fs::create_dir(temp.path().join("sec")).unwrap();
+    let store = stores.open(&url, None).await.unwrap();
+    assert!(Arc::ptr_eq(&store.pool, &before));
+}
+
+#[tokio::test]
 async fn callers_share_one_attempt_and_ever_new_stores_are_bounded() {
     let Setup { stores, temp: _temp } = setup(&[URL]);
     let url: StoreUrl = URL.parse().unwrap();
