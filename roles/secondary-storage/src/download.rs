@@ -104,6 +104,10 @@ impl Downloads {
     /// Starts a job, or attaches to the one that already downloads the same to the same place. A
     /// job that downloads something else to that place is cancelled first.
     pub async fn start(&self, request: Request) -> Result<Arc<Job>, DownloadError> {
+        self.start_as(uuid::Uuid::new_v4().to_string(), request).await
+    }
+
+    async fn start_as(&self, id: String, request: Request) -> Result<Arc<Job>, DownloadError> {
         loop {
             let conflicting = {
                 let mut table = self.table();
@@ -115,7 +119,7 @@ impl Downloads {
                         return Ok(job);
                     }
                     Some(job) => job,
-                    None => return self.begin(&mut table, request),
+                    None => return self.begin(&mut table, id, request),
                 }
             };
             conflicting.cancel.cancel();
@@ -125,7 +129,12 @@ impl Downloads {
         }
     }
 
-    fn begin(&self, table: &mut Table, request: Request) -> Result<Arc<Job>, DownloadError> {
+    fn begin(
+        &self,
+        table: &mut Table,
+        id: String,
+        request: Request,
+    ) -> Result<Arc<Job>, DownloadError> {
         if table.stopping {
             return Err(DownloadError::Aborted);
         }
@@ -137,7 +146,7 @@ impl Downloads {
             .entry(request.store.key())
             .or_insert_with(|| Arc::new(Semaphore::new(self.shared.per_store)));
         let slots = Arc::clone(slots);
-        let job = Arc::new(Job::new(uuid::Uuid::new_v4().to_string(), request));
+        let job = Arc::new(Job::new(id, request));
         table.jobs.insert(job.id.clone(), Arc::clone(&job));
         let shop = self.shared.shop.clone();
         shop.metrics.accepted();
@@ -173,16 +182,20 @@ impl Downloads {
         Some(job)
     }
 
-    /// Stops a job and does its work again under a new id.
+    /// Stops a job and does its work again under the same id, the only one that the server knows.
     pub async fn restart(&self, id: &str) -> Option<Result<Arc<Job>, DownloadError>> {
         let job = self.purge(id).await?;
-        Some(self.start(job.request.clone()).await)
+        Some(self.start_as(job.id.clone(), job.request.clone()).await)
+    }
+
+    /// The job that downloads into a directory now.
+    pub fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
+        self.table().running_at(store, directory)
     }
 
     /// Stops whatever downloads into a directory that is about to be removed.
     pub async fn release(&self, store: &StoreUrl, directory: &InstallPath) {
-        let running = self.table().running_at(store, directory);
-        if let Some(job) = running {
+        if let Some(job) = self.running_at(store, directory) {
             self.abort(&job.id).await;
         }
     }
@@ -237,6 +250,12 @@ impl Downloads {
     }
 
     async fn recover_one(&self, job: &str, note: &Note) -> bool {
+        // An ISO has the same name each time: what is being installed there is not a leftover.
+        if let (Ok(url), Ok(directory)) = (note.store.parse(), note.directory.parse())
+            && self.running_at(&url, &directory).is_some()
+        {
+            return false;
+        }
         let shop = &self.shared.shop;
         let removed = async {
             let url: StoreUrl = note.store.parse()?;

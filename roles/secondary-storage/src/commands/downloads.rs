@@ -121,26 +121,34 @@ impl Commands {
             | None => self.downloads.get(&id),
         };
         match (job, &command.request) {
-            (Some(job), _) => answer(&job.id, job.report()),
+            // Under the id that was asked for: the server drops an answer with any other.
+            (Some(job), _) => answer(&id, job.report()),
             (None, Some(DownloadRequest::GetOrRestart)) => self.download(command.download).await,
             (None, _) => self.unknown_job(command).await,
         }
     }
 
-    /// A job that this run of the process does not know. It may have been finished by a former
-    /// run: then the store has the object. Else the error comes with the job's own id, because the
-    /// server drops an answer without it and would wait for a minute.
+    /// A job that this run of the process does not know. The server may have begun the same download
+    /// anew since, and an error would fail that one; or a former run finished it, and the store has
+    /// the object. Else the error comes with the job's own id, because the server drops an answer
+    /// without it and would wait for a minute.
     async fn unknown_job(&self, command: DownloadProgressCommand) -> DownloadAnswer {
-        if let Some(report) = self.finished_before(&command.download).await {
-            return answer(command.job_id.as_deref().unwrap_or_default(), report);
+        if let Ok(request) = self.request(&command.download) {
+            let running = self.downloads.running_at(&request.store, &request.directory);
+            let report = match running {
+                Some(job) => Some(job.report()),
+                None => self.finished_before(request).await,
+            };
+            if let Some(report) = report {
+                return answer(command.job_id.as_deref().unwrap_or_default(), report);
+            }
         }
         let text = "the download was lost when the storage host restarted; it begins again when \
                     the server synchronises its templates, or register it again";
         refusal(&command.download, command.job_id, text.to_owned())
     }
 
-    async fn finished_before(&self, command: &DownloadCommand) -> Option<Report> {
-        let request = self.request(command).ok()?;
+    async fn finished_before(&self, request: Request) -> Option<Report> {
         let store = self.stores.open(&request.store, None).await.ok()?;
         let (kind, directory) = (request.kind, request.directory);
         let item = store
@@ -161,7 +169,7 @@ impl Commands {
             install_path: item.install_path,
             temporary: None,
             sizes: Some(sizes),
-            checksum: command.checksum.clone(),
+            checksum: request.given_checksum,
         })
     }
 }

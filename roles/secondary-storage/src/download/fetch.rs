@@ -176,10 +176,20 @@ impl Fetch {
         let limit = self.limits.connect_timeout + self.limits.stall_timeout;
         match tokio::time::timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(DownloadError::Connect(connect_text(&error))),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
             Err(_elapsed) => {
                 Err(DownloadError::Stalled { waited: limit, received: 0, expected: None })
             }
+        }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> DownloadError {
+        let text = connect_text(error);
+        match &self.proxy {
+            Some(proxy) if error.is_connect() => {
+                DownloadError::Connect(format!("{text} (through the web proxy {})", proxy.url()))
+            }
+            Some(_) | None => DownloadError::Connect(text),
         }
     }
 

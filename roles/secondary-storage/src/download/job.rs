@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::fetch::Fetch;
 use crate::checksum::Expectation;
@@ -91,6 +92,8 @@ pub struct Job {
     /// 0 while unknown.
     pub(super) expected: AtomicU64,
     ended: Mutex<Option<Instant>>,
+    /// Threads that still write for the job.
+    pub(super) writing: TaskTracker,
     /// See [`super::install::Publication::gate`].
     pub(super) gate: Arc<Mutex<()>>,
 }
@@ -116,6 +119,7 @@ impl Job {
             received: AtomicU64::default(),
             expected: AtomicU64::default(),
             ended: Mutex::default(),
+            writing: TaskTracker::new(),
             gate: Arc::default(),
         }
     }

@@ -37,6 +37,8 @@ impl Workshop {
     }
 }
 
+/// How long a writer may take to notice that its download has ended.
+const WRITER_LIMIT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Runs a job to its end; never fails, the outcome is in the job.
@@ -47,10 +49,12 @@ pub async fn run(job: Arc<Job>, shop: Workshop, slots: Arc<Semaphore>) {
         outcome = &mut work => outcome,
         // What is being installed is there in a moment; stopping it half way gains nothing.
         () = job.cancel.cancelled() => match job.phase() {
-            Phase::Installing => work.await,
+            Phase::Installing => (&mut work).await,
             _ => Err(DownloadError::Aborted),
         },
     };
+    // Its connection and its writer end with it.
+    drop(work);
     guard.armed = false;
     clean_up(&job, &shop, outcome.is_ok()).await;
     let seconds = job.started.elapsed().as_secs_f64();
@@ -244,8 +248,13 @@ fn short_date(now: std::time::SystemTime) -> String {
         .to_string()
 }
 
-/// Removes the temporary of a job that failed, then its note.
+/// Removes the temporary of a job that failed, then its note. The writer lets go of the file first:
+/// on NFS a file that is removed while open leaves a name behind, and with it the directory.
 async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
+    job.writing.close();
+    if tokio::time::timeout(WRITER_LIMIT, job.writing.wait()).await.is_err() {
+        tracing::warn!(job = job.id, "the writer of a download does not end");
+    }
     let (journal, id) = (shop.journal.clone(), job.id.clone());
     if !done && let Err(error) = remove_remains(job, shop).await {
         // The note stays: the next start tries again.

@@ -57,6 +57,7 @@ pub(super) async fn attempt(
         limit: job.request.decompressed_limit,
         taken: Arc::clone(&taken),
         permit: Arc::clone(permit),
+        token: job.writing.token(),
     })
     .map_err(DownloadError::Write)?;
     let mut transfer = Transfer { job, shop, pieces, total: None, validator: None };

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 
 use bytes::{Buf, Bytes};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::DownloadError;
 use crate::checksum::{Checksum, Expectation};
@@ -41,6 +42,8 @@ pub struct WriterJob {
     /// Counts bytes taken from the network; shows that the store takes them.
     pub taken: Arc<AtomicU64>,
     pub permit: Arc<OwnedSemaphorePermit>,
+    /// Held until the file is closed.
+    pub token: TaskTrackerToken,
 }
 
 /// A file completely written and synced.

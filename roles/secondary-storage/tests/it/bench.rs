@@ -122,6 +122,15 @@ impl Bench {
         files
     }
 
+    /// Removed files of the store that this process still holds open.
+    pub fn held_open(&self) -> Vec<String> {
+        let root = self.store("").display().to_string();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let names = targets.map(|target| target.display().to_string());
+        names.filter(|name| name.starts_with(&root) && name.ends_with(" (deleted)")).collect()
+    }
+
     pub async fn raw(&self, envelope: Envelope) -> Envelope {
         tokio::time::timeout(SOON, self.commands.handle(envelope, &context())).await.unwrap()
     }

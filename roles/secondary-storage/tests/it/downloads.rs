@@ -157,8 +157,10 @@ async fn the_server_can_abort_restart_and_forget() {
     let aborted = bench.ask(&Bench::progress(&command, &answer, DownloadRequest::Abort)).await;
     assert_eq!(aborted.download_status, Some(DownloadStatus::NotDownloaded));
     assert_eq!(bench.files(), Vec::<String>::new(), "the temporary is gone");
+    let held = bench.held_open();
+    assert_eq!(held, Vec::<String>::new(), "on NFS its name would stay while it is open");
     let restarted = bench.ask(&Bench::progress(&command, &answer, DownloadRequest::Restart)).await;
-    assert_ne!(restarted.job_id, answer.job_id);
+    assert_eq!(restarted.job_id, answer.job_id, "the server knows no other");
     bench.images.open_gate();
     bench.images.open_gate();
     let done = bench.until_over(&command, restarted.clone()).await;
@@ -184,6 +186,20 @@ async fn an_unknown_job_is_an_error_under_its_own_id_or_begins_again() {
     let poll = Bench::progress(&command, &unknown, DownloadRequest::GetOrRestart);
     let again = bench.ask(&poll).await;
     installed(&bench.until_over(&command, again).await);
+}
+
+#[tokio::test]
+async fn an_old_job_whose_image_is_being_downloaded_again_speaks_for_the_new_one() {
+    let bench = Bench::new().await;
+    let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
+    bench.half_way(&command).await;
+    // As after a restart: the server still polls for the job of the former run.
+    let old = DownloadAnswer { job_id: Some("former".to_owned()), ..DownloadAnswer::default() };
+    let answer = bench.ask(&Bench::progress(&command, &old, DownloadRequest::GetStatus)).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::DownloadInProgress));
+    assert_eq!((answer.job_id.as_deref(), answer.download_pct), (Some("former"), 50));
+    bench.images.open_gate();
+    installed(&bench.until_over(&command, answer).await);
 }
 
 #[tokio::test]

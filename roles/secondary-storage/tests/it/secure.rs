@@ -108,12 +108,18 @@ async fn a_proxy_from_the_command_or_the_configuration_resolves_names_itself() {
         error_of(&answer).starts_with("cannot find the address of images.invalid"),
         "{answer:?}"
     );
-    command.proxy = Some(Proxy {
+    let proxy = |port: u16| Proxy {
         host: Some("127.0.0.1".to_owned()),
-        port: i32::from(addr.port()),
+        port: i32::from(port),
         user_name: Some("user".to_owned()),
         password: Some(agent_protocol::Hidden::new("pw")),
-    });
+    };
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    command.proxy = Some(proxy(closed));
+    let answer = bench.finish(&command).await;
+    let expected = format!("Connection refused (through the web proxy http://127.0.0.1:{closed})");
+    assert_eq!(error_of(&answer), expected);
+    command.proxy = Some(proxy(addr.port()));
     let answer = bench.finish(&command).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
     let head = seen.recv().await.unwrap().to_ascii_lowercase();

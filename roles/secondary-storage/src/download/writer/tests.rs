@@ -19,6 +19,7 @@ async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (WriterResult, V
         limit,
         taken: Arc::default(),
         permit: Arc::new(permit),
+        token: tokio_util::task::TaskTracker::new().token(),
     };
     let (tx, rx) = start(job).unwrap();
     for piece in pieces {
