@@ -38,6 +38,13 @@ pub(crate) enum ConnectError {
     Handshake { endpoint: Endpoint, source: HandshakeError },
 }
 
+impl ConnectError {
+    /// Somebody has to act before an attempt can succeed.
+    pub(crate) fn does_not_heal(&self) -> bool {
+        matches!(self, Self::Handshake { source, .. } if source.is_about_trust())
+    }
+}
+
 /// A link that stands, before anything was said on it.
 #[derive(Debug)]
 pub(crate) struct Opened {

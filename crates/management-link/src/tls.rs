@@ -108,6 +108,17 @@ pub(crate) enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// One side does not accept the other's certificate.
+    pub(crate) fn is_about_trust(&self) -> bool {
+        matches!(
+            self,
+            Self::Untrusted(_)
+                | Self::CertificateDemanded
+                | Self::AddressNotCertified { .. }
+                | Self::CertificateRefused { .. }
+        )
+    }
+
     /// Puts the engine's error in words. `source_address` is our end of the connection.
     pub(crate) fn of(
         error: rustls::Error,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::outage::Outage;
 use super::{Control, LinkError, Reply, Shared};
 use crate::agent::Agent;
-use crate::connect::{self, Opened};
+use crate::connect::{self, ConnectError, Opened};
 use crate::dispatch::{Circumstances, Dispatcher, random};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::session::{Action, Event, Session, Settings, Work};
@@ -33,7 +33,7 @@ pub(super) const HEALTH_CONDITION: &str = "link";
 /// What the tasks around the loop report back.
 enum Report {
     Connected { link: u64, opened: Box<Opened> },
-    ConnectFailed { link: u64, error: String },
+    ConnectFailed { link: u64, error: Box<ConnectError> },
     CommandDone { link: u64 },
     ProbeDone { endpoint: Endpoint, reachable: bool },
 }
@@ -273,7 +273,10 @@ impl Driver {
                 self.step(Event::Connected);
             }
             Report::ConnectFailed { link, error } if link == self.link => {
-                self.step(Event::ConnectFailed { error });
+                if error.does_not_heal() {
+                    self.outage.does_not_heal();
+                }
+                self.step(Event::ConnectFailed { error: role::chain(&*error) });
             }
             // An attempt that was given up meanwhile; dropping it closes the socket.
             Report::Connected { .. } | Report::ConnectFailed { .. } => {}
@@ -393,7 +396,7 @@ impl Driver {
                 () = given_up.cancelled() => return,
                 outcome = attempt => match outcome {
                     Ok(opened) => Report::Connected { link, opened: Box::new(opened) },
-                    Err(error) => Report::ConnectFailed { link, error: role::chain(&error) },
+                    Err(error) => Report::ConnectFailed { link, error: Box::new(error) },
                 },
             };
             report_to(&reports, report).await;

@@ -24,15 +24,24 @@ pub(super) struct Outage {
     since: Option<Instant>,
     warned: Option<Instant>,
     suppressed: u32,
+    /// Somebody has to act, so the next failure is worth a warning however young.
+    hopeless: bool,
 }
 
 impl Outage {
+    /// Waiting will not help: a certificate is not trusted, by us or by the server.
+    pub(super) fn does_not_heal(&mut self) {
+        self.hopeless = true;
+    }
+
     pub(super) fn failed(&mut self, now: Instant) -> Loudness {
-        let Some(since) = self.since else {
-            self.since = Some(now);
+        let first = self.since.is_none();
+        let since = *self.since.get_or_insert(now);
+        if first && !self.hopeless {
             return Loudness::Info;
-        };
+        }
         let due = match self.warned {
+            None if self.hopeless => true,
             None => now.saturating_duration_since(since) >= WORTH_A_WARNING,
             Some(warned) => now.saturating_duration_since(warned) >= REPEAT,
         };
@@ -70,5 +79,16 @@ mod tests {
         assert_eq!(outage.ended(end), Some(Duration::from_secs(400)));
         assert_eq!(outage.ended(end), None);
         assert_eq!(outage.failed(end), Loudness::Info);
+    }
+
+    #[test]
+    fn an_outage_that_does_not_heal_is_a_warning_from_the_first_failure_on() {
+        let start = Instant::now();
+        let mut outage = Outage::default();
+        outage.does_not_heal();
+        assert_eq!(outage.failed(start), Loudness::Warn { suppressed: 0 });
+        outage.does_not_heal();
+        assert_eq!(outage.failed(start + Duration::from_secs(5)), Loudness::Silent);
+        assert_eq!(outage.failed(start + REPEAT), Loudness::Warn { suppressed: 1 });
     }
 }
