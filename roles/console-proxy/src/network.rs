@@ -1,6 +1,6 @@
 //! Who the client is behind trusted proxies.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use role::network::Network;
 
@@ -15,7 +15,11 @@ pub(crate) fn client_address(peer: IpAddr, forwarded: &[&str], trusted: &[Networ
     let chain = forwarded.iter().rev().flat_map(|line| line.rsplit(','));
     let mut client = peer;
     for hop in chain {
-        let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+        // Some proxies add the port.
+        let address = hop.trim().parse::<IpAddr>();
+        let address =
+            address.or_else(|_error| hop.trim().parse().map(|addr: SocketAddr| addr.ip()));
+        let Ok(address) = address else { break };
         client = address.to_canonical();
         if !is_trusted(client) {
             break;
@@ -68,6 +72,8 @@ mod tests {
         check("10.0.0.1", &["198.51.100.1, 203.0.113.9"], "203.0.113.9");
         check("10.0.0.1", &["198.51.100.1", "203.0.113.9, 10.0.0.2"], "203.0.113.9");
         check("10.0.0.1", &["nonsense, 10.0.0.2"], "10.0.0.2");
+        check("10.0.0.1", &["203.0.113.9:50123"], "203.0.113.9");
+        check("10.0.0.1", &["[2001:db8::1]:50123"], "2001:db8::1");
         check("10.0.0.1", &[], "10.0.0.1");
         check("::ffff:192.0.2.1", &[], "192.0.2.1");
     }
