@@ -1,4 +1,4 @@
-//! What a real server sent, played to the link: see `tests/vectors/README.md`.
+//! What a real server sent, played to the link: see the README beside the recordings.
 
 use base64::Engine;
 use role::LinkState;
@@ -6,6 +6,10 @@ use serde_json::Value;
 
 use crate::bench::{Bench, GUID};
 use crate::server::{Conversation, Message, Server};
+
+/// The recordings are data of the whole workspace.
+const CONVERSATIONS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/vectors/conversations");
 
 /// One line of a recording.
 struct Line(Value);
@@ -34,7 +38,7 @@ impl Line {
 }
 
 fn recording(name: &str) -> Vec<Line> {
-    let path = format!("{}/tests/vectors/link-{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{CONVERSATIONS}/link-{name}.jsonl");
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| Line(serde_json::from_str(line).unwrap())).collect()
 }
