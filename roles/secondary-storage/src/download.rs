@@ -188,6 +188,20 @@ impl Downloads {
         Some(self.start_as(job.id.clone(), job.request.clone()).await)
     }
 
+    /// The job that a question about `id` is about: that one, or the one that replaced it.
+    pub fn current(&self, id: &str) -> Option<Arc<Job>> {
+        let table = self.table();
+        let job = table.jobs.get(id)?;
+        if job.phase() != Phase::Aborted {
+            return Some(Arc::clone(job));
+        }
+        let at_its_place = table.jobs.values().filter(|other| {
+            other.request.store.key() == job.request.store.key()
+                && other.request.directory == job.request.directory
+        });
+        at_its_place.max_by_key(|other| other.started).cloned()
+    }
+
     /// The job that downloads into a directory now.
     pub fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
         self.table().running_at(store, directory)

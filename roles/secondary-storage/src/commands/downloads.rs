@@ -118,7 +118,7 @@ impl Commands {
                 | DownloadRequest::GetOrRestart
                 | DownloadRequest::Other(_),
             )
-            | None => self.downloads.get(&id),
+            | None => self.downloads.current(&id),
         };
         match (job, &command.request) {
             // Under the id that was asked for: the server drops an answer with any other.

@@ -143,8 +143,13 @@ async fn a_second_command_attaches_to_the_running_download() {
 async fn another_image_for_the_same_place_replaces_the_running_download() {
     let bench = Bench::new().await;
     let first = bench.half_way(&bench.download("gated/tiny.raw", ImageFormat::Raw)).await;
-    let answer = bench.finish(&bench.download("golden/tiny.iso", ImageFormat::Iso)).await;
+    let command = bench.download("golden/tiny.iso", ImageFormat::Iso);
+    let answer = bench.finish(&command).await;
     assert_ne!(answer.job_id, first.job_id);
+    // The server may go on polling for the first one: it must not hear of a failure.
+    let poll = bench.ask(&Bench::progress(&command, &first, DownloadRequest::GetStatus)).await;
+    assert_eq!((&poll.job_id, &poll.install_path), (&first.job_id, &answer.install_path));
+    assert_eq!(poll.download_status, Some(DownloadStatus::Downloaded));
     assert!(installed(&answer).ends_with(".iso"));
     assert_eq!(bench.files().len(), 2, "{:?}", bench.files());
 }
