@@ -151,10 +151,28 @@ async fn a_second_sigterm_ends_at_once() {
     running.line_with("role{role=bad}: role ready").await;
     running.signal(Signal::SIGTERM);
     running.line_with("role{role=good}: role stopped").await;
-    running.signal(Signal::SIGTERM);
+    // A signal right behind the first is the same wish; a patient operator's is a second one.
+    let pid = Pid::from_raw(running.child.id().unwrap().try_into().unwrap());
+    let impatient = tokio::spawn(async move {
+        while kill(pid, Signal::SIGTERM).is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
     let (code, log) = running.end().await;
+    impatient.abort();
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("asked to end at once roles=\"bad\""), "{log}");
+}
+
+#[tokio::test]
+async fn two_signals_in_one_moment_are_one_wish() {
+    let mut running = Running::start("good", &[], &[]);
+    running.line_with("role ready").await;
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGINT);
+    let (code, log) = running.end().await;
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("second signal"), "{log}");
 }
 
 #[tokio::test]
