@@ -55,10 +55,10 @@ fn log_failure(
 ) {
     let retry_in_ms = u64::try_from(retry_in.as_millis()).unwrap_or(u64::MAX);
     match loudness {
-        Loudness::Info => tracing::info!(endpoint, retry_in_ms, error, "{what}"),
+        Loudness::Info => tracing::info!(message = what, endpoint, retry_in_ms, error),
         Loudness::Warn { suppressed } => {
-            tracing::warn!(endpoint, retry_in_ms, suppressed, error, "{what}");
+            tracing::warn!(message = what, endpoint, retry_in_ms, suppressed, error);
         }
-        Loudness::Silent => tracing::debug!(endpoint, retry_in_ms, error, "{what}"),
+        Loudness::Silent => tracing::debug!(message = what, endpoint, retry_in_ms, error),
     }
 }

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::settings::Settings;
 
-const CONSOLES: &str = include_str!("../../tests/vectors/cp-consoles.jsonl");
-const STATIC: &str = include_str!("../../tests/vectors/cp-static.jsonl");
+const CONSOLES: &str = include_str!("../../../../tests/vectors/conversations/cp-consoles.jsonl");
+const STATIC: &str = include_str!("../../../../tests/vectors/conversations/cp-static.jsonl");
 
 /// Never asked in these tests.
 struct NoAuthority;

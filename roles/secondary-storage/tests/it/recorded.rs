@@ -31,8 +31,7 @@ const TEXTS: &[(&str, &str)] = &[(
 )];
 
 fn conversation() -> Vec<Value> {
-    let path = testkit::vector(env!("CARGO_MANIFEST_DIR"), "ss-images.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = include_str!("../../../../tests/vectors/conversations/ss-images.jsonl");
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
