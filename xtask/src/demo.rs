@@ -7,9 +7,11 @@ use crate::setup;
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let check = arguments.iter().any(|argument| argument == "--check");
-    if let Err(error) =
-        setup::packages(&[("cc", "build-essential"), ("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")])
-    {
+    if let Err(error) = setup::packages(&[
+        ("cc", "build-essential"),
+        ("ip", "iproute2"),
+        ("dnsmasq", "dnsmasq-base"),
+    ]) {
         if check {
             return Err(error);
         }
