@@ -278,8 +278,9 @@ impl<'a> Section<'a> {
     /// A secret written into the configuration itself; `check` and violations show `***`.
     pub fn secret(&mut self, key: &'static str) -> Option<crate::Secret<String>> {
         self.known.push(key);
-        let value = self.table.get(key)?;
-        self.note(key, None, true, true);
+        let value = self.table.get(key);
+        self.note(key, None, true, value.is_some());
+        let value = value?;
         let text = scalar(value);
         if text.is_none() {
             self.violation(key, "is not one value", "give a text");
