@@ -5,7 +5,7 @@
 //! outside the directories dnsmasq watches.
 
 use std::collections::BTreeMap;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,21 @@ pub(crate) fn prepare(layout: &Layout) -> Result<(), FileError> {
         Some(parent) => set_mode(parent, 0o711),
         None => Ok(()),
     }
+}
+
+/// Makes the directory ours until the file is closed, however we end. Two processes with the same
+/// files would take each other's dnsmasq for an orphan.
+pub(crate) fn lock(layout: &Layout) -> Result<File, FileError> {
+    let path = layout.directory().join("lock");
+    let file = File::create(&path).map_err(failed("create", &path))?;
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => {
+            let text = "another quickcloud serves from this directory";
+            failed("lock", &path)(io::Error::new(io::ErrorKind::WouldBlock, text))
+        }
+        TryLockError::Error(error) => failed("lock", &path)(error),
+    })?;
+    Ok(file)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), FileError> {

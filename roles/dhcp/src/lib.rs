@@ -15,7 +15,7 @@
 //! | `api` | REST on the Unix socket, problem bodies |
 //! | [`render`] | pure: state → files |
 //! | `plan`, `reconciler` | the one loop that applies |
-//! | `child`, `dnsmasq_log` | the process and what it says |
+//! | `child`, `dnsmasq_log`, `ports` | the process, what it says, who has its ports |
 //! | [`leases`], `release` | who holds what, and taking it back |
 //!
 //! Whatever is missing on the machine (dnsmasq, privileges, the interface) makes the role degraded,
@@ -37,6 +37,7 @@ pub mod model;
 pub mod observed;
 pub mod options;
 mod plan;
+mod ports;
 mod reconciler;
 mod release;
 pub mod render;
@@ -139,12 +140,12 @@ async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError> {
     let layout = config.layout();
     let prepared = {
         let layout = layout.clone();
-        cx.tasks.blocking("prepare", move || files::prepare(&layout)).await
+        let prepare = move || files::prepare(&layout).and_then(|()| files::lock(&layout));
+        cx.tasks.blocking("prepare", prepare).await
     };
-    prepared
+    let _lock = prepared
         .map_err(|error| RoleError::internal("cannot prepare the role's directory", error))?
         .map_err(|error| RoleError::dependency("cannot prepare the role's directory", error))?;
-    // First the socket: it also tells another process with the same state.
     let listener = Listener::unix(config.api_socket.clone())
         .map_err(|error| RoleError::dependency("cannot serve the DHCP API", error))?;
     let path = config.desired_file();

@@ -21,6 +21,10 @@ pub struct Observed {
     pub reservations: usize,
     pub leases: usize,
     pub conflicts: usize,
+    /// Whether the interface is not there.
+    pub no_interface: bool,
+    /// Subnets of the interface in which it has no address; their guests get no answer.
+    pub unserved: Vec<String>,
     /// Lines dnsmasq did not take since its last start.
     pub rejected: Vec<String>,
 }

@@ -19,7 +19,6 @@ use crate::desired::DesiredState;
 use crate::dnsmasq_log::LogEvent;
 use crate::files::{self, FileError};
 use crate::leases;
-use crate::machine;
 use crate::metrics::Metrics;
 use crate::observed::{LastApply, Observed, Phase};
 use crate::plan::{Loaded, Plan, plan};
@@ -30,6 +29,7 @@ use crate::value::{Cidr, Stamp};
 use crate::version::VersionError;
 
 mod starting;
+mod surroundings;
 
 /// Between passes nobody asked for.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -50,6 +50,8 @@ enum ApplyError {
     Missing(String),
     #[error("cannot run {program}")]
     Program { program: String, source: CommandError },
+    #[error("{program} is not there: install the package dnsmasq-base, or set roles.dhcp.dnsmasq")]
+    NoProgram { program: String },
     #[error(transparent)]
     Version(#[from] VersionError),
     #[error("dnsmasq refuses its configuration: {0}")]
@@ -84,6 +86,8 @@ pub(crate) struct Reconciler {
     tried: Option<u64>,
     /// Main file that passed `dnsmasq --test`.
     tested: Option<String>,
+    /// Who else listens on our ports.
+    holder: Option<String>,
 }
 
 impl Reconciler {
@@ -96,7 +100,8 @@ impl Reconciler {
         metrics: Metrics,
         observed: watch::Sender<Observed>,
     ) -> Self {
-        let (process, failures, retry_at, tried, tested) = (None, 0, None, None, None);
+        let (process, failures, retry_at) = (None, 0, None);
+        let (tried, tested, holder) = (None, None, None);
         Self {
             cx,
             store,
@@ -110,6 +115,7 @@ impl Reconciler {
             retry_at,
             tried,
             tested,
+            holder,
         }
     }
 
@@ -170,7 +176,11 @@ impl Reconciler {
         if child.started.elapsed() >= STABLE {
             self.failures = 0;
         }
-        self.down(&format!("dnsmasq ended: {end}"), Some(end));
+        let reason = match &self.holder {
+            Some(holder) if end.contains("in use") => format!("dnsmasq ended: {end}; {holder}"),
+            _ => format!("dnsmasq ended: {end}"),
+        };
+        self.down(&reason, Some(end));
     }
 
     /// dnsmasq does not run, for this reason; says when it is tried again.
@@ -504,12 +514,7 @@ impl Reconciler {
                 }
             }
         }
-        let interface = &self.settings.interface;
-        if machine::interface_exists(interface) {
-            health.clear_condition("interface");
-        } else {
-            health.set_condition("interface", format!("interface {interface} does not exist"));
-        }
+        self.look_at_interface();
         let rejected = self.observed.borrow().rejected.first().cloned();
         match rejected {
             Some(line) => {

@@ -80,6 +80,14 @@ fn alarms(observed: &Observed) -> Vec<Value> {
     if let Some((generation, error)) = &observed.error {
         alarms.push(json!({"alarm": "apply-failed", "generation": generation, "text": error}));
     }
+    if observed.no_interface {
+        let text = "the interface to serve does not exist";
+        alarms.push(json!({"alarm": "interface-missing", "text": text}));
+    }
+    for subnet in &observed.unserved {
+        let text = format!("the interface has no address in {subnet}; its guests get no answer");
+        alarms.push(json!({"alarm": "subnet-unserved", "text": text}));
+    }
     for line in &observed.rejected {
         alarms.push(json!({"alarm": "reservation-rejected", "text": line}));
     }

@@ -1,9 +1,11 @@
 //! Starting dnsmasq: whether the machine lets it, a look at its main file, tidying up, and waiting
 //! until it serves.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use role::CommandSpec;
+use role::host::CommandError;
 
 use super::{ApplyError, PROGRAM, Reconciler, millis, reload_time};
 use crate::child::{Child, ChildError};
@@ -20,6 +22,7 @@ impl Reconciler {
         let run_as = self.prerequisites(rendered).await?;
         self.test(rendered).await?;
         self.kill_orphans().await?;
+        self.look_at_ports().await?;
         let (layout, hosts, account) =
             (self.settings.layout.clone(), rendered.hosts.clone(), run_as.clone());
         let prepare = move || {
@@ -111,7 +114,7 @@ impl Reconciler {
         let program = self.dnsmasq.display().to_string();
         let spec = CommandSpec::new(&self.dnsmasq, PROGRAM).arg("--version");
         let output = self.cx.host.runner.run(spec).await;
-        let output = output.map_err(|source| ApplyError::Program { program, source })?;
+        let output = output.map_err(|source| no_program(program, source))?;
         let version = version::parse(&output.stdout)?;
         self.observed.send_modify(|observed| observed.instance.version = Some(version));
         machine::run_as(self.account.as_deref(), self.settings.layout.directory())
@@ -138,5 +141,14 @@ impl Reconciler {
         }
         self.tested = Some(rendered.main.clone());
         Ok(())
+    }
+}
+
+fn no_program(program: String, source: CommandError) -> ApplyError {
+    match &source {
+        CommandError::Start { source: error, .. } if error.kind() == ErrorKind::NotFound => {
+            ApplyError::NoProgram { program }
+        }
+        _ => ApplyError::Program { program, source },
     }
 }

@@ -352,43 +352,39 @@ fn a_removed_subnet_takes_its_leases_along() {
 }
 
 #[test]
-fn two_hundred_reservations_are_quick() {
-    on_a_wire("serving::two_hundred_reservations_are_quick", async |wire| {
-        let directory = open_directory();
-        let running = serving(&directory).await;
-        let api = &running.api;
-        let begun = Instant::now();
-        for n in 1..=200 {
-            if n != 200 {
-                let mac = format!("02:00:00:00:01:{n:02x}");
-                api.reserve(&format!("r{n}"), &mac, &format!("10.77.0.{}", n + 1))
-                    .await
-                    .expect(201);
+fn two_hundred_reservations_one_by_one_and_in_a_batch_are_served() {
+    on_a_wire(
+        "serving::two_hundred_reservations_one_by_one_and_in_a_batch_are_served",
+        async |wire| {
+            let directory = open_directory();
+            let running = serving(&directory).await;
+            let api = &running.api;
+            for n in 1..=200 {
+                if n != 200 {
+                    let mac = format!("02:00:00:00:01:{n:02x}");
+                    api.reserve(&format!("r{n}"), &mac, &format!("10.77.0.{}", n + 1))
+                        .await
+                        .expect(201);
+                }
             }
-        }
-        let single = begun.elapsed();
-        assert_eq!(wire.udhcpc("02:00:00:00:01:c7").expect("an address").ip(), "10.77.0.200");
-        let subnet =
-            json!({"cidr": "10.78.0.0/24", "attachment": {"kind": "shared", "name": "br0"}});
-        api.put("/v1/zones/z1/subnets/s2", &subnet).await.expect(201);
-        let upsert: Vec<Value> = (1..=200)
-            .map(|n| {
-                json!({"id": format!("s{n}"), "mac": format!("02:00:00:00:02:{n:02x}"),
+            assert_eq!(wire.udhcpc("02:00:00:00:01:c7").expect("an address").ip(), "10.77.0.200");
+            let subnet =
+                json!({"cidr": "10.78.0.0/24", "attachment": {"kind": "shared", "name": "br0"}});
+            api.put("/v1/zones/z1/subnets/s2", &subnet).await.expect(201);
+            let upsert: Vec<Value> = (1..=200)
+                .map(|n| {
+                    json!({"id": format!("s{n}"), "mac": format!("02:00:00:00:02:{n:02x}"),
                 "ipv4": format!("10.78.0.{}", n + 1), "hostname": format!("s{n}")})
-            })
-            .collect();
-        let batch = json!({"upsert": upsert}).to_string();
-        let begun = Instant::now();
-        let path = "/v1/zones/z1/reservations:batch";
-        api.send("POST", path, &[], batch).await.expect(200);
-        let batch = begun.elapsed();
-        eprintln!("199 single reservations in {single:?}, a batch of 200 in {batch:?}");
-        // A subnet without an address of ours, on the same wire.
-        assert_eq!(wire.udhcpc("02:00:00:00:02:c8").expect("an address").ip(), "10.78.0.201");
-        assert!(single < Duration::from_secs(20), "{single:?}");
-        assert!(batch < Duration::from_secs(2), "{batch:?}");
-        running.stop().await;
-    });
+                })
+                .collect();
+            let batch = json!({"upsert": upsert}).to_string();
+            let path = "/v1/zones/z1/reservations:batch";
+            api.send("POST", path, &[], batch).await.expect(200);
+            // A subnet without an address of ours, on the same wire.
+            assert_eq!(wire.udhcpc("02:00:00:00:02:c8").expect("an address").ip(), "10.78.0.201");
+            running.stop().await;
+        },
+    );
 }
 
 /// `kill -9` of the process: the kernel takes dnsmasq along, and the next start finds its state.
@@ -463,6 +459,57 @@ fn an_orphan_with_our_files_is_killed() {
         assert!(!is_alive(orphan.id().into()));
         orphan.wait().unwrap();
         assert_eq!(wire.udhcpc(MAC1).expect("an address").ip(), "10.77.0.50");
+        running.stop().await;
+    });
+}
+
+/// Two servers on one interface would each get a share of the messages.
+#[test]
+fn another_dhcp_server_on_the_interface_is_named_and_waited_for() {
+    on_a_wire(
+        "serving::another_dhcp_server_on_the_interface_is_named_and_waited_for",
+        async |wire| {
+            let directory = open_directory();
+            let mut other = std::process::Command::new("dnsmasq")
+                .args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--port=0"])
+                .args(["--interface=br0", "--bind-interfaces", "--dhcp-range=10.77.0.5,10.77.0.9"])
+                .arg(format!("--dhcp-leasefile={}", directory.path().join("other").display()))
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            eventually("the other one serves", async || wire.udhcpc(MAC2)).await;
+            let running = Running::start(directory.path(), "", Host::system()).await;
+            let expected = format!("dnsmasq (pid {}) has port 67 on br0 already", other.id());
+            assert!(running.degraded().contains(&expected), "{}", running.degraded());
+            kill(other.id().into());
+            other.wait().unwrap();
+            running.api.set_up().await;
+            running.api.reserve("r1", MAC1, "10.77.0.50").await;
+            let given = eventually("the address is given", async || wire.udhcpc(MAC1)).await;
+            assert_eq!(given.ip(), "10.77.0.50");
+            running.stop().await;
+        },
+    );
+}
+
+#[test]
+fn a_subnet_without_an_address_of_the_interface_is_told() {
+    on_a_wire("serving::a_subnet_without_an_address_of_the_interface_is_told", async |_wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        let path = "/v1/zones/z1/subnets/s2";
+        let tag = running.api.put(path, &json!({"cidr": "10.88.0.0/24"})).await.expect(201).tag();
+        eventually("the role is degraded", async || {
+            matches!(running.health.health(), Health::Degraded { .. }).then_some(())
+        })
+        .await;
+        assert_eq!(running.degraded(), "br0 has no address in subnet s2 (10.88.0.0/24)");
+        assert_eq!(running.api.status().await["alarms"][0]["alarm"], "subnet-unserved");
+        running.api.send("DELETE", path, &[("if-match", &tag)], "").await.expect(204);
+        eventually("the role is ready", async || {
+            (running.health.health() == Health::Ready).then_some(())
+        })
+        .await;
         running.stop().await;
     });
 }
