@@ -21,6 +21,7 @@ use crate::desired::{Applied, Change, Precondition};
 use crate::observed::{Observed, Progress};
 use crate::release::Releaser;
 use crate::store::Store;
+use crate::value::Invalid;
 
 mod collections;
 mod draft;
@@ -32,7 +33,7 @@ mod reservations;
 pub(crate) mod status;
 mod zones;
 
-use problem::{Problem, Slug};
+use problem::{Fault, Problem, Slug};
 
 /// Of one resource.
 const BODY: usize = 1024 * 1024;
@@ -170,17 +171,22 @@ fn tagged(status: StatusCode, revision: u64, body: &Value) -> Response {
     response
 }
 
-/// `Prefer: wait=5`, `Prefer: respond-async`.
+/// `Prefer: wait=5`, `Prefer: respond-async`; other preferences are not ours (RFC 7240, 2).
 fn wait(headers: &HeaderMap) -> Result<Duration, Problem> {
-    let Some(prefer) = headers.get("prefer") else { return Ok(DEFAULT_WAIT) };
-    let prefer = prefer.to_str().unwrap_or_default();
-    if prefer == "respond-async" {
-        return Ok(Duration::ZERO);
+    let lines = headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok());
+    let mut wait = DEFAULT_WAIT;
+    for preference in lines.flat_map(|line| line.split([',', ';'])).map(str::trim) {
+        if preference.eq_ignore_ascii_case("respond-async") {
+            wait = Duration::ZERO;
+        } else if let Some(seconds) = preference.strip_prefix("wait=") {
+            let seconds = seconds.parse().map_err(|_not_a_number| {
+                let text = format!("Prefer: wait={seconds} is no number of seconds");
+                Problem::new(Slug::Malformed, text).with("remedy", "give wait=5 or respond-async")
+            })?;
+            wait = LONGEST_WAIT.min(Duration::from_secs(seconds));
+        }
     }
-    let seconds = prefer.strip_prefix("wait=").and_then(|seconds| seconds.parse().ok());
-    seconds.map(|seconds| LONGEST_WAIT.min(Duration::from_secs(seconds))).ok_or_else(|| {
-        Problem::new(Slug::Malformed, "Prefer is neither wait=SECONDS nor respond-async")
-    })
+    Ok(wait)
 }
 
 /// `If-Match: "7"` and `If-None-Match: *`.
@@ -232,7 +238,8 @@ async fn envelope(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_elapsed) => Problem::new(Slug::Timeout, "the request took too long").into_response(),
     };
-    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+    let problem = response.extensions_mut().remove::<Problem>();
+    if let Some(problem) = problem.or_else(|| Problem::unspoken(&response)) {
         response = problem.complete(&path, &id);
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -251,6 +258,14 @@ where
 {
     text.parse().map_err(|error| {
         Problem::new(Slug::NotFound, format!("{what} {text:?} does not exist: {error}"))
+    })
+}
+
+/// The name of a resource that a request wants to exist.
+fn new_key<T: std::str::FromStr<Err = Invalid>>(field: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|Invalid { reason, remedy }| {
+        let (field, value, remedy) = (field.to_owned(), Value::from(text), remedy.to_owned());
+        Problem::faults(Slug::InvalidValue, &[Fault { field, value, reason, remedy }])
     })
 }
 

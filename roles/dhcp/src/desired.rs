@@ -8,7 +8,7 @@
 //! reservation lies inside its subnet, on no address of ours, of the gateway or of an excluded
 //! range; an address, a MAC within a subnet and a name within a domain belong to one reservation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -439,8 +439,9 @@ impl DesiredState {
         facts: &Circumstances,
     ) -> Outcome {
         let state = self.zone(zone)?;
-        let replaced: std::collections::HashSet<&ResourceId> =
-            upsert.iter().map(|r| &r.id).chain(delete).collect();
+        let delete: HashSet<&ResourceId> = delete.iter().collect();
+        let replaced: HashSet<&ResourceId> =
+            upsert.iter().map(|r| &r.id).chain(delete.iter().copied()).collect();
         let mut index = Index::without(self, zone, |r| replaced.contains(&r.id));
         let gone = delete.iter().filter(|id| state.reservations.contains_key(*id)).count();
         let (mut changed, mut created) = (gone > 0, false);

@@ -181,8 +181,12 @@ impl FromStr for DomainName {
 pub struct RecordName(String);
 
 impl RecordName {
-    /// The full name below `domain`.
+    /// The full name below `domain`. Names of the reverse trees stand for themselves: no zone of
+    /// ours lies above them.
     pub fn within(&self, domain: &DomainName) -> String {
+        if self.0.ends_with(".in-addr.arpa") || self.0.ends_with(".ip6.arpa") {
+            return self.0.clone();
+        }
         if self.0 == "@" { domain.to_string() } else { format!("{}.{domain}", self.0) }
     }
 }

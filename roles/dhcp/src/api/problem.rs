@@ -98,6 +98,16 @@ impl Problem {
         Self::new(slug, detail.unwrap_or_default()).with("errors", errors)
     }
 
+    /// For an error that the framework answers itself, such as a path that is no UTF-8.
+    pub(crate) fn unspoken(response: &Response) -> Option<Self> {
+        let status = response.status();
+        (status.is_client_error() || status.is_server_error()).then(|| {
+            let slug = if status.is_client_error() { Slug::Malformed } else { Slug::Storage };
+            let reason = status.canonical_reason().unwrap_or("not answered");
+            Self::new(slug, format!("the request is not understood: {reason}"))
+        })
+    }
+
     /// The response, with the fields only the outermost layer knows.
     pub(crate) fn complete(self, path: &str, request_id: &str) -> Response {
         let (slug, status, title) = self.slug.parts();

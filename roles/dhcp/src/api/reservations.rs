@@ -1,6 +1,7 @@
 //! Reservations: one NIC, one address.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::collections::{Page, query};
 use super::problem::{Problem, Slug};
 use super::zones::shown;
-use super::{Answer, Api, Body, Context, draft, json, key, preconditions, tagged};
+use super::{Answer, Api, Body, Context, draft, json, key, new_key, preconditions, tagged};
 use crate::desired::{Change, DesiredState};
 use crate::leases::Lease;
 use crate::model::{Purpose, Reservation, Source};
@@ -183,7 +184,7 @@ pub(super) async fn put(
     body: Body,
 ) -> Answer {
     let zone: ResourceId = key("zone", &zone)?;
-    let id: ResourceId = key("reservation", &reservation)?;
+    let id: ResourceId = new_key("id", &reservation)?;
     let state = api.store.state();
     state.zone(&zone)?;
     let subnet_of = |address| subnet_of(&state, &zone, address);
@@ -204,7 +205,7 @@ pub(super) async fn remove(
     api.write(change, preconditions(&headers)?, &headers, |_| None).await
 }
 
-/// `{"upsert":[…],"delete":["id"…]}`: all of it or nothing, one reload.
+/// `{"upsert":[…],"delete":["id"…]}`: all of it or nothing, one reload, one result per entry.
 pub(super) async fn batch(
     State(api): Context,
     Path(zone): Path<String>,
@@ -233,16 +234,49 @@ pub(super) async fn batch(
         .collect::<Result<Vec<_>, _>>()?;
     let delete = delete
         .iter()
-        .map(|id| key("reservation", id.as_str().unwrap_or_default()))
+        .enumerate()
+        .map(|(index, id)| new_key(&format!("delete[{index}]"), id.as_str().unwrap_or_default()))
         .collect::<Result<Vec<ResourceId>, _>>()?;
-    let counts = json!({"upserted": upsert.len(), "deleted": delete.len()});
+    let upserted: Vec<ResourceId> = upsert.iter().map(|entry| entry.id.clone()).collect();
+    let (before, deleted, target) = (Arc::clone(&state), delete.clone(), zone.clone());
     let change = Change::Batch { zone, upsert, delete };
-    let show = |api: &Api| Some((api.store.state().generation, counts));
+    let show = |api: &Api| {
+        let after = api.store.state();
+        let results = results(&before, &after, &target, &upserted, &deleted);
+        Some((after.generation, json!({"results": results})))
+    };
     let mut response = api.write(change, preconditions(&headers)?, &headers, show).await?;
     if response.status() == StatusCode::CREATED {
         *response.status_mut() = StatusCode::OK;
     }
     Ok(response.into_response())
+}
+
+/// What became of every entry, in the order of the request.
+fn results(
+    before: &DesiredState,
+    after: &DesiredState,
+    zone: &ResourceId,
+    upserted: &[ResourceId],
+    deleted: &[ResourceId],
+) -> Vec<Value> {
+    let revision = |state: &DesiredState, id: &ResourceId| {
+        Some(state.zones.get(zone)?.reservations.get(id)?.meta.revision)
+    };
+    let upserted = upserted.iter().map(|id| {
+        let (old, new) = (revision(before, id), revision(after, id));
+        let result = match old {
+            None => "created",
+            old if old == new => "unchanged",
+            Some(_) => "updated",
+        };
+        json!({"id": id, "result": result, "revision": new})
+    });
+    let deleted = deleted.iter().map(|id| {
+        let result = if revision(before, id).is_some() { "deleted" } else { "absent" };
+        json!({"id": id, "result": result})
+    });
+    upserted.chain(deleted).collect()
 }
 
 fn entries(field: &str, value: Option<Value>) -> Result<Vec<Value>, Problem> {

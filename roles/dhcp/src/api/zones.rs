@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::collections::{Page, query};
-use super::{Answer, Api, Body, Context, draft, json, key, preconditions, tagged};
+use super::{Answer, Api, Body, Context, draft, json, key, new_key, preconditions, tagged};
 use crate::desired::{Change, DesiredState, SubnetState};
 use crate::machine::addresses_of;
 use crate::model::{Attachment, Resource};
@@ -61,7 +61,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let id: ResourceId = key("zone", &zone)?;
+    let id: ResourceId = new_key("id", &zone)?;
     let zone = draft::zone(id.clone(), json(body)?)?;
     let conditions = preconditions(&headers)?;
     let show = |api: &Api| shown(&api.store.state().zones.get(&id)?.zone);
@@ -149,7 +149,7 @@ pub(super) async fn put_subnet(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (zone, id): (ResourceId, ResourceId) = (key("zone", &zone)?, key("subnet", &subnet)?);
+    let (zone, id): (ResourceId, ResourceId) = (key("zone", &zone)?, new_key("id", &subnet)?);
     let interface = api.releaser.interface.as_str();
     let subnet = Box::new(draft::subnet(id.clone(), interface, json(body)?)?);
     let conditions = preconditions(&headers)?;
@@ -203,7 +203,7 @@ pub(super) async fn put_range(
     body: Body,
 ) -> Answer {
     let zone: ResourceId = key("zone", &zone)?;
-    let (subnet, id): (ResourceId, ResourceId) = (key("subnet", &subnet)?, key("range", &range)?);
+    let (subnet, id): (ResourceId, ResourceId) = (key("subnet", &subnet)?, new_key("id", &range)?);
     let range = Box::new(draft::range(id.clone(), json(body)?)?);
     let change = Change::PutRange { zone: zone.clone(), subnet: subnet.clone(), range };
     let show = |api: &Api| shown(find(&api.store.state(), &zone, &subnet)?.ranges.get(&id)?);

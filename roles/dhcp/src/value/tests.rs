@@ -106,6 +106,18 @@ fn domains_records_upstreams_and_interfaces() {
     check::<ResourceId>("../x", None);
 }
 
+#[test]
+fn names_of_the_reverse_trees_are_absolute() {
+    let check = |name: &str, expected: &str| {
+        let name: RecordName = name.parse().unwrap();
+        assert_eq!(name.within(&"cs.example".parse().unwrap()), expected);
+    };
+    check("@", "cs.example");
+    check("gate", "gate.cs.example");
+    check("9.0.77.10.in-addr.arpa", "9.0.77.10.in-addr.arpa");
+    check("arpa", "arpa.cs.example");
+}
+
 proptest! {
     /// Whatever is accepted survives its own text form and cannot break a line of a file.
     #[test]

@@ -111,11 +111,22 @@ async fn invalid_bodies_name_field_value_and_remedy() {
     api.put(path, &outside).await.problem(422, "invalid-value");
     let gateway = json!({"mac": "02:00:00:00:00:01", "ipv4": "10.77.0.254"});
     api.put(path, &gateway).await.problem(422, "invalid-value");
-    api.put("/v1/zones/a%20b", &json!({"domain": "x"})).await.problem(404, "not-found");
+    let problem =
+        api.put("/v1/zones/a%20b", &json!({"domain": "x"})).await.problem(422, "invalid-value");
+    assert_eq!(problem["errors"][0]["field"], "id");
+    api.get("/v1/zones/a%20b").await.problem(404, "not-found");
+    let body = json!({"domain": "x.example"}).to_string();
+    let put =
+        async |prefer| api.send("PUT", "/v1/zones/z2", &[("prefer", prefer)], body.clone()).await;
+    put("wait=soon").await.problem(400, "malformed-request");
+    // The framework's own refusals are problems, too.
+    api.get("/v1/zones/%ff").await.problem(400, "malformed-request");
     api.get("/v1/nothing").await.problem(404, "not-found");
     api.send("POST", path, &[], "").await.problem(405, "method-not-allowed");
     api.get(&format!("{RESERVATIONS}?limt=1")).await.problem(400, "malformed-request");
     assert_eq!(api.status().await["generation"], 2, "nothing was stored");
+    // Preferences of others are no fault.
+    put("handling=lenient, respond-async").await.expect(202);
     running.stop().await;
 }
 
@@ -186,7 +197,9 @@ async fn collections_are_paged_and_filtered() {
         .collect();
     let batch = json!({"upsert": upsert, "delete": []}).to_string();
     let answer = api.send("POST", &format!("{RESERVATIONS}:batch"), &[], batch).await.expect(202);
-    assert_eq!(answer.json(), json!({"upserted": 25, "deleted": 0}));
+    let results = answer.json()["results"].clone();
+    assert_eq!(results.as_array().unwrap().len(), 25);
+    assert_eq!(results[0], json!({"id": "r10", "result": "created", "revision": 3}));
     let mut seen = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -206,6 +219,14 @@ async fn collections_are_paged_and_filtered() {
     let path = format!("{RESERVATIONS}:batch");
     api.send("POST", &path, &[], bad.to_string()).await.problem(409, "address-conflict");
     api.get(&format!("{RESERVATIONS}/r10")).await.expect(200);
+    let mixed = json!({"upsert": [
+            {"id": "r11", "mac": "02:00:00:00:00:11", "ipv4": "10.77.0.11"},
+            {"id": "r12", "mac": "02:00:00:00:00:12", "ipv4": "10.77.0.112"},
+        ], "delete": ["r13", "nobody"]});
+    let answer = api.send("POST", &path, &[], mixed.to_string()).await.expect(202).json();
+    let results: Vec<_> =
+        answer["results"].as_array().unwrap().iter().map(|entry| &entry["result"]).collect();
+    assert_eq!(results, ["unchanged", "updated", "deleted", "absent"]);
     let bad = json!({"upsert": [{"id": "a", "mac": "x", "ipv4": "10.77.0.40"}]});
     let problem = api.send("POST", &path, &[], bad.to_string()).await.problem(422, "invalid-value");
     assert_eq!(problem["errors"][0]["field"], "upsert[0].mac");
@@ -248,7 +269,7 @@ async fn the_state_survives_a_restart_of_the_role() {
 }
 
 #[tokio::test]
-async fn a_second_role_on_the_same_socket_is_refused() {
+async fn a_second_role_with_the_same_files_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let running = started(&directory).await;
     let tasks = role::TaskScope::new();
@@ -263,6 +284,8 @@ async fn a_second_role_on_the_same_socket_is_refused() {
     };
     let outcome = spec(directory.path(), ABSENT).build().run(cx).await;
     assert!(matches!(outcome, Err(role::RoleError::Dependency(..))), "{outcome:?}");
+    let text = role::chain(&outcome.unwrap_err());
+    assert!(text.ends_with("another quickcloud serves from this directory"), "{text}");
     assert!(matches!(running.health.health(), Health::Degraded { .. }));
     running.stop().await;
 }
