@@ -31,9 +31,16 @@ pub(crate) fn run() -> Result<()> {
     dependencies(&mut faults)?;
     let files = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])?;
     let files: Vec<PathBuf> = files.lines().map(PathBuf::from).collect();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "rs")) {
+    for file in &files {
+        // Images and other bytes have no rules.
         let Ok(text) = std::fs::read_to_string(root().join(file)) else { continue };
-        source(file, &text, &mut faults);
+        any_text(file, &text, &mut faults);
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            source(file, &text, &mut faults);
+        }
+        if file.ends_with("Cargo.toml") && file.components().count() > 1 {
+            manifest(file, &text, &mut faults);
+        }
     }
     documents(&mut faults);
     for fault in &faults {
@@ -73,6 +80,53 @@ fn dependencies(faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Rules of every text, whatever it is written in.
+fn any_text(file: &Path, text: &str, faults: &mut Vec<String>) {
+    let name = file.display().to_string();
+    if name == "xtask/src/tidy.rs" {
+        return;
+    }
+    for (index, line) in text.lines().enumerate() {
+        if line.contains("/work/main") || line.contains("/work/shared") {
+            faults.push(format!("{name}:{}: a path of a build machine", index + 1));
+        }
+    }
+}
+
+/// A member takes lints, dependencies and their features from the workspace, so that every `-p`
+/// selection builds the same artefacts under the same rules. The fuzz targets are no member.
+fn manifest(file: &Path, text: &str, faults: &mut Vec<String>) {
+    let name = file.display().to_string();
+    if name.starts_with("fuzz/") {
+        return;
+    }
+    if !text.contains("[lints]\nworkspace = true") {
+        faults.push(format!("{name}: the lints of the workspace are missing"));
+    }
+    let mut section = "";
+    for (index, line) in text.lines().enumerate() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let dependency = section.contains("dependencies") && line.contains('=');
+        if dependency && (!line.contains("workspace = true") || line.contains("features")) {
+            let what = "a dependency and its features stand in the root Cargo.toml";
+            faults.push(format!("{name}:{}: {what}", index + 1));
+        }
+    }
+}
+
+/// How many lines of a source are shipped: all before its inline tests. A declaration of tests in
+/// another file ends nothing.
+fn shipped_lines(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let inline = |pair: &[&str]| match pair {
+        [attribute, item] => *attribute == "#[cfg(test)]" && item.ends_with('{'),
+        _ => false,
+    };
+    lines.windows(2).position(inline).unwrap_or(lines.len())
+}
+
 fn source(file: &Path, text: &str, faults: &mut Vec<String>) {
     let name = file.display().to_string();
     let mut fault = |line: usize, what: &str| faults.push(format!("{name}:{line}: {what}"));
@@ -80,19 +134,29 @@ fn source(file: &Path, text: &str, faults: &mut Vec<String>) {
         fault(1, "a file starts with //!: why it exists");
     }
     let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
-    if BANNED_MODULES.contains(&stem) {
+    let folders = file.parent().into_iter().flat_map(Path::components);
+    let mut folders = folders.filter_map(|folder| folder.as_os_str().to_str());
+    if BANNED_MODULES.contains(&stem) || folders.any(|name| BANNED_MODULES.contains(&name)) {
         fault(1, "this module name says nothing");
     }
     let in_tests = ["tests/", "benches/", "fuzz/", "examples/"].iter().any(|d| name.contains(d))
         || stem == "tests"
         || name.starts_with("crates/testkit/");
-    let shipped_lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count();
+    let shipped_lines = shipped_lines(text);
     if !in_tests && shipped_lines > FILE_LIMIT {
         fault(1, &format!("{shipped_lines} lines, at most {FILE_LIMIT}: split by idea"));
     }
-    for (index, line) in text.lines().enumerate() {
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
         let shipped = !in_tests && index < shipped_lines;
         line_rules(&name, line, shipped, &mut |what| fault(index + 1, what));
+        if shipped && let Some(message) = log_message(lines.get(index..).unwrap_or_default()) {
+            let capital = message.chars().next().is_some_and(char::is_uppercase);
+            if capital || message.ends_with('.') || message.contains('{') {
+                let what = "a log message is lowercase, without period and without data in it";
+                fault(index + 1, what);
+            }
+        }
     }
 }
 
@@ -108,9 +172,6 @@ fn line_rules(name: &str, line: &str, shipped: bool, fault: &mut dyn FnMut(&str)
     if shipped && java && !name.starts_with("crates/agent-protocol/") {
         fault("Java class names live in crates/agent-protocol only");
     }
-    if line.contains("/work/") && (line.contains("/work/main") || line.contains("/work/shared")) {
-        fault("a path of a build machine");
-    }
     if shipped && name.starts_with("src/") && name != "src/registry.rs" {
         for role in ROLES {
             if line.contains(&format!("{}::", role.replace('-', "_"))) {
@@ -118,23 +179,27 @@ fn line_rules(name: &str, line: &str, shipped: bool, fault: &mut dyn FnMut(&str)
             }
         }
     }
-    if shipped && let Some(message) = log_message(line) {
-        let capital = message.chars().next().is_some_and(char::is_uppercase);
-        if capital || message.ends_with('.') || message.contains('{') {
-            fault("a log message is lowercase, without period and without data in it");
-        }
-    }
 }
 
-/// The message literal of a tracing macro that stands on one line.
-fn log_message(line: &str) -> Option<&str> {
-    let line = line.trim_start();
-    let level = ["error!(", "warn!(", "info!(", "debug!(", "trace!("]
-        .iter()
-        .find_map(|m| line.strip_prefix("tracing::").unwrap_or(line).strip_prefix(m))?;
-    let body = level.trim_end().strip_suffix(");").or_else(|| level.strip_suffix(')'))?;
-    let body = body.strip_suffix('"')?;
-    Some(body.rsplit_once('"')?.1)
+/// The message literal of a tracing macro that starts in the first line: the last literal before
+/// the closing parenthesis.
+fn log_message(lines: &[&str]) -> Option<String> {
+    let (first, rest) = lines.split_first()?;
+    let first = first.trim();
+    let macros = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+    let call = first.strip_prefix("tracing::").unwrap_or(first);
+    macros.iter().find(|start| call.starts_with(*start))?;
+    let closed = |text: &str| text.ends_with(");") || text.ends_with(')');
+    let mut call = call.trim_end_matches(',').to_owned();
+    for line in rest.iter().take(12) {
+        if closed(&call) {
+            break;
+        }
+        call.push_str(line.trim());
+    }
+    let body = call.strip_suffix(");").or_else(|| call.strip_suffix(')'))?;
+    let body = body.trim_end_matches(',').strip_suffix('"')?;
+    Some(body.rsplit_once('"')?.1.to_owned())
 }
 
 fn documents(faults: &mut Vec<String>) {
@@ -183,8 +248,38 @@ mod tests {
         check("src/a.rs", "//! why\n    info!(role, \"role ready.\");\n", 1);
         check("src/a.rs", "//! why\n    info!(role, \"role ready\");\n", 0);
         check("src/a.rs", &format!("//! why\n{}", "\n".repeat(700)), 1);
-        check("src/a.rs", &format!("//! why\n#[cfg(test)]\n{}", "\n".repeat(700)), 0);
         check("tests/it/a.rs", "//! why\n#[ignore]\n", 1);
+        check("src/util/a.rs", "//! why\n", 1);
+        // Written over several lines by the formatter.
+        let long = "    tracing::info!(\n        role,\n        \"Role ready\",\n    );\n";
+        check("src/a.rs", &format!("//! why\n{long}"), 1);
+        check("src/a.rs", &format!("//! why\n{}", long.replace("Role", "role")), 0);
+        // Tests in a file of their own end nothing.
+        let declared = format!("//! why\n#[cfg(test)]\nmod tests;\n{}", "\n".repeat(700));
+        check("src/a.rs", &declared, 1);
+        check("src/a.rs", &format!("//! why\n#[cfg(test)]\nmod tests {{\n{}", "\n".repeat(700)), 0);
+    }
+
+    #[test]
+    fn members_take_everything_from_the_workspace() {
+        let check = |text: &str, expected: usize| {
+            let mut faults = Vec::new();
+            manifest(Path::new("roles/a/Cargo.toml"), text, &mut faults);
+            assert_eq!(faults.len(), expected, "{text}: {faults:?}");
+        };
+        let lints = "[lints]\nworkspace = true\n";
+        check(&format!("{lints}[dependencies]\na.workspace = true\n"), 0);
+        check("[dependencies]\na.workspace = true\n", 1);
+        check(&format!("{lints}[dependencies]\na = \"1\"\n"), 1);
+        let features = "a = { workspace = true, features = [\"b\"] }";
+        check(&format!("{lints}[dev-dependencies]\n{features}\n"), 1);
+    }
+
+    #[test]
+    fn paths_of_a_build_machine_are_found_in_any_text() {
+        let mut faults = Vec::new();
+        any_text(Path::new("README.md"), "see\n/work/main/x\n", &mut faults);
+        assert_eq!(faults, ["README.md:2: a path of a build machine"]);
     }
 
     /// The tree itself, so that an editor's test run finds a fault.
