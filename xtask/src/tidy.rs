@@ -23,6 +23,8 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 const ROLES: &[&str] = &["secondary-storage", "console-proxy", "dhcp"];
 const BANNED_MODULES: &[&str] = &["util", "utils", "common", "helpers", "manager", "misc", "mod"];
+/// Below these lies whatever belongs to one machine or one person.
+const MACHINE_FOLDERS: &[&str] = &["/home/", "/root/", "/work/"];
 /// Lines of a file without its tests.
 const FILE_LIMIT: usize = 600;
 
@@ -80,6 +82,13 @@ fn dependencies(faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Whether an absolute path below `folder` stands in the line.
+fn names_path(line: &str, folder: &str) -> bool {
+    let inside = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
+    line.match_indices(folder)
+        .any(|(at, _)| line.get(..at).is_some_and(|before| !before.ends_with(inside)))
+}
+
 /// Rules of every text, whatever it is written in.
 fn any_text(file: &Path, text: &str, faults: &mut Vec<String>) {
     let name = file.display().to_string();
@@ -87,7 +96,7 @@ fn any_text(file: &Path, text: &str, faults: &mut Vec<String>) {
         return;
     }
     for (index, line) in text.lines().enumerate() {
-        if line.contains("/work/main") || line.contains("/work/shared") {
+        if MACHINE_FOLDERS.iter().any(|folder| names_path(line, folder)) {
             faults.push(format!("{name}:{}: a path of a build machine", index + 1));
         }
     }
@@ -278,7 +287,8 @@ mod tests {
     #[test]
     fn paths_of_a_build_machine_are_found_in_any_text() {
         let mut faults = Vec::new();
-        any_text(Path::new("README.md"), "see\n/work/main/x\n", &mut faults);
+        let text = "see\n/home/me/x\nnetwork/home/x and https://example.org/work/\n";
+        any_text(Path::new("README.md"), text, &mut faults);
         assert_eq!(faults, ["README.md:2: a path of a build machine"]);
     }
 
