@@ -11,13 +11,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("udhcpc", "udhcpc"),
     ("dig", "bind9-dnsutils"),
-    ("curl", "curl"),
-    ("openssl", "openssl"),
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("Xtigervnc", "tigervnc-standalone-server"),
     ("chromium", "chromium"),
-    ("nginx", "nginx-light"),
     ("setpriv", "util-linux"),
 ];
 
