@@ -120,9 +120,8 @@ impl Session {
             self.identity.host_uuid.clone_from(&command.host_uuid);
             self.identity.host_name.clone_from(&command.host_name);
         }
-        let hosts = command.ms_host_list.as_deref().unwrap_or_default();
-        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
-        self.endpoints.avoid(command.avoid_ms_host_list.as_deref().unwrap_or_default());
+        let (list, avoid) = (&command.ms_host_list, &command.avoid_ms_host_list);
+        self.take_lists(list.as_deref(), command.lb_algorithm.as_deref(), avoid.as_deref(), out);
         self.rearm_check(command.lb_check_interval, now);
         self.persist_if_changed(&before, out);
         Some(Envelope::of(&ReadyAnswer::default()))
@@ -148,8 +147,16 @@ impl Session {
         out.push(Action::Attached { host_id });
     }
 
-    fn take_list(&mut self, hosts: &[String], algorithm: Option<&str>, out: &mut Vec<Action>) {
-        if self.endpoints.replace(hosts, algorithm) {
+    /// Servers to use and to avoid, as three commands bring them; an absent list to avoid is empty.
+    fn take_lists(
+        &mut self,
+        hosts: Option<&[String]>,
+        algorithm: Option<&str>,
+        avoid: Option<&[String]>,
+        out: &mut Vec<Action>,
+    ) {
+        self.endpoints.avoid(avoid.unwrap_or_default());
+        if self.endpoints.replace(hosts.unwrap_or_default(), algorithm) {
             let list = self.endpoints.reported();
             out.push(Action::Note(Notice::ServerList { list }));
         }
@@ -171,9 +178,8 @@ impl Session {
         out: &mut Vec<Action>,
     ) -> Envelope {
         let before = self.identity.clone();
-        let hosts = command.ms_list.as_deref().unwrap_or_default();
-        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
-        self.endpoints.avoid(command.avoid_ms_list.as_deref().unwrap_or_default());
+        let (list, avoid) = (&command.ms_list, &command.avoid_ms_list);
+        self.take_lists(list.as_deref(), command.lb_algorithm.as_deref(), avoid.as_deref(), out);
         self.persist_if_changed(&before, out);
         if self.is_attached() {
             self.rearm_check(command.lb_check_interval, now);
@@ -191,9 +197,8 @@ impl Session {
         out: &mut Vec<Action>,
     ) -> Envelope {
         let before = self.identity.clone();
-        let hosts = command.ms_list.as_deref().unwrap_or_default();
-        self.take_list(hosts, command.lb_algorithm.as_deref(), out);
-        self.endpoints.avoid(command.avoid_ms_list.as_deref().unwrap_or_default());
+        let (list, avoid) = (&command.ms_list, &command.avoid_ms_list);
+        self.take_lists(list.as_deref(), command.lb_algorithm.as_deref(), avoid.as_deref(), out);
         self.persist_if_changed(&before, out);
         let candidates = match &self.endpoint {
             Some(current) if self.is_attached() => self.endpoints.candidates(current),
