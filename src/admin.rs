@@ -16,7 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use role::http::{BindError, HttpLimits, Listener, Peer};
+use http_front::{BindError, HttpLimits, Listener, Peer};
 use role::{Heartbeat, TaskScope};
 use tokio_util::sync::CancellationToken;
 
@@ -58,7 +58,7 @@ pub(crate) async fn serve(
         header_timeout: Duration::from_secs(10),
         drain: Duration::from_millis(500),
     };
-    role::http::serve(listener, router(state), limits, tasks, stop).await;
+    http_front::serve(listener, router(state), limits, tasks, stop).await;
 }
 
 fn router(state: AdminState) -> Router {
@@ -127,7 +127,7 @@ async fn replace_filter(
             format!("{}\n", filter.current()).into_response()
         }
         Err(error) => {
-            let text = format!("{}\n", role::chain(&error));
+            let text = format!("{}\n", bedrock::chain(&error));
             (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
         }
     }

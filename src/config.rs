@@ -13,8 +13,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use role::section::Effective;
-use role::{ConfigInput, RoleDescriptor, RoleSpec, Section, Violation, Violations};
+use config_reader::Effective;
+use config_reader::{Section, Violation, Violations};
+use role::{ConfigInput, RoleDescriptor, RoleSpec};
 use toml::Table;
 
 use crate::registry;
@@ -142,7 +143,7 @@ impl FromStr for FilterText {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         crate::telemetry::parse_filter(text)
             .map(|_filter| Self(text.to_owned()))
-            .map_err(|error| role::chain(&error))
+            .map_err(|error| bedrock::chain(&error))
     }
 }
 

@@ -22,7 +22,7 @@ mod sample;
 mod screen;
 mod viewer;
 
-use role::chain;
+use bedrock::chain;
 
 use crate::cli::output::{complain_of, say};
 use crate::cli::{DevOptions, run::runtime};

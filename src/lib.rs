@@ -39,7 +39,7 @@ pub async fn run(config: config::Config, environment: Environment, shutdown: Shu
     match Process::start(config, environment).await {
         Ok(process) => process.serve(shutdown).await,
         Err(error) => {
-            tracing::error!(error = %role::chain(&error), "cannot start");
+            tracing::error!(error = %bedrock::chain(&error), "cannot start");
             error.outcome()
         }
     }

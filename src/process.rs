@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use role::front::HttpFront;
-use role::http::{BindError, Listener};
+use http_front::HttpFront;
+use http_front::{BindError, Listener};
 use role::{Heartbeat, Host, Resource, TaskScope};
 use tokio_util::sync::CancellationToken;
 

@@ -28,7 +28,7 @@ use std::time::Duration;
 use futures_util::future::CatchUnwind;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use role::front::HttpFront;
+use http_front::HttpFront;
 use role::{BoxFuture, Heartbeat, Host, RoleSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;

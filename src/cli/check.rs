@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use config_reader::Violation;
 use futures_util::future::join_all;
 use nix::unistd::{AccessFlags, access};
-use role::{Host, PreflightError, RoleDescriptor, Violation};
+use role::{Host, PreflightError, RoleDescriptor};
 use serde_json::{Value, json};
 
 use super::CheckOptions;
@@ -29,7 +30,7 @@ pub(super) fn check(options: CheckOptions, registry: &[RoleDescriptor]) -> Outco
     let loaded = match config::load(&options.sources.sources(), registry) {
         Ok(loaded) => loaded,
         Err(error) if json => {
-            let document = json!({"ok": false, "error": role::chain(&error)});
+            let document = json!({"ok": false, "error": bedrock::chain(&error)});
             say(&format!("{document}\n"));
             return outcome_of_load(&error);
         }

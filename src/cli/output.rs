@@ -24,5 +24,5 @@ pub(crate) fn complain(text: &str) {
 
 /// One complaint with its causes.
 pub(crate) fn complain_of(error: &dyn std::error::Error) {
-    complain(&format!("error: {}\n", role::chain(error)));
+    complain(&format!("error: {}\n", bedrock::chain(error)));
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use role::section::Effective;
+use config_reader::Effective;
 use toml::{Table, Value};
 
 const MASK: &str = "***";
@@ -88,7 +88,7 @@ fn put(target: &mut Value, steps: &[Step<'_>], value: Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use role::{Section, Violations};
+    use config_reader::{Section, Violations};
 
     #[test]
     fn secrets_are_masked_at_every_depth_and_the_rest_parses_back() {

@@ -74,8 +74,8 @@ fn keys_commented_out_show_their_defaults() {
     let effective = load_tables(EXAMPLE).effective;
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let same = |one: &str, other: &str| {
-        let duration = |text: &str| role::section::parse_duration(text);
-        let bytes = |text: &str| role::section::parse_bytes(text);
+        let duration = |text: &str| config_reader::parse_duration(text);
+        let bytes = |text: &str| config_reader::parse_bytes(text);
         one == other
             || duration(one).is_some_and(|value| duration(other) == Some(value))
             || bytes(one).is_some_and(|value| bytes(other) == Some(value))

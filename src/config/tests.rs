@@ -164,7 +164,7 @@ fn a_missing_file_is_named() {
     let file = Some("/does/not/exist.toml".into());
     let error = load(&Sources { file, ..Sources::default() }, REGISTRY).unwrap_err();
     assert_eq!(
-        role::chain(&error),
+        bedrock::chain(&error),
         "cannot read /does/not/exist.toml: No such file or directory (os error 2)"
     );
 }

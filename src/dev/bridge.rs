@@ -9,7 +9,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
-use role::{CommandSpec, Host, chain};
+use bedrock::chain;
+use role::{CommandSpec, Host};
 
 /// Our end; no other program uses the name.
 pub(crate) const INTERFACE: &str = "qcdemo0";

@@ -6,10 +6,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use bedrock::chain;
 use hyper::Method;
 use hyper::http::Uri;
 use management_server::{HostState, ImageKind, ImageState, NewImage};
-use role::chain;
 use serde_json::Value;
 
 use super::lab::{Lab, Machine, ZONE};

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use demo_screen::{DemoOptions, DemoScreen};
+use http_front::{BindError, Listener};
 use management_server::{
     ConsoleMode, HostKind, ImageStore, ManagementServer, ServerConfig, ServerError, StrayImages,
     SystemVm, Vm,
 };
-use role::http::{BindError, Listener};
 use role::{Host, TaskScope};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -304,7 +304,7 @@ fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
 
 async fn process(sources: &Sources, host: &Host) -> Result<Process, LabError> {
     let loaded = config::load(sources, registry::ROLES)
-        .map_err(|error| LabError::Config(role::chain(&error)))?;
+        .map_err(|error| LabError::Config(bedrock::chain(&error)))?;
     let Loaded { config: Some(config), .. } = loaded else {
         let list: Vec<String> = loaded.violations.iter().map(ToString::to_string).collect();
         return Err(LabError::Config(list.join("; ")));

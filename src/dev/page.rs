@@ -13,10 +13,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use bedrock::chain;
+use http_front::{HttpLimits, Peer, serve as serve_http};
 use hyper::Method;
 use management_server::{Image, ImageKind, ImageState, ManagementServer, NewImage};
-use role::chain;
-use role::http::{HttpLimits, Peer, serve as serve_http};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -9,8 +9,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bedrock::chain;
 use futures_util::FutureExt;
-use role::{Health, HealthReporter, RoleContext, RoleError, RoleSpec, TaskScope, chain};
+use role::{Health, HealthReporter, RoleContext, RoleError, RoleSpec, TaskScope};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -80,7 +81,7 @@ pub(super) async fn run_once(
         }
         Turn::Hung => {
             killed |= wind_up(&mut main, ports, kind, patience, stop, abort).await.is_none();
-            let silence = role::section::format_duration(ports.limits.progress_deadline);
+            let silence = config_reader::format_duration(ports.limits.progress_deadline);
             Some((Failure::Counted, format!("hangs: no progress for {silence}")))
         }
         Turn::Stop => {

@@ -9,9 +9,10 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use config_reader::{Section, Violations};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use role::{ConfigInput, RoleDescriptor, RoleKind, RoleSpec, Section, Violations};
+use role::{ConfigInput, RoleDescriptor, RoleKind, RoleSpec};
 use tempfile::TempDir;
 use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};

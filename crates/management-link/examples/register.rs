@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use agent_protocol::agent::{PingStorageCommand, StartupCommand, StartupSecondaryStorageCommand};
 use agent_protocol::{Envelope, unsupported};
+use config_reader::Violations;
+use http_front::HttpFront;
 use management_link::nic::Nic;
 use management_link::{
     Agent, CommandContext, LinkConfig, ManagementConfig, ManagementLink, StartupFacts,
 };
-use role::{
-    BoxFuture, HealthReporter, Heartbeat, Host, HttpFront, RoleContext, RoleKind, TaskScope,
-    Violations,
-};
+use role::{BoxFuture, HealthReporter, Heartbeat, Host, RoleContext, RoleKind, TaskScope};
 use tokio_util::sync::CancellationToken;
 
 struct Nothing {

@@ -14,8 +14,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use bedrock::Secret;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, RsaKeySize, SanType};
-use role::Secret;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -131,7 +131,7 @@ pub(crate) fn client_key(link: &LinkConfig) -> Result<Option<ClientKey>, KeyFile
     let provisioned = match provisioned(link) {
         Ok(key) => key,
         Err(error) => {
-            let error = role::chain(&error);
+            let error = bedrock::chain(&error);
             tracing::warn!(error, "the provisioned certificate is unusable, not offering it");
             None
         }

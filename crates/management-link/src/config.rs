@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_protocol::frame::DEFAULT_MAX_INFLATED;
-use role::section::HostPort;
-use role::{PreflightError, Section, Violations, chain};
+use bedrock::chain;
+use bedrock::net::HostPort;
+use config_reader::{Section, Violations};
+use role::PreflightError;
 
 use crate::key_store::{self, ClientCertificate};
 

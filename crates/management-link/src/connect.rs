@@ -97,7 +97,7 @@ pub(crate) async fn is_reachable(endpoint: &Endpoint, timeout: Duration) -> bool
     match connect(endpoint, timeout).await {
         Ok(_stream) => true,
         Err(error) => {
-            tracing::debug!(error = role::chain(&error), "probe failed");
+            tracing::debug!(error = bedrock::chain(&error), "probe failed");
             false
         }
     }

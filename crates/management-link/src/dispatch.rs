@@ -19,8 +19,9 @@ use agent_protocol::agent::{
     SetupKeystoreAnswer,
 };
 use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader};
+use bedrock::Secret;
 use futures_util::FutureExt;
-use role::{Secret, TaskScope};
+use role::TaskScope;
 use tracing::Instrument;
 
 use crate::agent::{Agent, CommandContext};
@@ -123,7 +124,7 @@ impl Dispatcher {
             .tasks
             .blocking("certificate request", move || {
                 certificates::make_request(&directory, &name, seen_at)
-                    .map_err(|error| role::chain(&error))
+                    .map_err(|error| bedrock::chain(&error))
             })
             .await
             .unwrap_or_else(|error| Err(error.to_string()));
@@ -152,7 +153,7 @@ impl Dispatcher {
                     &Secret::new(key.unwrap_or_default()),
                     &command.ca_certificates.unwrap_or_default(),
                 )
-                .map_err(|error| role::chain(&error))
+                .map_err(|error| bedrock::chain(&error))
             })
             .await
             .unwrap_or_else(|error| Err(error.to_string()));

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use role::section::HostPort;
+use bedrock::net::HostPort;
 
 /// A management server's address as configured or as a server told us.
 #[derive(Debug, Clone, PartialEq, Eq)]

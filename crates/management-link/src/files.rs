@@ -26,15 +26,15 @@ pub(crate) fn create_directory(path: &Path) -> Result<(), WriteError> {
     builder().create(path).map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
-/// Replaces the file, see [`role::files::replace`].
+/// Replaces the file, see [`bedrock::files::replace`].
 pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), WriteError> {
-    role::files::replace(path, content, mode)
+    bedrock::files::replace(path, content, mode)
         .map_err(|source| WriteError { path: path.to_owned(), source })
 }
 
 /// Renames within a directory, durably.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
-    role::files::rename(from, to).map_err(|source| WriteError { path: to.to_owned(), source })
+    bedrock::files::rename(from, to).map_err(|source| WriteError { path: to.to_owned(), source })
 }
 
 /// One PEM block per value.

@@ -12,7 +12,7 @@
 //! The key protection is an XOR with a chain of SHA-1 digests, a keyed digest of the plain key at
 //! the end. It protects nothing by today's measure; it only has to be read.
 
-use role::Secret;
+use bedrock::Secret;
 use rustls_pki_types::CertificateDer;
 use sha1::{Digest, Sha1};
 

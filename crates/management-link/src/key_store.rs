@@ -6,8 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bedrock::Secret;
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
-use role::Secret;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
@@ -222,7 +222,7 @@ mod tests {
         std::fs::write(&files[1], key).unwrap();
         let [certificate, key] = files;
         let loaded = ClientCertificate::Pem { certificate, key }.load();
-        loaded.map_err(|error| role::chain(&error))
+        loaded.map_err(|error| bedrock::chain(&error))
     }
 
     #[test]
@@ -279,7 +279,7 @@ mod tests {
         let load = |content: &[u8]| {
             std::fs::write(&file, content).unwrap();
             let store = ClientCertificate::KeyStore { file: file.clone(), password_file: None };
-            role::chain(&store.load().unwrap_err())
+            bedrock::chain(&store.load().unwrap_err())
         };
         let text = load(b"\xfe\xed\xfe\xed");
         assert!(text.contains("cannot open the key store") && text.contains("cut off"), "{text}");

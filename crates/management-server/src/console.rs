@@ -13,7 +13,6 @@ use agent_protocol::console::{
 use agent_protocol::{Answer as _, Envelope, Hidden};
 use serde::Deserialize;
 
-use crate::chain;
 use crate::commands::base;
 use crate::config::{ConsoleMode, HostKind, SystemVm};
 use crate::core::Core;
@@ -22,6 +21,7 @@ use crate::link::Link;
 use crate::random::{self, RandomError};
 use crate::sync::lock;
 use crate::token::{self, ClientParameters, TicketFacts, TokenError, TokenKey};
+use bedrock::chain;
 
 /// Session records kept; the oldest closed ones go first.
 const SESSION_RECORDS: usize = 10_000;

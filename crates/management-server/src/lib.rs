@@ -62,15 +62,3 @@ pub use script::{Action, Gate, Malformation, Point, Rule, Script};
 pub use server::{ManagementServer, ServerError};
 pub use tls::ClientCertificates;
 pub use token::{TokenError, TokenKey};
-
-/// An error with all its causes in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

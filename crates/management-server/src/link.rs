@@ -12,7 +12,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::attachment::Attachment;
-use crate::chain;
 use crate::core::Core;
 use crate::events::{EventKind, Message};
 use crate::hosts::HostState;
@@ -21,6 +20,7 @@ use crate::script::{Action, Point};
 use crate::sync::lock;
 use crate::tls::{self, TlsError, TlsSession};
 use crate::wire::{self, MessageReader, Outgoing};
+use bedrock::chain;
 
 /// Messages that may wait for the writer.
 const OUTBOX: usize = 256;

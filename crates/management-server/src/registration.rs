@@ -1,6 +1,7 @@
 //! From the start-up command to Up: who is refused, and in which order a host is set up. The order,
 //! the flags and the fields are those of recorded conversations.
 
+use bedrock::chain;
 use std::sync::Arc;
 
 use agent_protocol::agent::ReadyAnswer;
@@ -25,7 +26,7 @@ use crate::link::Link;
 use crate::random;
 use crate::script::Point;
 use crate::sync::lock;
-use crate::{chain, sync_images, transfers};
+use crate::{sync_images, transfers};
 
 /// Architectures that a host may have.
 const ARCHITECTURES: [&str; 3] = ["i686", "x86_64", "aarch64"];

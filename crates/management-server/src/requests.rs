@@ -10,7 +10,6 @@ use agent_protocol::frame::{DEFAULT_MAX_INFLATED, Flags, Frame, FrameHeader};
 use agent_protocol::{Answer as _, Envelope};
 
 use crate::attachment::Attachment;
-use crate::chain;
 use crate::commands::{self, Ping};
 use crate::config::HostKind;
 use crate::console;
@@ -21,6 +20,7 @@ use crate::link::Link;
 use crate::registration;
 use crate::script::Point;
 use crate::sync::lock;
+use bedrock::chain;
 
 /// Handles one whole message.
 pub(crate) async fn handle(core: &Arc<Core>, link: &Arc<Link>, bytes: &[u8]) {

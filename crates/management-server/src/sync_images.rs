@@ -10,7 +10,6 @@ use agent_protocol::storage::{
 use agent_protocol::{Dictionary, Envelope};
 
 use crate::attachment::Attachment;
-use crate::chain;
 use crate::commands::base;
 use crate::config::StrayImages;
 use crate::core::Core;
@@ -18,6 +17,7 @@ use crate::events::EventKind;
 use crate::images::{self, Image, ImageKind, ImageState};
 use crate::sync::lock;
 use crate::transfers;
+use bedrock::chain;
 
 /// What to do after a comparison.
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ use agent_protocol::storage::{
 use agent_protocol::{Command, Envelope};
 
 use crate::attachment::SendError;
-use crate::chain;
 use crate::commands::{base, base_of_job};
 use crate::core::Core;
 use crate::events::EventKind;
@@ -22,6 +21,7 @@ use crate::images::{
 use crate::random;
 use crate::registration;
 use crate::sync::lock;
+use bedrock::chain;
 
 /// Time between success and the command that makes the agent forget the job.
 const PURGE_DELAY: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! How a role fails, and how an error is rendered once.
+//! How a role fails.
 
 use std::error::Error;
 
@@ -50,31 +50,4 @@ pub struct PreflightError {
     pub problem: String,
     /// What the operator can do: "install dnsmasq-base or set roles.dhcp.dnsmasq".
     pub remedy: String,
-}
-
-/// Renders an error with its causes, once, on one line: "cannot a: cannot b: permission denied".
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text.replace(['\n', '\r'], " ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chain_prints_each_cause_once_on_one_line() {
-        let io = std::io::Error::other("connection\nreset");
-        let error = RoleError::dependency("cannot read header", io);
-        assert_eq!(chain(&error), "cannot read header: connection reset");
-    }
 }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::section::Violations;
 use crate::spec::RoleSpec;
+use config_reader::Violations;
 
 /// Names of a role. Each role crate has exactly one constant of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

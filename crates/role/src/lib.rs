@@ -8,41 +8,26 @@
 //! |---|---|
 //! | [`kind`] | [`RoleKind`], [`RoleDescriptor`]: the one line that adds a role |
 //! | [`spec`] | [`RoleSpec`], [`Role`], [`RoleContext`], [`Resource`] |
-//! | [`error`] | [`RoleError`], [`PreflightError`], [`chain`] |
+//! | [`error`] | [`RoleError`], [`PreflightError`] |
 //! | [`health`] | what a role reports about itself |
 //! | [`heartbeat`] | links that want to be pinged by the one shared heartbeat |
 //! | [`tasks`] | the only way to spawn: named, joined at stop, killed on abort |
 //! | [`host`] | clock and programs of the machine |
-//! | [`section`] | reading one table of the configuration, every violation at once |
-//! | [`http`] | the one bounded accept loop behind every HTTP listener |
-//! | [`front`] | one HTTP port shared by several roles |
-//! | [`network`], [`files`] | IP networks; small files replaced whole |
-//! | [`secret`] | values that cannot be printed |
 
 pub mod error;
-pub mod files;
-pub mod front;
 pub mod health;
 pub mod heartbeat;
 pub mod host;
-pub mod http;
 pub mod kind;
-pub mod network;
-pub mod secret;
-pub mod section;
 pub mod spec;
-pub mod tasks;
 
-pub use error::{PreflightError, RoleError, chain};
-pub use front::HttpFront;
+pub use error::{PreflightError, RoleError};
 pub use health::{Health, HealthReporter};
 pub use heartbeat::{Heartbeat, LinkReport, LinkState, PingedLink};
 pub use host::{CommandRunner, CommandSpec, Host};
 pub use kind::{ConfigInput, RoleDescriptor, RoleKind};
-pub use secret::Secret;
-pub use section::{Section, Violation, Violations};
 pub use spec::{Resource, Role, RoleContext, RoleSpec};
-pub use tasks::TaskScope;
+pub use task_scope::{self as tasks, TaskScope};
 
 /// A boxed future, so that traits with async methods stay usable as `dyn`.
 pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BoxFuture;
 use crate::error::{PreflightError, RoleError};
-use crate::front::HttpFront;
 use crate::health::HealthReporter;
 use crate::heartbeat::Heartbeat;
 use crate::host::Host;
 use crate::kind::RoleKind;
-use crate::tasks::TaskScope;
+use http_front::HttpFront;
+use task_scope::TaskScope;
 
 /// A service of this process, described but not running.
 ///

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http_front::HttpFront;
 use role::host::{Clock, CommandError, CommandOutput};
 use role::{
-    BoxFuture, CommandRunner, CommandSpec, HealthReporter, Heartbeat, Host, HttpFront, RoleContext,
-    RoleKind, TaskScope,
+    BoxFuture, CommandRunner, CommandSpec, HealthReporter, Heartbeat, Host, RoleContext, RoleKind,
+    TaskScope,
 };
 use tokio_util::sync::CancellationToken;
 

@@ -55,7 +55,7 @@ impl AccessAuthority for LinkPort {
                 Ok(answer) if answer.success => Verdict::Admitted,
                 Ok(_) => Verdict::Denied,
                 Err(error) => {
-                    tracing::warn!(error = %role::chain(&error), "no verdict on a console");
+                    tracing::warn!(error = %bedrock::chain(&error), "no verdict on a console");
                     match error {
                         LinkError::NotAttached | LinkError::Busy | LinkError::Closed => {
                             Verdict::NotAsked
@@ -86,9 +86,9 @@ impl ReportSink for LinkPort {
                     ReportOutcome::Rejected(base.details.unwrap_or_default())
                 }
                 Err(error @ LinkError::UnexpectedAnswer { .. }) => {
-                    ReportOutcome::Rejected(role::chain(&error))
+                    ReportOutcome::Rejected(bedrock::chain(&error))
                 }
-                Err(error) => ReportOutcome::Unknown(role::chain(&error)),
+                Err(error) => ReportOutcome::Unknown(bedrock::chain(&error)),
             }
         })
     }
@@ -197,7 +197,7 @@ impl Agent for ConsoleAgent {
                 Ok(ConsoleCommand::WatchConsoleProxyLoad(_) | ConsoleCommand::Unknown(_)) => {
                     unsupported(&command)
                 }
-                Err(error) => Envelope::of(&PlainAnswer::failed(role::chain(&error))),
+                Err(error) => Envelope::of(&PlainAnswer::failed(bedrock::chain(&error))),
             }
         })
     }

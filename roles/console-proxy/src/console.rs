@@ -13,9 +13,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bedrock::Secret;
 use hyper::upgrade::OnUpgrade;
 use rfb::ServerInit;
-use role::{BoxFuture, Secret};
+use role::BoxFuture;
 use tracing::Instrument;
 
 use crate::bridge::relay;
@@ -85,7 +86,7 @@ pub(crate) async fn run(service: Arc<Service>, upgrade: OnUpgrade, knock: Knock)
         let upgraded = match upgrade.await {
             Ok(upgraded) => upgraded,
             Err(error) => {
-                tracing::debug!(error = %role::chain(&error), "viewer left during the upgrade");
+                tracing::debug!(error = %bedrock::chain(&error), "viewer left during the upgrade");
                 return;
             }
         };
@@ -211,7 +212,7 @@ async fn connect(
             session = registered.session.uuid,
             host = token.host,
             port,
-            error = %role::chain(&error),
+            error = %bedrock::chain(&error),
             "cannot open the screen"
         );
         Refusal::Screen(error)

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use role::network::Network;
+use bedrock::net::Network;
 
 /// The client's address: the peer of the connection, or, when that is a trusted proxy, the last
 /// address in `X-Forwarded-For` that is not one.

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_reader::Violations;
 use management_link::{LinkConfig, ManagementLink};
 use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
-    RoleError, RoleKind, RoleSpec, Violations,
+    RoleError, RoleKind, RoleSpec,
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -179,12 +180,12 @@ fn publish(service: &Arc<Service>, cx: &RoleContext) {
 async fn listen(
     service: &Arc<Service>,
     cx: &RoleContext,
-) -> Result<Vec<role::front::Registration>, RoleError> {
+) -> Result<Vec<http_front::Registration>, RoleError> {
     let mut registrations = Vec::new();
     for addr in &service.config.listen {
         let router = web::router(Arc::clone(service));
         let registration =
-            cx.http.register(KIND, *addr, &["/"], router).await.map_err(|error| {
+            cx.http.register(KIND.short, *addr, &["/"], router).await.map_err(|error| {
                 if error.source.kind() == std::io::ErrorKind::PermissionDenied {
                     RoleError::misconfigured("cannot serve consoles", error)
                 } else {

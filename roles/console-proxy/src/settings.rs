@@ -4,11 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use config_reader::{Section, Violations};
 use management_link::ManagementConfig;
-use role::{ConfigInput, Section, Violations};
+use role::ConfigInput;
 
 use crate::bridge::BridgeLimits;
-use role::network::Network;
+use bedrock::net::Network;
 
 /// What the server calls the part of the guid that names the class.
 const RESOURCE_NAME: &str = agent_protocol::agent::StartupProxyCommand::RESOURCE_NAME;

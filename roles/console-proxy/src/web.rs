@@ -19,7 +19,7 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use role::http::Peer;
+use http_front::Peer;
 
 use crate::assets::{self, Asset};
 use crate::console::{self, Knock};

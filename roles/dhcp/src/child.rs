@@ -160,7 +160,7 @@ impl Child {
     /// SIGTERM, then SIGKILL.
     pub(crate) async fn stop(mut self) {
         if let Err(error) = self.signal(Signal::SIGTERM) {
-            tracing::debug!(error = %role::chain(&error), "dnsmasq ended before it was stopped");
+            tracing::debug!(error = %bedrock::chain(&error), "dnsmasq ended before it was stopped");
         }
         if tokio::time::timeout(STOP, self.process.wait()).await.is_err() {
             tracing::warn!("dnsmasq did not stop in time and is killed");

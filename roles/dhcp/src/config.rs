@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use role::{Section, Violations};
+use config_reader::{Section, Violations};
 
 use crate::render::Layout;
 use crate::value::{InterfaceName, LeaseTime, Upstream};

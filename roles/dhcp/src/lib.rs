@@ -48,12 +48,13 @@ mod version;
 use std::path::Path;
 use std::sync::Arc;
 
+use config_reader::Violations;
+use http_front::{HttpLimits, Listener};
 use nix::unistd::AccessFlags;
-use role::http::{HttpLimits, Listener};
 use role::kind::ConfigInput;
 use role::{
     BoxFuture, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor, RoleError,
-    RoleKind, RoleSpec, Violations,
+    RoleKind, RoleSpec,
 };
 use tokio::sync::watch;
 
@@ -172,7 +173,7 @@ async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError> {
     let api = Api::new(store.clone(), observer, releaser, config.dns, cx.tasks.clone());
     let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
     let serving =
-        role::http::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
+        http_front::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
     cx.tasks.spawn_vital("api", serving);
     let settings = Settings {
         interface: config.interface,

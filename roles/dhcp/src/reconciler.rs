@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bedrock::chain;
+use role::RoleContext;
 use role::host::CommandError;
 use role::tasks::BlockingError;
-use role::{RoleContext, chain};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -101,7 +101,7 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Replaces the file by `state`, durably.
 fn save(path: &Path, state: &DesiredState) -> io::Result<()> {
-    role::files::replace(path, &serde_json::to_vec(&Stored { version: VERSION, state })?, 0o600)
+    bedrock::files::replace(path, &serde_json::to_vec(&Stored { version: VERSION, state })?, 0o600)
 }
 
 struct Submission {

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use role::network::Network;
+use bedrock::net::Network;
 
 /// The rule for one download: everything public, and the named networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -61,7 +61,7 @@ type Handled<A> = Result<A, HandlerError>;
 
 fn reply<A: Answer>(command: &'static str, handled: Handled<A>) -> Envelope {
     let answer = handled.unwrap_or_else(|error| {
-        let text = role::chain(&error);
+        let text = bedrock::chain(&error);
         tracing::warn!(command, error = text, "command failed");
         A::failed(text)
     });
@@ -77,7 +77,7 @@ impl Commands {
         let answer = match StorageCommand::decode(envelope) {
             Ok(command) => Box::pin(self.dispatch(command, cx)).await,
             Err(error) => {
-                let text = role::chain(&error);
+                let text = bedrock::chain(&error);
                 tracing::warn!(class, error = text, "cannot read a command");
                 Envelope::of(&PlainAnswer::failed(text))
             }

@@ -4,14 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use config_reader::{Section, Violations};
 use management_link::{LinkConfig, ManagementConfig};
-use role::{ConfigInput, Section, Violations};
+use role::ConfigInput;
 
 use crate::download::fetch::FetchLimits;
 use crate::download::source::ProxySetting;
 use crate::store::mount::MountOptions;
 use crate::store::{Modes, StoreSettings, StoreUrl};
-use role::network::Network;
+use bedrock::net::Network;
 
 /// Everything the role was told.
 #[derive(Debug, Clone)]

@@ -238,7 +238,7 @@ impl Downloads {
             Ok(Ok(notes)) => notes,
             Ok(Err(error)) => {
                 tracing::warn!(
-                    error = role::chain(&error),
+                    error = bedrock::chain(&error),
                     "cannot read the notes of former downloads"
                 );
                 return;
@@ -284,7 +284,7 @@ impl Downloads {
         if let Err(error) = removed.await {
             tracing::warn!(
                 job,
-                error = role::chain(&error),
+                error = bedrock::chain(&error),
                 "cannot remove what a former download left, will retry"
             );
             return false;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_reader::Violations;
 use management_link::ManagementLink;
 use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
-    RoleError, RoleKind, RoleSpec, Violations,
+    RoleError, RoleKind, RoleSpec,
 };
 
 use crate::agent::StorageAgent;
@@ -202,13 +203,13 @@ async fn serve_links(cx: RoleContext, addresses: Vec<std::net::SocketAddr>, serv
         let mut failed = Vec::new();
         let mut reasons = Vec::new();
         for addr in missing {
-            match cx.http.register(KIND, addr, &[PREFIX], router(service.clone())).await {
+            match cx.http.register(KIND.short, addr, &[PREFIX], router(service.clone())).await {
                 Ok(registration) => {
                     tracing::info!(addr = %registration.local_addr(), "serving links");
                     registrations.push(registration);
                 }
                 Err(error) => {
-                    reasons.push(role::chain(&error));
+                    reasons.push(bedrock::chain(&error));
                     failed.push(addr);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use role::network::Network;
+use bedrock::net::Network;
 
 /// Cloneable; clones share everything. The server sends it anew at each connection.
 #[derive(Debug, Clone, Default)]

@@ -44,7 +44,7 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    role::files::replace(path, bytes, 0o600)
+    bedrock::files::replace(path, bytes, 0o600)
 }
 
 /// Removes the file; none is fine. Blocks.

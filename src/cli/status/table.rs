@@ -1,6 +1,6 @@
 //! The status document as a table for people.
 
-use role::section::format_duration;
+use config_reader::format_duration;
 use serde_json::Value;
 use std::time::Duration;
 

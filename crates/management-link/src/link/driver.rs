@@ -188,7 +188,7 @@ impl Driver {
             Wake::Message(Err(error)) => {
                 self.connection = None;
                 let by_peer = error.is_end();
-                self.step(Event::Lost { error: role::chain(&error), by_peer });
+                self.step(Event::Lost { error: bedrock::chain(&error), by_peer });
             }
             Wake::Beat => {
                 self.shared.cx.health.progress();
@@ -276,7 +276,7 @@ impl Driver {
                 if error.does_not_heal() {
                     self.outage.does_not_heal();
                 }
-                self.step(Event::ConnectFailed { error: role::chain(&*error) });
+                self.step(Event::ConnectFailed { error: bedrock::chain(&*error) });
             }
             // An attempt that was given up meanwhile; dropping it closes the socket.
             Report::Connected { .. } | Report::ConnectFailed { .. } => {}
@@ -290,10 +290,10 @@ impl Driver {
     fn on_message(&mut self, bytes: &[u8]) {
         let limit = self.shared.config.management.limits.max_message;
         let read =
-            Frame::decode(bytes, limit).map_err(|error| role::chain(&error)).and_then(|frame| {
+            Frame::decode(bytes, limit).map_err(|error| bedrock::chain(&error)).and_then(|frame| {
                 match frame.envelopes() {
                     Ok(envelopes) => Ok((frame.header, envelopes)),
-                    Err(error) => Err(role::chain(&error)),
+                    Err(error) => Err(bedrock::chain(&error)),
                 }
             });
         match read {
@@ -465,7 +465,7 @@ impl Driver {
                     "trusted the management server at first use and remembered its certificate"
                 ),
                 Ok(Err(error)) => {
-                    tracing::warn!(error = role::chain(&error), "cannot remember the server");
+                    tracing::warn!(error = bedrock::chain(&error), "cannot remember the server");
                 }
                 Err(error) => tracing::debug!(%error, "cannot remember the server"),
             }
@@ -524,7 +524,7 @@ fn keep_identity(
             match shared.cx.tasks.blocking("keep identity", store).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(error = role::chain(&error), "cannot keep the identity");
+                    tracing::warn!(error = bedrock::chain(&error), "cannot keep the identity");
                 }
                 Err(error) => tracing::debug!(%error, "cannot keep the identity"),
             }

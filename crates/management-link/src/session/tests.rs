@@ -8,7 +8,7 @@ use agent_protocol::agent::{
     PingAnswer, ReadyAnswer, ReadyCommand, SetupMSListCommand, StartupAnswer,
 };
 use agent_protocol::{Body, Sequence};
-use role::section::HostPort;
+use bedrock::net::HostPort;
 
 use super::*;
 

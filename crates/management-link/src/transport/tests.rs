@@ -129,7 +129,7 @@ async fn a_message_beyond_the_bound_ends_the_link() {
     peer.send(&pattern(100_001)).await.unwrap();
     let error = connection.inbound.recv().await.unwrap().unwrap_err();
     assert_eq!(
-        role::chain(&error),
+        bedrock::chain(&error),
         "the management server broke the packet format: message of more than 100000 bytes"
     );
 }

@@ -8,12 +8,13 @@ use agent_protocol::agent::{
     PingStorageCommand, PlainAnswer, StartupCommand, StartupSecondaryStorageCommand,
 };
 use agent_protocol::{Envelope, unsupported};
+use http_front::HttpFront;
 use management_link::{
     Agent, CommandContext, LinkConfig, LinkLimits, ManagementConfig, ManagementLink, StartupFacts,
 };
 use role::{
-    BoxFuture, Health, HealthReporter, Heartbeat, Host, HttpFront, LinkReport, LinkState,
-    RoleContext, RoleError, RoleKind, TaskScope,
+    BoxFuture, Health, HealthReporter, Heartbeat, Host, LinkReport, LinkState, RoleContext,
+    RoleError, RoleKind, TaskScope,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;

@@ -295,7 +295,7 @@ async fn a_file_of_no_use_is_named_before_anything_is_connected() {
     };
     let error = ManagementLink::new(link, &bench.cx).unwrap_err();
     assert!(matches!(error, role::RoleError::Misconfigured(..)));
-    let text = role::chain(&error);
+    let text = bedrock::chain(&error);
     assert!(text.contains("missing.pem") && text.contains("check that it exists"), "{text}");
     bench.stop().await;
 }

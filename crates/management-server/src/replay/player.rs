@@ -22,12 +22,12 @@ use super::report::{Exchange, Report};
 use super::{ReplayError, ReplaySettings};
 use crate::ClientCertificates;
 use crate::ca::CertificateAuthority;
-use crate::chain;
 use crate::commands;
 use crate::config::ServerConfig;
 use crate::sync::lock;
 use crate::tls;
 use crate::wire::{self, MessageReader, Outgoing};
+use bedrock::chain;
 
 /// Numbers of questions that the recording does not have; far from recorded ones.
 const OWN_SEQUENCE: i64 = 1 << 40;

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use agent_protocol::{Body, encode_envelopes, parse_envelopes};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use role::{ConfigInput, Secret, TaskScope, Violations};
+use bedrock::Secret;
+use config_reader::Violations;
+use role::{ConfigInput, TaskScope};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use config_reader::Violations;
 use console_proxy::{DESCRIPTOR, KIND};
 use demo_screen::{DemoOptions, DemoScreen};
 use management_server::{
     ConsoleLink, ConsoleMode, ConsoleSession, HostKind, HostState, ManagementServer, ServerConfig,
     SystemVm, Vm,
 };
-use role::{ConfigInput, RoleContext, RoleError, Violations};
+use role::{ConfigInput, RoleContext, RoleError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};

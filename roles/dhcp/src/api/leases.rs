@@ -127,6 +127,6 @@ pub(super) async fn release(
         Ok(_) => {
             Err(Problem::new(Slug::ApplyFailed, format!("dnsmasq keeps the lease of {address}")))
         }
-        Err(error) => Err(Problem::new(Slug::ApplyFailed, role::chain(&error))),
+        Err(error) => Err(Problem::new(Slug::ApplyFailed, bedrock::chain(&error))),
     }
 }

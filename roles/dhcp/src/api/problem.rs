@@ -182,7 +182,7 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::Refused(refused) => refused.into(),
             StoreError::Write(_) | StoreError::Blocking(_) => {
-                Self::new(Slug::Storage, role::chain(&error))
+                Self::new(Slug::Storage, bedrock::chain(&error))
             }
             StoreError::Stopping => Self::new(Slug::InstanceDown, error.to_string()),
         }

@@ -141,7 +141,7 @@ pub(super) async fn config(
     let file = query(which)?.file;
     let layout = api.releaser.layout.clone();
     let read = api.tasks.blocking("files", move || crate::files::read(&layout)).await;
-    let failed = |error: &dyn std::error::Error| Problem::new(Slug::Storage, role::chain(error));
+    let failed = |error: &dyn std::error::Error| Problem::new(Slug::Storage, bedrock::chain(error));
     let disk = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     let text = match file {
         File::Main => disk.main,

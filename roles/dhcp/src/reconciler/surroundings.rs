@@ -16,7 +16,7 @@ impl Reconciler {
         let listeners = match self.cx.host.runner.run(spec).await {
             Ok(output) => output.stdout,
             Err(error) => {
-                tracing::debug!(error = %role::chain(&error), "cannot look who has our ports");
+                tracing::debug!(error = %bedrock::chain(&error), "cannot look who has our ports");
                 return Ok(());
             }
         };

@@ -4,15 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use config_reader::Violations;
 use http_body_util::{BodyExt, Full};
+use http_front::HttpFront;
 use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request};
 use hyper_util::rt::TokioIo;
 use role::kind::ConfigInput;
-use role::{
-    Health, HealthReporter, Heartbeat, Host, HttpFront, RoleContext, RoleError, RoleSpec,
-    TaskScope, Violations,
-};
+use role::{Health, HealthReporter, Heartbeat, Host, RoleContext, RoleError, RoleSpec, TaskScope};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;

@@ -279,12 +279,12 @@ async fn a_second_role_with_the_same_files_is_refused() {
         tasks: tasks.clone(),
         health: role::HealthReporter::new(),
         heartbeat: role::Heartbeat::new(),
-        http: role::HttpFront::new(tasks),
+        http: http_front::HttpFront::new(tasks),
         host: Host::system(),
     };
     let outcome = spec(directory.path(), ABSENT).build().run(cx).await;
     assert!(matches!(outcome, Err(role::RoleError::Dependency(..))), "{outcome:?}");
-    let text = role::chain(&outcome.unwrap_err());
+    let text = bedrock::chain(&outcome.unwrap_err());
     assert!(text.ends_with("another quickcloud serves from this directory"), "{text}");
     assert!(matches!(running.health.health(), Health::Degraded { .. }));
     running.stop().await;

@@ -6,7 +6,7 @@ use agent_protocol::storage::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
     PasswordAuth, Proxy, ResourceType,
 };
-use role::Secret;
+use bedrock::Secret;
 
 use super::{Commands, HandlerError};
 use crate::address::AddressPolicy;
@@ -66,7 +66,7 @@ impl Commands {
         if kind.directory(&directory).as_ref() != Some(&directory) {
             return Err(format!("{directory} is not the directory of a template or volume"));
         }
-        let text = |error: HandlerError| role::chain(&error);
+        let text = |error: HandlerError| bedrock::chain(&error);
         let store =
             self.store_url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
         let settings = &self.download_settings;

@@ -7,7 +7,7 @@ use agent_protocol::storage::{
 };
 
 use super::{Commands, Handled, HandlerError};
-use role::network::Network;
+use bedrock::net::Network;
 
 impl Commands {
     /// Opens the store; the answer names its directory, which the server builds links with.

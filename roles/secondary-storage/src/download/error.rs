@@ -50,13 +50,13 @@ pub enum DownloadError {
     Decompress { kind: Kind, reason: String },
     #[error("Failed post download script: {0}")]
     Checksum(String),
-    #[error("Failed post download script: {}", role::chain(.0))]
+    #[error("Failed post download script: {}", bedrock::chain(.0))]
     Format(FormatError),
     #[error("cannot write to the store: {0}")]
     Write(std::io::Error),
-    #[error("{}", role::chain(.0))]
+    #[error("{}", bedrock::chain(.0))]
     Store(StoreError),
-    #[error("cannot record the download: {}", role::chain(.0))]
+    #[error("cannot record the download: {}", bedrock::chain(.0))]
     Journal(crate::state_file::StateError),
     #[error("{0} downloads are waiting already")]
     Busy(usize),

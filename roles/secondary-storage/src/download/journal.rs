@@ -76,7 +76,7 @@ impl Journal {
             match state_file::load::<Note>(&path) {
                 Ok(note) => notes.push((job.to_owned(), note)),
                 Err(error) => {
-                    tracing::warn!(error = role::chain(&error), "cannot read a download's note");
+                    tracing::warn!(error = bedrock::chain(&error), "cannot read a download's note");
                 }
             }
         }

@@ -260,14 +260,18 @@ async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
         // The note stays: the next start tries again.
         tracing::warn!(
             job = job.id,
-            error = role::chain(&error),
+            error = bedrock::chain(&error),
             "cannot remove what a download left"
         );
         return;
     }
     let erased = shop.tasks.blocking("erase a note", move || journal.erase(&id)).await;
     if let Ok(Err(error)) = erased {
-        tracing::warn!(job = job.id, error = role::chain(&error), "cannot erase a download's note");
+        tracing::warn!(
+            job = job.id,
+            error = bedrock::chain(&error),
+            "cannot erase a download's note"
+        );
     }
 }
 

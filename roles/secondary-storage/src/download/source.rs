@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use bedrock::Secret;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
-use role::Secret;
 
 use super::error::DownloadError;
 

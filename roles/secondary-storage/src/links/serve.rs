@@ -76,7 +76,7 @@ async fn answer(
             (StatusCode::GONE, "The file behind this link has been deleted.\n").into_response()
         }
         Err(error) => {
-            tracing::warn!(path = %target.path, error = role::chain(&error), "cannot serve a link");
+            tracing::warn!(path = %target.path, error = bedrock::chain(&error), "cannot serve a link");
             let text = "The store of this file cannot be read at the moment.\n";
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }

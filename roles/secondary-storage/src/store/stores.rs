@@ -136,14 +136,14 @@ impl Stores {
                 Slot::Ready(Arc::clone(store))
             }
             Err(error) => {
-                let reason = role::chain(error);
+                let reason = bedrock::chain(error);
                 tracing::warn!(store = %url, error = reason, "cannot open store");
                 Slot::Failed { reason, at: Instant::now() }
             }
         };
         self.slots().insert(url.key(), (url.clone(), slot));
         self.shared.changes.send_modify(|count| *count += 1);
-        tx.send_replace(Some(outcome.map_err(|error| role::chain(&error))));
+        tx.send_replace(Some(outcome.map_err(|error| bedrock::chain(&error))));
     }
 
     async fn open_now(

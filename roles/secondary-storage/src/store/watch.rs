@@ -60,6 +60,6 @@ async fn look(store: &Arc<Store>, metrics: &Metrics) -> Option<String> {
             metrics.store(&store.url().to_string(), space.capacity, space.used);
             None
         }
-        Err(error) => Some(role::chain(&error)),
+        Err(error) => Some(bedrock::chain(&error)),
     }
 }

@@ -8,8 +8,9 @@ use agent_protocol::storage::{
     DownloadStatus, ImageFormat, ListTemplateCommand, ResourceType, TemplateObjectTO,
 };
 use agent_protocol::{Command, Envelope};
+use config_reader::Violations;
 use management_link::CommandContext;
-use role::{ConfigInput, RoleContext, Violations};
+use role::{ConfigInput, RoleContext};
 use secondary_storage::commands::Commands;
 use secondary_storage::config::SecondaryStorageConfig;
 use secondary_storage::service::{KIND, assemble};

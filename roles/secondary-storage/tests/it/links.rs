@@ -6,7 +6,7 @@ use agent_protocol::storage::{
     CreateEntityDownloadURLCommand, DataTO, DeleteCommand, DeleteEntityDownloadURLCommand,
     ImageFormat, UploadType,
 };
-use role::http::{HttpLimits, Listener, serve};
+use http_front::{HttpLimits, Listener, serve};
 use secondary_storage::links::serve::{LinkService, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::storage::ImageFormat;
+use config_reader::Violations;
 use management_server::{
     HostKind, HostState, ImageKind, ImageState, ImageStore, ManagementServer, NewImage,
     ServerConfig, SystemVm,
 };
-use role::{ConfigInput, Health, RoleContext, RoleSpec, Violations};
+use role::{ConfigInput, Health, RoleContext, RoleSpec};
 use secondary_storage::DESCRIPTOR;
 use tokio::task::JoinHandle;
 

@@ -99,7 +99,7 @@ async fn an_emptied_directory_is_refused_even_after_a_restart() {
     std::fs::remove_dir_all(temp.path().join("sec")).unwrap();
     std::fs::create_dir(temp.path().join("sec")).unwrap();
     let error = store.run("list", Lane::Quick, Dir::entries).await.unwrap_err();
-    assert!(role::chain(&error).contains("is it mounted?"), "{}", role::chain(&error));
+    assert!(bedrock::chain(&error).contains("is it mounted?"), "{}", bedrock::chain(&error));
     for stores in [stores, super::tests::stores(&temp, &[URL])] {
         let error = stores.open(&url, None).await.unwrap_err();
         assert!(error.to_string().contains("is not the store"), "{error}");

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::tasks::TaskScope;
+use task_scope::TaskScope;
 
 /// Who is at the other end; an extension of every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ async fn connection(
         }
     };
     if let Err(error) = outcome {
-        tracing::trace!(error = %crate::chain(&error), "connection ended");
+        tracing::trace!(error = %bedrock::chain(&error), "connection ended");
     }
 }
 

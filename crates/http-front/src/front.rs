@@ -20,9 +20,8 @@ use axum::response::IntoResponse;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::http::{BindError, HttpLimits, Listener, Peer, serve};
-use crate::kind::RoleKind;
-use crate::tasks::TaskScope;
+use crate::listener::{BindError, HttpLimits, Listener, Peer, serve};
+use task_scope::TaskScope;
 
 /// Hands out routes on shared listeners. Cloneable; clones share everything.
 #[derive(Clone)]
@@ -53,7 +52,7 @@ struct Listening {
 #[derive(Clone)]
 struct Route {
     id: u64,
-    kind: RoleKind,
+    owner: &'static str,
     /// As registered, with the real port once bound.
     addr: SocketAddr,
     prefix: &'static str,
@@ -104,14 +103,14 @@ impl HttpFront {
         }
     }
 
-    /// Serves `router` for requests that arrive at `addr` with a path below one of `prefixes`
+    /// Serves `router` of the role `owner` for requests that arrive at `addr` with a path below one of `prefixes`
     /// ("/" for everything nobody else wants). The router sees the whole path.
     ///
     /// Binds `addr` unless the front listens there already, itself or through the unspecified
     /// address of the same port; a specific listener gives way to an unspecified one.
     pub async fn register(
         &self,
-        kind: RoleKind,
+        owner: &'static str,
         addr: SocketAddr,
         prefixes: &[&'static str],
         router: Router,
@@ -126,7 +125,7 @@ impl HttpFront {
         let id = state.next_id;
         for &prefix in prefixes {
             let taken = state.routes.iter().any(|route| {
-                route.prefix == prefix && route.kind != kind && overlap(route.addr, bound)
+                route.prefix == prefix && route.owner != owner && overlap(route.addr, bound)
             });
             if taken {
                 state.routes.retain(|route| route.id != id);
@@ -135,7 +134,7 @@ impl HttpFront {
                     source: std::io::Error::from(std::io::ErrorKind::AddrInUse),
                 });
             }
-            state.routes.push(Route { id, kind, addr: bound, prefix, router: router.clone() });
+            state.routes.push(Route { id, owner, addr: bound, prefix, router: router.clone() });
         }
         drop(state);
         Ok(Registration { front: Arc::downgrade(&self.shared), id, local_addr: bound })
@@ -262,8 +261,8 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const SS: RoleKind = RoleKind { short: "ss", title: "storage", section: "storage" };
-    const CP: RoleKind = RoleKind { short: "cp", title: "console", section: "console" };
+    const SS: &str = "ss";
+    const CP: &str = "cp";
 
     fn says(text: &'static str) -> Router {
         Router::new().fallback(get(move || async move { text }))

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -276,7 +275,7 @@ impl<'a> Section<'a> {
     }
 
     /// A secret written into the configuration itself; `check` and violations show `***`.
-    pub fn secret(&mut self, key: &'static str) -> Option<crate::Secret<String>> {
+    pub fn secret(&mut self, key: &'static str) -> Option<bedrock::Secret<String>> {
         self.known.push(key);
         let value = self.table.get(key);
         self.note(key, None, true, value.is_some());
@@ -285,7 +284,7 @@ impl<'a> Section<'a> {
         if text.is_none() {
             self.violation(key, "is not one value", "give a text");
         }
-        text.map(crate::Secret::new)
+        text.map(bedrock::Secret::new)
     }
 
     /// Reports unknown keys, with the nearest known one.
@@ -373,73 +372,16 @@ pub fn format_bytes(bytes: u64) -> String {
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
-        .map(|candidate| (distance(key, candidate), *candidate))
+        .map(|candidate| (strsim::levenshtein(key, candidate), *candidate))
         .min()
         .filter(|(distance, _)| *distance <= 3)
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance, for "did you mean".
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row.first_mut().map_or(0, |first| std::mem::replace(first, i + 1));
-        let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(b.chars()) {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = *cell;
-            left = substituted.min(left + 1).min(*cell + 1);
-            *cell = left;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
-/// An endpoint as configured: address or name, with an optional port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct HostPort {
-    /// Address or DNS name, without brackets.
-    pub host: String,
-    pub port: Option<u16>,
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bracketed = self.host.contains(':');
-        match (self.port, bracketed) {
-            (Some(port), true) => write!(f, "[{}]:{port}", self.host),
-            (Some(port), false) => write!(f, "{}:{port}", self.host),
-            (None, _) => f.write_str(&self.host),
-        }
-    }
-}
-
-impl FromStr for HostPort {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(addr) = text.parse::<SocketAddr>() {
-            return Ok(Self { host: addr.ip().to_string(), port: Some(addr.port()) });
-        }
-        if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-            return Ok(Self { host: ip.to_string(), port: None });
-        }
-        let (host, port) = match text.split_once(':') {
-            Some((host, port)) => {
-                (host, Some(port.parse().map_err(|_bad| "the port is not 1-65535")?))
-            }
-            None => (text, None),
-        };
-        let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
-        if host.is_empty() || host.len() > 253 || !host.chars().all(valid) {
-            return Err("not an address or host name");
-        }
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn read(text: &str, read: impl FnOnce(&mut Section<'_>)) -> Vec<String> {
@@ -480,26 +422,5 @@ mod tests {
         assert_eq!(parse_bytes("50GiB"), Some(50 << 30));
         assert_eq!(parse_bytes("1.5GiB"), None);
         assert_eq!((format_bytes(50 << 30), format_bytes(1000)), ("50GiB".into(), "1000B".into()));
-    }
-
-    #[test]
-    fn host_and_port_forms() {
-        let check = |text: &str, host: &str, port| {
-            let parsed: HostPort = text.parse().unwrap();
-            assert_eq!((parsed.host.as_str(), parsed.port), (host, port), "{text}");
-        };
-        check("10.0.0.5", "10.0.0.5", None);
-        check("10.0.0.6:8250", "10.0.0.6", Some(8250));
-        check("ms-1.example.org:9", "ms-1.example.org", Some(9));
-        check("[::1]:8250", "::1", Some(8250));
-        check("::1", "::1", None);
-        assert!("a b".parse::<HostPort>().is_err());
-    }
-
-    #[test]
-    fn the_distance_finds_transposed_and_missing_letters() {
-        assert_eq!(distance("prot", "port"), 2);
-        assert_eq!(distance("servers", "server"), 1);
-        assert_eq!(distance("", "abc"), 3);
     }
 }
