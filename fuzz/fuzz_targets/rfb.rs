@@ -5,7 +5,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use rfb::message::MessageDecoder;
-use rfb::{ClientHandshake, MessageScanner, PixelFormat, ServerHandshake, ServerInit, ServerSecurity, Version};
+use rfb::{
+    ClientHandshake, MessageScanner, Next, PixelFormat, ServerHandshake, ServerInit, ServerSecurity, Version,
+};
 
 fuzz_target!(|input: (Vec<u8>, u8)| {
     let (bytes, cut) = input;
@@ -13,6 +15,7 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
     let (head, tail) = bytes.split_at(cut);
 
     let mut client = ClientHandshake::new("secret");
+    let mut encrypting = ClientHandshake::with_tls("secret");
     let mut server = ServerHandshake::new(ServerSecurity::None, Version::V8);
     let init = ServerInit { width: 1, height: 1, format: PixelFormat::RGB888, name: Vec::new() };
     server.admit(init).expect("nothing was received yet");
@@ -21,6 +24,10 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
     whole_scanner.scan(&bytes);
     for piece in [head, tail] {
         drop((client.receive(piece), server.receive(piece)));
+        if encrypting.next() == Next::StartTls {
+            encrypting.tls_started();
+        }
+        drop(encrypting.receive(piece));
         cut_scanner.scan(piece);
         decoder.push(piece);
         while let Ok(Some(_)) = decoder.message() {}

@@ -2,6 +2,10 @@
 //!
 //! Any 3.x server will do. The whole list of security types is read before one is chosen, and
 //! nothing the server declares makes us wait for, or keep, more than a bounded number of bytes.
+//!
+//! Encryption may begin in the middle (VeNCrypt): the handshake then says [`Next::StartTls`], the
+//! caller puts TLS around its connection, says [`ClientHandshake::tls_started`], and the exchange
+//! goes on inside.
 
 use std::fmt;
 
@@ -10,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::init::{FIXED_LENGTH, ServerInit};
 use crate::input::Input;
 use crate::security::{CHALLENGE_LENGTH, RESULT_OK, SecurityType, vnc_response};
+use crate::vencrypt::{VencryptNegotiation, VencryptType};
 use crate::version::{VERSION_LENGTH, Version};
 
 /// Longest part of a reason that is waited for and kept.
@@ -28,6 +33,13 @@ pub enum HandshakeError {
     Refused(String),
     #[error("the VNC server offers no usable security ({})", list(.0))]
     NoUsableSecurity(Vec<SecurityType>),
+    #[error("the VNC server offers no usable encryption ({})", list(.0))]
+    NoUsableEncryption(Vec<VencryptType>),
+    #[error("the VNC server speaks VeNCrypt {0}.{1}, which is too old")]
+    VencryptVersion(u8, u8),
+    /// Whoever is in the middle could have put it there.
+    #[error("the VNC server sent {0} bytes in clear where encryption starts")]
+    ClearText(usize),
     #[error("the VNC server did not accept the password{}", suffix(.0))]
     WrongPassword(String),
     #[error("the VNC server's desktop name has {0} bytes")]
@@ -36,7 +48,7 @@ pub enum HandshakeError {
     Ended(Phase),
 }
 
-fn list(types: &[SecurityType]) -> String {
+fn list(types: &[impl fmt::Display]) -> String {
     let names: Vec<String> = types.iter().take(16).map(ToString::to_string).collect();
     if names.is_empty() { "it offers nothing".to_owned() } else { names.join(", ") }
 }
@@ -50,6 +62,8 @@ fn suffix(reason: &str) -> String {
 pub enum Phase {
     Version,
     SecurityTypes,
+    Vencrypt,
+    Tls,
     Challenge,
     SecurityResult,
     Reason(Cause),
@@ -69,8 +83,10 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Version => "its version was awaited",
             Self::SecurityTypes => "its security types were awaited",
+            Self::Vencrypt => "the kind of encryption was being agreed on",
+            Self::Tls => "encryption was being started",
             Self::Challenge => "its challenge was awaited",
-            Self::SecurityResult => "its verdict on the password was awaited",
+            Self::SecurityResult => "its answer to the password was awaited",
             Self::Reason(_) => "its reason was awaited",
             Self::ServerInit => "its screen's size was awaited",
             Self::Done => "the picture was awaited",
@@ -78,12 +94,27 @@ impl fmt::Display for Phase {
     }
 }
 
+/// What the caller does next, after it sent [`ClientHandshake::take_output`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Read from the server, and give the bytes to [`ClientHandshake::receive`].
+    Receive,
+    /// Shake hands for TLS as the client on this connection; then [`ClientHandshake::tls_started`].
+    StartTls,
+    /// Nothing: [`ClientHandshake::finish`].
+    Finish,
+}
+
 /// The client's side of the handshake. Feed it with [`ClientHandshake::receive`], send what
-/// [`ClientHandshake::take_output`] gives, until [`ClientHandshake::is_done`].
+/// [`ClientHandshake::take_output`] gives, do what [`ClientHandshake::next`] says.
 pub struct ClientHandshake {
     phase: Phase,
     version: Version,
     chosen: SecurityType,
+    /// `None` = the caller cannot encrypt.
+    vencrypt: Option<VencryptNegotiation>,
+    /// Chosen inside VeNCrypt.
+    sub_type: Option<VencryptType>,
     password: Zeroizing<String>,
     input: Input,
     output: Vec<u8>,
@@ -103,6 +134,8 @@ impl ClientHandshake {
             phase: Phase::Version,
             version: Version::V8,
             chosen: SecurityType::INVALID,
+            vencrypt: None,
+            sub_type: None,
             password: Zeroizing::new(password.to_owned()),
             input: Input::default(),
             output: Vec::new(),
@@ -110,11 +143,45 @@ impl ClientHandshake {
         }
     }
 
+    /// The same for a caller that can do [`Next::StartTls`]: encryption is chosen where the server
+    /// offers it.
+    pub fn with_tls(password: &str) -> Self {
+        let vencrypt = Some(VencryptNegotiation::new(!password.is_empty()));
+        Self { vencrypt, ..Self::new(password) }
+    }
+
     /// Takes bytes from the server, in pieces of any size.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<(), HandshakeError> {
         self.input.push(bytes);
-        while self.phase != Phase::Done && self.step()?.is_some() {}
-        Ok(())
+        while self.step()?.is_some() {}
+        match (self.phase, self.input.len()) {
+            (Phase::Tls, 1..) => Err(HandshakeError::ClearText(self.input.len())),
+            _ => Ok(()),
+        }
+    }
+
+    /// What to do after sending the output.
+    pub fn next(&self) -> Next {
+        match self.phase {
+            Phase::Tls => Next::StartTls,
+            Phase::Done => Next::Finish,
+            _ => Next::Receive,
+        }
+    }
+
+    /// TLS is there, as [`Next::StartTls`] asked: from now on bytes come from inside it.
+    pub fn tls_started(&mut self) {
+        if self.phase == Phase::Tls {
+            self.phase = match self.sub_type {
+                Some(VencryptType::X509_VNC) => Phase::Challenge,
+                _ => Phase::SecurityResult,
+            };
+        }
+    }
+
+    /// The kind of encryption, for the log.
+    pub const fn encryption(&self) -> Option<VencryptType> {
+        self.sub_type
     }
 
     /// Bytes to send to the server now.
@@ -159,11 +226,12 @@ impl ClientHandshake {
             Phase::Version => self.version(),
             Phase::SecurityTypes if self.version == Version::V3 => self.security_type(),
             Phase::SecurityTypes => self.security_types(),
+            Phase::Vencrypt => self.vencrypt(),
             Phase::Challenge => Ok(self.challenge()),
             Phase::SecurityResult => self.security_result(),
             Phase::Reason(cause) => self.reason(cause),
             Phase::ServerInit => self.server_init(),
-            Phase::Done => Ok(None),
+            Phase::Tls | Phase::Done => Ok(None),
         }
     }
 
@@ -211,8 +279,9 @@ impl ClientHandshake {
         }
         let with_password = [SecurityType::VNC_AUTH, SecurityType::NONE];
         let without = [SecurityType::NONE, SecurityType::VNC_AUTH];
-        let wanted = if self.password.is_empty() { without } else { with_password };
-        match wanted.into_iter().find(|wanted| offered.contains(wanted)) {
+        let clear = if self.password.is_empty() { without } else { with_password };
+        let encrypted = self.vencrypt.is_some().then_some(SecurityType::VENCRYPT);
+        match encrypted.into_iter().chain(clear).find(|wanted| offered.contains(wanted)) {
             Some(chosen) => {
                 self.output.push(chosen.0);
                 self.choose(chosen);
@@ -225,10 +294,21 @@ impl ClientHandshake {
     fn choose(&mut self, chosen: SecurityType) {
         self.chosen = chosen;
         match (chosen, self.version) {
+            (SecurityType::VENCRYPT, _) => self.phase = Phase::Vencrypt,
             (SecurityType::VNC_AUTH, _) => self.phase = Phase::Challenge,
             (_, Version::V8) => self.phase = Phase::SecurityResult,
             _ => self.accepted(),
         }
+    }
+
+    fn vencrypt(&mut self) -> Result<Option<()>, HandshakeError> {
+        let Some(negotiation) = &mut self.vencrypt else { return Ok(None) };
+        let agreed = negotiation.step(&mut self.input, &mut self.output)?;
+        if agreed.is_some() {
+            self.sub_type = agreed;
+            self.phase = Phase::Tls;
+        }
+        Ok(agreed.map(drop))
     }
 
     fn challenge(&mut self) -> Option<()> {
@@ -244,10 +324,9 @@ impl ClientHandshake {
             self.accepted();
             return Ok(Some(()));
         }
-        let cause = match self.chosen {
-            SecurityType::VNC_AUTH => Cause::Password,
-            _ => Cause::Connection,
-        };
+        let by_password = self.chosen == SecurityType::VNC_AUTH
+            || self.sub_type == Some(VencryptType::X509_VNC);
+        let cause = if by_password { Cause::Password } else { Cause::Connection };
         if self.version == Version::V8 {
             self.phase = Phase::Reason(cause);
             return Ok(Some(()));

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`version`] | 3.3, 3.7 and 3.8, and which of them a peer means |
 //! | [`security`] | security types and the VNC authentication's answer |
+//! | [`vencrypt`] | encryption that begins in the middle of the handshake |
 //! | [`client`] | [`ClientHandshake`], towards the VM |
 //! | [`server`] | [`ServerHandshake`], towards a viewer |
 //! | [`init`] | ServerInit and the pixel format |
@@ -19,9 +20,10 @@ mod input;
 pub mod message;
 pub mod security;
 pub mod server;
+pub mod vencrypt;
 pub mod version;
 
-pub use client::{ClientHandshake, HandshakeError};
+pub use client::{ClientHandshake, HandshakeError, Next};
 pub use init::{PixelFormat, ServerInit};
 pub use message::{ClientMessage, MessageScanner};
 pub use server::{ServerHandshake, ServerHandshakeError, ServerSecurity};

@@ -1,11 +1,12 @@
 //! The handshake towards a viewer: we are the server.
 //!
 //! It starts before it is known whether the viewer may see anything: the version is exchanged at
-//! once, and the answer to "which security?" waits for the verdict. A refusal takes the place of
+//! once, and the answer to "which security?" waits for the decision. A refusal takes the place of
 //! that answer, with a reason that viewers show to their users.
 
 use std::fmt;
 
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::init::ServerInit;
@@ -49,8 +50,8 @@ pub enum ServerHandshakeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Version,
-    /// Version known, verdict not.
-    Verdict,
+    /// Version known, decision not.
+    Decision,
     Choice,
     Response,
     ClientInit,
@@ -59,7 +60,8 @@ enum Phase {
     Refused,
 }
 
-enum Verdict {
+/// Whether the viewer may see the screen.
+enum Decision {
     Admitted(ServerInit),
     Refused(String),
 }
@@ -72,7 +74,7 @@ pub struct ServerHandshake {
     phase: Phase,
     version: Version,
     security: ServerSecurity,
-    verdict: Option<Verdict>,
+    decision: Option<Decision>,
     input: Input,
     output: Vec<u8>,
 }
@@ -90,21 +92,21 @@ impl ServerHandshake {
             phase: Phase::Version,
             version: highest,
             security,
-            verdict: None,
+            decision: None,
             input: Input::default(),
             output: highest.message().to_vec(),
         }
     }
 
-    /// The viewer may see this screen. A second verdict is ignored.
+    /// The viewer may see this screen. A second decision is ignored.
     pub fn admit(&mut self, init: ServerInit) -> Result<(), ServerHandshakeError> {
-        self.verdict.get_or_insert(Verdict::Admitted(init));
+        self.decision.get_or_insert(Decision::Admitted(init));
         self.run()
     }
 
-    /// The viewer may not, for this reason. A second verdict is ignored.
+    /// The viewer may not, for this reason. A second decision is ignored.
     pub fn refuse(&mut self, reason: &str) -> Result<(), ServerHandshakeError> {
-        self.verdict.get_or_insert_with(|| Verdict::Refused(reason.to_owned()));
+        self.decision.get_or_insert_with(|| Decision::Refused(reason.to_owned()));
         self.run()
     }
 
@@ -150,7 +152,7 @@ impl ServerHandshake {
     fn step(&mut self) -> Result<Option<()>, ServerHandshakeError> {
         match self.phase {
             Phase::Version => self.version_reply(),
-            Phase::Verdict => Ok(self.announce()),
+            Phase::Decision => Ok(self.announce()),
             Phase::Choice => self.choice(),
             Phase::Response => self.response(),
             Phase::ClientInit => Ok(self.client_init()),
@@ -162,14 +164,14 @@ impl ServerHandshake {
         let Some(message) = self.input.take::<VERSION_LENGTH>() else { return Ok(None) };
         let wanted = Version::parse(message).ok_or(ServerHandshakeError::NotRfb)?;
         self.version = self.version.min(wanted);
-        self.phase = Phase::Verdict;
+        self.phase = Phase::Decision;
         Ok(Some(()))
     }
 
-    /// Answers "which security?" once the verdict is known.
+    /// Answers "which security?" once the decision is known.
     fn announce(&mut self) -> Option<()> {
-        match self.verdict.as_ref()? {
-            Verdict::Refused(reason) => {
+        match self.decision.as_ref()? {
+            Decision::Refused(reason) => {
                 let reason = reason.clone();
                 if self.version == Version::V3 {
                     self.put_u32(0);
@@ -179,7 +181,7 @@ impl ServerHandshake {
                 self.put_reason(&reason);
                 self.phase = Phase::Refused;
             }
-            Verdict::Admitted(_) => {
+            Decision::Admitted(_) => {
                 let offered = match self.security {
                     ServerSecurity::None => SecurityType::NONE,
                     ServerSecurity::VncAuth { .. } => SecurityType::VNC_AUTH,
@@ -230,7 +232,7 @@ impl ServerHandshake {
         let right = match &self.security {
             ServerSecurity::None => true,
             ServerSecurity::VncAuth { password, challenge } => {
-                same(&vnc_response(password.as_bytes(), challenge), &response)
+                vnc_response(password.as_bytes(), challenge).ct_eq(&response).into()
             }
         };
         if !right {
@@ -243,7 +245,7 @@ impl ServerHandshake {
     }
 
     fn client_init(&mut self) -> Option<()> {
-        let Some(Verdict::Admitted(init)) = &self.verdict else { return None };
+        let Some(Decision::Admitted(init)) = &self.decision else { return None };
         // The shared flag: every viewer shares.
         self.input.take::<1>()?;
         self.output.extend_from_slice(&init.encode());
@@ -267,9 +269,4 @@ impl ServerHandshake {
         self.put_u32(u32::try_from(reason.len()).unwrap_or(u32::MAX));
         self.output.extend_from_slice(reason.as_bytes());
     }
-}
-
-/// Compares without telling by its duration where the difference is.
-fn same(a: &[u8; CHALLENGE_LENGTH], b: &[u8; CHALLENGE_LENGTH]) -> bool {
-    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

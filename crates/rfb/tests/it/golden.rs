@@ -1,7 +1,5 @@
 //! The handshakes against recorded bytes, cut everywhere, and against arbitrary bytes.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
 use proptest::prelude::*;
 use rfb::client::Phase;
 use rfb::message::{InputCounts, MessageDecoder};
@@ -32,10 +30,10 @@ fn recorded(text: &str, direction: &str) -> Vec<Vec<u8>> {
     out
 }
 
-const VNC_AUTH: &str = include_str!("vectors/cp-rfb-vncauth.txt");
-const NONE: &str = include_str!("vectors/cp-rfb-none.txt");
+const VNC_AUTH: &str = include_str!("../vectors/cp-rfb-vncauth.txt");
+const NONE: &str = include_str!("../vectors/cp-rfb-none.txt");
 
-fn screen() -> ServerInit {
+pub(crate) fn screen() -> ServerInit {
     ServerInit { width: 1280, height: 720, format: PixelFormat::RGB888, name: b"rfbtarget".into() }
 }
 
@@ -127,13 +125,13 @@ fn the_server_leads_the_recorded_viewers_through() {
 fn every_cut_of_the_viewers_bytes_gives_the_same_result() {
     let viewer = viewer(VNC_AUTH).concat();
     for cut in 0..=viewer.len() {
-        for verdict_first in [true, false] {
+        for decided_first in [true, false] {
             let mut handshake = ServerHandshake::new(ServerSecurity::None, Version::V8);
-            if verdict_first {
+            if decided_first {
                 handshake.admit(screen()).unwrap();
             }
             handshake.receive(&viewer[..cut]).unwrap();
-            assert!(verdict_first || !handshake.is_done());
+            assert!(decided_first || !handshake.is_done());
             handshake.admit(screen()).unwrap();
             handshake.receive(&viewer[cut..]).unwrap();
             assert!(handshake.is_done());
@@ -340,7 +338,7 @@ fn the_scanner_gives_up_on_unknown_messages_and_the_decoder_names_them() {
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..12)) {
-        let mut client = ClientHandshake::new("secret");
+        let mut client = ClientHandshake::with_tls("secret");
         let mut server = ServerHandshake::new(ServerSecurity::None, Version::V8);
         let mut scanner = MessageScanner::default();
         let mut decoder = MessageDecoder::default();
