@@ -324,8 +324,8 @@ impl ClientHandshake {
             self.accepted();
             return Ok(Some(()));
         }
-        let by_password = self.chosen == SecurityType::VNC_AUTH
-            || self.sub_type == Some(VencryptType::X509_VNC);
+        let by_password =
+            self.chosen == SecurityType::VNC_AUTH || self.sub_type == Some(VencryptType::X509_VNC);
         let cause = if by_password { Cause::Password } else { Cause::Connection };
         if self.version == Version::V8 {
             self.phase = Phase::Reason(cause);
