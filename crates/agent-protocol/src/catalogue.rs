@@ -70,7 +70,7 @@ catalogue! {
         ListTemplateCommand ListTemplateAnswer ListVolumeCommand ListVolumeAnswer
         GetStorageStatsCommand GetStorageStatsAnswer ComputeChecksumCommand
         ListDataStoreObjectsCommand ListDataStoreObjectsAnswer
-        DeleteCommand MoveVolumeCommand DeleteSnapshotsDirCommand CopyCommand CopyCmdAnswer
+        DeleteCommand BackupDeleteAnswer MoveVolumeCommand DeleteSnapshotsDirCommand CopyCommand CopyCmdAnswer
         QuerySnapshotZoneCopyCommand QuerySnapshotZoneCopyAnswer
         HandleConfigDriveIsoCommand HandleConfigDriveIsoAnswer
         GetDatadisksCommand GetDatadisksAnswer

@@ -1,5 +1,6 @@
 //! Bodies for the console proxy.
 
+use crate::Envelope;
 use crate::agent::{AgentControlAnswer, AnswerBase, CommandBase, PlainAnswer};
 use crate::text::{Hidden, HiddenBytes};
 
@@ -106,11 +107,22 @@ java! {
     extends base: CommandBase
 }
 
+impl CheckConsoleProxyLoadCommand {
+    fn failed_answer(&self, details: &str) -> Envelope {
+        Envelope::of(&ConsoleProxyLoadAnswer {
+            proxy_vm_id: self.proxy_vm_id,
+            proxy_vm_name: self.proxy_vm_name.clone(),
+            base: AnswerBase::failed(details),
+        })
+    }
+}
+
 answers!(ConsoleProxyLoadAnswer, ConsoleAccessAuthenticationAnswer);
 commands! {
     StartConsoleProxyAgentHttpHandlerCommand.base => PlainAnswer, true;
     AllowConsoleAccessCommand.base => PlainAnswer, false;
-    CheckConsoleProxyLoadCommand.base => ConsoleProxyLoadAnswer, false;
+    CheckConsoleProxyLoadCommand.base => ConsoleProxyLoadAnswer, false,
+        CheckConsoleProxyLoadCommand::failed_answer;
     WatchConsoleProxyLoadCommand.base => PlainAnswer, false;
     ConsoleAccessAuthenticationCommand.base => ConsoleAccessAuthenticationAnswer, false;
     ConsoleProxyLoadReportCommand.base => AgentControlAnswer, false;

@@ -31,6 +31,11 @@ pub trait Command: Body {
 
     /// The fields every command has.
     fn command_base(&self) -> &CommandBase;
+
+    /// The answer that says no, in the shape in which the server takes it for a no.
+    fn failed_answer(&self, details: &str) -> Envelope {
+        Envelope::of(&Self::Answer::failed(details.to_owned()))
+    }
 }
 
 /// A body that answers a command.
@@ -157,9 +162,55 @@ impl Envelope {
         self.class.rsplit('.').next().unwrap_or(&self.class)
     }
 
+    /// Reads what can be read of the body: a value that does not fit counts as absent, a body
+    /// that is not an object as empty.
+    pub(crate) fn open_readable<B: Body + Default>(&self) -> B {
+        let mut text = self.body.get().to_owned();
+        for _ in 0..MAX_FAULTS {
+            match serde_json::from_str(&text).map_err(|error| BodyError::field(&self.class, &error))
+            {
+                Ok(body) => return body,
+                Err(BodyError::Field { path, .. }) => match without(&text, &path) {
+                    Some(rest) => text = rest,
+                    None => break,
+                },
+                Err(BodyError::Class { .. }) => break,
+            }
+        }
+        B::default()
+    }
+
     fn read<T: DeserializeOwned>(&self) -> Result<T, BodyError> {
         serde_json::from_str(self.body.get()).map_err(|error| BodyError::field(&self.class, &error))
     }
+}
+
+/// Most values that are taken out of one body to read the rest.
+const MAX_FAULTS: usize = 32;
+
+/// `json` with null in place of the value at `path`, as [`BodyError::Field`] names it. Keys may hold
+/// dots themselves, so the path is followed by prefix.
+fn without(json: &str, path: &str) -> Option<String> {
+    let below = |key: &str, rest: &str| match rest.strip_prefix(key)? {
+        "" => Some(String::new()),
+        rest => rest.strip_prefix('.').map(str::to_owned),
+    };
+    let mut root: serde_json::Value = serde_json::from_str(json).ok()?;
+    let (mut at, mut rest) = (&mut root, path.to_owned());
+    while !rest.is_empty() {
+        (at, rest) = match at {
+            serde_json::Value::Object(fields) => fields
+                .iter_mut()
+                .find_map(|(key, value)| below(key, &rest).map(|rest| (value, rest)))?,
+            serde_json::Value::Array(list) => list
+                .iter_mut()
+                .enumerate()
+                .find_map(|(at, value)| below(&at.to_string(), &rest).map(|rest| (value, rest)))?,
+            _ => return None,
+        };
+    }
+    *at = serde_json::Value::Null;
+    Some(root.to_string())
 }
 
 /// Prints class and size: bodies carry passwords and keys.

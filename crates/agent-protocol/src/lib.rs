@@ -26,6 +26,7 @@ pub mod catalogue;
 pub mod console;
 pub mod decode;
 pub mod envelope;
+mod failure;
 pub mod frame;
 pub mod gson;
 pub mod packet;
@@ -34,6 +35,7 @@ pub mod text;
 
 pub use envelope::{Answer, Body, BodyError, Command, Envelope, EnvelopeError};
 pub use envelope::{encode_envelopes, parse_envelopes, unsupported};
+pub use failure::failed_answer;
 pub use frame::{Flags, Frame, FrameError, FrameHeader, Sequence};
 pub use gson::Dictionary;
 pub use text::{Hidden, HiddenBytes, UrlText};

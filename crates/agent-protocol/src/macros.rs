@@ -184,9 +184,10 @@ macro_rules! constants {
     };
 }
 
-/// Declares which bodies are commands, what answers them, and whether they run in sequence.
+/// Declares which bodies are commands, what answers them, whether they run in sequence and, where
+/// the failed answer repeats something of the command, the function that makes it.
 macro_rules! commands {
-    ($($name:ident $(.$base:ident)+ => $answer:ty, $in_sequence:literal;)*) => {
+    ($($name:ident $(.$base:ident)+ => $answer:ty, $in_sequence:literal $(, $failed:path)?;)*) => {
         $(impl crate::Command for $name {
             type Answer = $answer;
             const IN_SEQUENCE: bool = $in_sequence;
@@ -194,6 +195,10 @@ macro_rules! commands {
             fn command_base(&self) -> &crate::agent::CommandBase {
                 &self$(.$base)+
             }
+
+            $(fn failed_answer(&self, details: &str) -> crate::Envelope {
+                $failed(self, details)
+            })?
         })*
     };
 }
@@ -234,11 +239,50 @@ macro_rules! command_set {
             /// # Errors
             /// [`BodyError::Field`](crate::BodyError::Field) when a field does not fit.
             pub fn decode(envelope: crate::Envelope) -> Result<$name, crate::BodyError> {
+                Ok($name::open(&envelope)?.unwrap_or($name::Unknown(envelope)))
+            }
+
+            /// The same on a borrowed envelope, which an error leaves to be answered; `None` when
+            /// its class is not in the set.
+            ///
+            /// # Errors
+            /// As for [`decode`](Self::decode).
+            pub fn open(envelope: &crate::Envelope) -> Result<Option<$name>, crate::BodyError> {
                 match envelope.class.as_str() {
                     $(<$type as crate::Body>::CLASS => {
-                        envelope.open::<$type>().map(|body| $name::$item(Box::new(body)))
+                        envelope.open::<$type>().map(|body| Some($name::$item(Box::new(body))))
                     })*
-                    _ => Ok($name::Unknown(envelope)),
+                    _ => Ok(None),
+                }
+            }
+
+            /// Full class name of the command.
+            pub fn class(&self) -> &str {
+                match self {
+                    $($name::$item(_) => <$type as crate::Body>::CLASS,)*
+                    $name::Unknown(envelope) => &envelope.class,
+                }
+            }
+
+            /// The answer that says no to this command; see [`failed_answer`](crate::failed_answer).
+            pub fn failed_answer(&self, details: &str) -> crate::Envelope {
+                match self {
+                    $($name::$item(body) => crate::Command::failed_answer(body.as_ref(), details),)*
+                    $name::Unknown(envelope) => crate::unsupported(envelope),
+                }
+            }
+
+            /// The same for a command that may be unreadable; `None` for a class outside of the set.
+            pub(crate) fn failed_answer_of_class(
+                command: &crate::Envelope,
+                details: &str,
+            ) -> Option<crate::Envelope> {
+                match command.class.as_str() {
+                    $(<$type as crate::Body>::CLASS => {
+                        let command = command.open_readable::<$type>();
+                        Some(crate::Command::failed_answer(&command, details))
+                    })*
+                    _ => None,
                 }
             }
 

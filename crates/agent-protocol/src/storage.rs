@@ -14,8 +14,8 @@ mod store;
 mod upload;
 
 pub use data::{
-    CacheMode, DataTO, DiagnosticsDataTO, MigrationOptions, ProvisioningType, SnapshotObjectTO,
-    TemplateObjectTO, VolumeObjectTO, VolumeType,
+    BackupDeltaTO, BackupScreenshotTO, CacheMode, DataTO, DiagnosticsDataTO, MigrationOptions,
+    ProvisioningType, SnapshotObjectTO, TemplateObjectTO, VolumeObjectTO, VolumeType,
 };
 pub use download::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
@@ -31,10 +31,11 @@ pub use inventory::{
     ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, TemplateProp,
 };
 pub use objects::{
-    ConfigDriveLocation, CopyCmdAnswer, CopyCommand, CreateDatadiskTemplateAnswer,
-    CreateDatadiskTemplateCommand, DeleteCommand, DeleteSnapshotsDirCommand, GetDatadisksAnswer,
-    GetDatadisksCommand, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand,
-    MoveVolumeCommand, QuerySnapshotZoneCopyAnswer, QuerySnapshotZoneCopyCommand,
+    BackupDeleteAnswer, ConfigDriveLocation, CopyCmdAnswer, CopyCommand,
+    CreateDatadiskTemplateAnswer, CreateDatadiskTemplateCommand, DeleteCommand,
+    DeleteSnapshotsDirCommand, GetDatadisksAnswer, GetDatadisksCommand, HandleConfigDriveIsoAnswer,
+    HandleConfigDriveIsoCommand, MoveVolumeCommand, QuerySnapshotZoneCopyAnswer,
+    QuerySnapshotZoneCopyCommand,
 };
 pub use ovf::{
     DatadiskTO, OVFConfigurationTO, OVFEulaSectionTO, OVFInformationTO, OVFNetworkTO,

@@ -97,7 +97,7 @@ async fn act(
     }
     for (id, path) in plan.strays {
         let data = images::stray_object(store, is_volume, id, path);
-        let command = DeleteCommand { data: Some(data), base: base(log_id) };
+        let command = DeleteCommand { data: Some(data), delete_chain: None, base: base(log_id) };
         if let Err(error) = core.ask(attachment, &command, core.patience(0)).await {
             tracing::warn!(store, id, error = chain(&error), "stray image not deleted");
         }

@@ -165,8 +165,11 @@ pub(crate) async fn delete(core: &Core, id: i64) -> Result<(), ImageError> {
     }
     // What failed before its first byte is only forgotten, as the original does.
     if image.state == ImageState::Downloaded || image.percent > 0 {
-        let command =
-            DeleteCommand { data: Some(images::data_object(&image)), base: job_base(core) };
+        let command = DeleteCommand {
+            data: Some(images::data_object(&image)),
+            delete_chain: None,
+            base: job_base(core),
+        };
         ask(core, id, OPERATION, &command).await?;
     }
     lock(&core.images).remove(id);

@@ -12,7 +12,7 @@ use agent_protocol::console::{
     ConsoleCommand, ConsoleProxyLoadAnswer, ConsoleProxyLoadReportCommand,
     StartConsoleProxyAgentHttpHandlerCommand,
 };
-use agent_protocol::{Answer, Envelope, unsupported};
+use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
 use management_link::nic::{HostNics, Nic};
 use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
 use role::{BoxFuture, HealthReporter};
@@ -182,22 +182,24 @@ impl Agent for ConsoleAgent {
         _cx: CommandContext,
     ) -> BoxFuture<'static, Envelope> {
         Box::pin(async move {
-            match ConsoleCommand::decode(command.clone()) {
-                Ok(ConsoleCommand::StartConsoleProxyAgentHttpHandler(command)) => {
+            match ConsoleCommand::open(&command) {
+                Ok(Some(ConsoleCommand::StartConsoleProxyAgentHttpHandler(command))) => {
                     Envelope::of(&self.start(&command))
                 }
-                Ok(ConsoleCommand::AllowConsoleAccess(command)) => {
+                Ok(Some(ConsoleCommand::AllowConsoleAccess(command))) => {
                     Envelope::of(&self.allow(*command))
                 }
-                Ok(ConsoleCommand::CheckConsoleProxyLoad(command)) => {
+                Ok(Some(ConsoleCommand::CheckConsoleProxyLoad(command))) => {
                     Envelope::of(&self.load(*command))
                 }
                 // The one recurring command; no server sends it, and a single answer to it would
                 // promise more.
-                Ok(ConsoleCommand::WatchConsoleProxyLoad(_) | ConsoleCommand::Unknown(_)) => {
-                    unsupported(&command)
+                Ok(Some(watch @ ConsoleCommand::WatchConsoleProxyLoad(_))) => {
+                    watch.failed_answer("reporting the load again and again is not supported")
                 }
-                Err(error) => Envelope::of(&PlainAnswer::failed(bedrock::chain(&error))),
+
+                Ok(Some(ConsoleCommand::Unknown(_)) | None) => unsupported(&command),
+                Err(error) => failed_answer(&command, &bedrock::chain(&error)),
             }
         })
     }

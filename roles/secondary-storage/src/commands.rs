@@ -10,9 +10,8 @@ mod setup;
 
 use std::sync::Arc;
 
-use agent_protocol::agent::PlainAnswer;
-use agent_protocol::storage::{DataStoreTO, StorageCommand};
-use agent_protocol::{Answer, Envelope, unsupported};
+use agent_protocol::storage::{DataStoreTO, DataTO, StorageCommand};
+use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
 use management_link::CommandContext;
 use role::{Host, TaskScope};
 
@@ -74,12 +73,17 @@ impl Commands {
         let known = StorageCommand::CLASSES.contains(&envelope.class.as_str());
         let class = if known { envelope.simple_name().to_owned() } else { "unknown".to_owned() };
         let started = std::time::Instant::now();
-        let answer = match StorageCommand::decode(envelope) {
-            Ok(command) => Box::pin(self.dispatch(command, cx)).await,
+        let answer = match StorageCommand::open(&envelope) {
+            Ok(Some(command)) => {
+                // A config drive may be large: one copy is enough.
+                drop(envelope);
+                Box::pin(self.dispatch(command, cx)).await
+            }
+            Ok(None) => unsupported_by_name(&envelope),
             Err(error) => {
                 let text = bedrock::chain(&error);
                 tracing::warn!(class, error = text, "cannot read a command");
-                Envelope::of(&PlainAnswer::failed(text))
+                failed_answer(&envelope, &text)
             }
         };
         let result = answer.answer_base().is_ok_and(|base| base.result);
@@ -101,6 +105,9 @@ impl Commands {
             C::ListVolume(c) => reply("ListVolume", self.list_volumes(*c).await),
             C::GetStorageStats(c) => reply("GetStorageStats", self.statistics(*c).await),
             C::ComputeChecksum(c) => reply("ComputeChecksum", self.checksum(*c, cx).await),
+            C::Delete(c) if matches!(c.data, Some(DataTO::BackupDelta(_))) => {
+                not_supported(&C::Delete(c), "deleting backups")
+            }
             C::Delete(c) => reply("Delete", self.delete(*c).await),
             C::CreateEntityDownloadURL(c) => {
                 reply("CreateEntityDownloadURL", self.create_link(*c).await)
@@ -108,17 +115,21 @@ impl Commands {
             C::DeleteEntityDownloadURL(c) => {
                 reply("DeleteEntityDownloadURL", self.delete_link(*c).await)
             }
-            unhandled @ (C::ListDataStoreObjects(_)
-            | C::MoveVolume(_)
-            | C::DeleteSnapshotsDir(_)
-            | C::Copy(_)
-            | C::QuerySnapshotZoneCopy(_)
-            | C::HandleConfigDriveIso(_)
-            | C::GetDatadisks(_)
-            | C::CreateDatadiskTemplate(_)
-            | C::UploadStatus(_)
-            | C::Upload(_)
-            | C::UploadProgress(_)) => unsupported_by_name(&unhandled.envelope()),
+            c @ C::ListDataStoreObjects(_) => not_supported(&c, "browsing a store"),
+            c @ C::MoveVolume(_) => not_supported(&c, "moving a volume to another account"),
+            c @ C::DeleteSnapshotsDir(_) => not_supported(&c, "deleting snapshots"),
+            c @ C::Copy(_) => not_supported(&c, "copying between stores or from a snapshot"),
+            c @ C::QuerySnapshotZoneCopy(_) => not_supported(&c, "copying snapshots between zones"),
+            c @ C::HandleConfigDriveIso(_) => {
+                not_supported(&c, "keeping config drives on secondary storage")
+            }
+            c @ (C::GetDatadisks(_) | C::CreateDatadiskTemplate(_)) => {
+                not_supported(&c, "splitting the disks of an OVA")
+            }
+            c @ C::UploadStatus(_) => not_supported(&c, "uploading by browser"),
+            c @ (C::Upload(_) | C::UploadProgress(_)) => {
+                not_supported(&c, "uploading to another server")
+            }
             C::Unknown(envelope) => unsupported_by_name(&envelope),
         }
     }
@@ -151,6 +162,13 @@ impl Commands {
             None => self.stores.only_configured().ok_or_else(|| StoreError::NoStore.into()),
         }
     }
+}
+
+/// A failed answer of the command's own class: the server hangs on any other, or takes it for a yes.
+fn not_supported(command: &StorageCommand, what: &str) -> Envelope {
+    let text = format!("{what} is not supported by this storage host yet");
+    tracing::warn!(class = command.class(), "command is not supported");
+    command.failed_answer(&text)
 }
 
 fn unsupported_by_name(envelope: &Envelope) -> Envelope {

@@ -168,6 +168,30 @@ java! {
     }
 }
 
+java! {
+    /// One file of a backup (4.23).
+    BackupDeltaTO {
+        "dataStoreTO" data_store_to: Option<DataStoreTO>,
+        "hypervisorType" hypervisor_type: Option<String>,
+        /// `backups/<account>/<volume>/<uuid>`, below the root of the store.
+        "path" path: Option<String>,
+        "screenshotPath" screenshot_path: Option<String>,
+        "format" format: Option<ImageFormat>,
+        /// Id of the backup, which may have several files.
+        "id" id: i64,
+    }
+}
+
+java! {
+    /// The picture of a backup's validation (4.23).
+    BackupScreenshotTO {
+        "dataStoreTO" data_store_to: Option<DataStoreTO>,
+        "hypervisor" hypervisor: Option<String>,
+        /// Below the root of the store; holds `:` and `+`.
+        "path" path: Option<String>,
+    }
+}
+
 interface! {
     /// An object of any kind, with its class.
     DataTO {
@@ -175,6 +199,8 @@ interface! {
         Volume(VolumeObjectTO) = "org.apache.cloudstack.storage.to.VolumeObjectTO",
         Snapshot(SnapshotObjectTO) = "org.apache.cloudstack.storage.to.SnapshotObjectTO",
         Diagnostics(DiagnosticsDataTO) = "org.apache.cloudstack.diagnostics.to.DiagnosticsDataTO",
+        BackupDelta(BackupDeltaTO) = "org.apache.cloudstack.storage.to.BackupDeltaTO",
+        BackupScreenshot(BackupScreenshotTO) = "org.apache.cloudstack.backup.to.BackupScreenshotTO",
     }
 }
 
@@ -186,6 +212,8 @@ impl DataTO {
             DataTO::Volume(volume) => volume.data_store.as_ref(),
             DataTO::Snapshot(snapshot) => snapshot.data_store.as_ref(),
             DataTO::Diagnostics(file) => file.data_store_to.as_ref(),
+            DataTO::BackupDelta(delta) => delta.data_store_to.as_ref(),
+            DataTO::BackupScreenshot(picture) => picture.data_store_to.as_ref(),
             DataTO::Unknown { .. } => None,
         }
     }
@@ -197,6 +225,8 @@ impl DataTO {
             DataTO::Volume(volume) => volume.path.as_deref(),
             DataTO::Snapshot(snapshot) => snapshot.path.as_deref(),
             DataTO::Diagnostics(file) => file.path.as_deref(),
+            DataTO::BackupDelta(delta) => delta.path.as_deref(),
+            DataTO::BackupScreenshot(picture) => picture.path.as_deref(),
             DataTO::Unknown { .. } => None,
         }
     }

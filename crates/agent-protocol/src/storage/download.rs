@@ -4,6 +4,7 @@ use super::ovf::OVFInformationTO;
 use super::store::{DataStoreTO, ImageFormat};
 use crate::agent::{AnswerBase, CommandBase};
 use crate::text::{Hidden, UrlText};
+use crate::{Answer, Envelope};
 
 constants! {
     /// What is downloaded.
@@ -41,6 +42,8 @@ constants! {
         Creating = "CREATING",
         Created = "CREATED",
         Bypassed = "BYPASSED",
+        /// Of the server alone.
+        LimitReached = "LIMIT_REACHED",
     }
 }
 
@@ -133,8 +136,48 @@ impl DownloadAnswer {
     }
 }
 
-answers!(DownloadAnswer);
+impl DownloadCommand {
+    /// The path is repeated: the server overwrites its own with what it gets, absent included.
+    fn failed(&self, details: &str) -> DownloadAnswer {
+        let path = self.install_path.as_deref().map(DownloadAnswer::relative);
+        DownloadAnswer {
+            install_path: path.map(str::to_owned),
+            ..DownloadAnswer::failed(details.to_owned())
+        }
+    }
+
+    fn failed_answer(&self, details: &str) -> Envelope {
+        Envelope::of(&self.failed(details))
+    }
+}
+
+impl DownloadProgressCommand {
+    /// An answer without the job's id would be dropped.
+    fn failed_answer(&self, details: &str) -> Envelope {
+        let job_id = self.job_id.clone();
+        Envelope::of(&DownloadAnswer { job_id, ..self.download.failed(details) })
+    }
+}
+
+impl Answer for DownloadAnswer {
+    /// The status decides, and the error text is what users see. Both sizes stay 0: others stall
+    /// the copy of a snapshot.
+    fn failed(details: String) -> DownloadAnswer {
+        DownloadAnswer {
+            download_status: Some(DownloadStatus::DownloadError),
+            error_string: Some(details.clone()),
+            base: AnswerBase::failed(details),
+            ..DownloadAnswer::default()
+        }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
 commands! {
-    DownloadCommand.base => DownloadAnswer, false;
-    DownloadProgressCommand.download.base => DownloadAnswer, false;
+    DownloadCommand.base => DownloadAnswer, false, DownloadCommand::failed_answer;
+    DownloadProgressCommand.download.base => DownloadAnswer, false,
+        DownloadProgressCommand::failed_answer;
 }

@@ -3,17 +3,41 @@
 use super::data::{DataTO, SnapshotObjectTO, TemplateObjectTO};
 use super::ovf::DatadiskTO;
 use super::store::DataStoreTO;
-use crate::Answer;
 use crate::agent::{AnswerBase, CommandBase, PlainAnswer};
 use crate::gson::Dictionary;
 use crate::text::{Hidden, UrlText};
+use crate::{Answer, Envelope};
 
 java! {
-    /// Delete a template, volume or snapshot.
+    /// Delete a template, volume, snapshot or backup.
     DeleteCommand = "org.apache.cloudstack.storage.command.DeleteCommand" {
         "data" data: Option<DataTO>,
+        /// True on primary storage only; absent before 4.23.
+        "deleteChain" delete_chain: Option<bool>,
     }
     extends base: CommandBase
+}
+
+java! {
+    /// The deletion of a backup failed; its success is a plain answer.
+    BackupDeleteAnswer = "org.apache.cloudstack.storage.command.BackupDeleteAnswer" {
+        /// Id of the backup that the command named.
+        "backupId" backup_id: i64,
+    }
+    extends base: AnswerBase
+}
+
+impl DeleteCommand {
+    /// The server casts a failure by the kind of what was to be deleted.
+    fn failed_answer(&self, details: &str) -> Envelope {
+        let base = AnswerBase::failed(details);
+        match &self.data {
+            Some(DataTO::BackupDelta(backup)) => {
+                Envelope::of(&BackupDeleteAnswer { backup_id: backup.id, base })
+            }
+            _ => Envelope::of(&PlainAnswer { base }),
+        }
+    }
 }
 
 java! {
@@ -160,14 +184,31 @@ impl Answer for HandleConfigDriveIsoAnswer {
     }
 }
 
-answers!(
-    CopyCmdAnswer,
-    QuerySnapshotZoneCopyAnswer,
-    GetDatadisksAnswer,
-    CreateDatadiskTemplateAnswer,
-);
+impl Answer for QuerySnapshotZoneCopyAnswer {
+    /// The list is never absent from the original.
+    fn failed(details: String) -> QuerySnapshotZoneCopyAnswer {
+        QuerySnapshotZoneCopyAnswer { files: Some(vec![]), base: AnswerBase::failed(details) }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
+impl Answer for GetDatadisksAnswer {
+    /// The list is never absent from the original.
+    fn failed(details: String) -> GetDatadisksAnswer {
+        GetDatadisksAnswer { data_disk_details: Some(vec![]), base: AnswerBase::failed(details) }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
+answers!(BackupDeleteAnswer, CopyCmdAnswer, CreateDatadiskTemplateAnswer);
 commands! {
-    DeleteCommand.base => PlainAnswer, false;
+    DeleteCommand.base => PlainAnswer, false, DeleteCommand::failed_answer;
     MoveVolumeCommand.base => PlainAnswer, false;
     DeleteSnapshotsDirCommand.base => PlainAnswer, true;
     CopyCommand.base => CopyCmdAnswer, false;

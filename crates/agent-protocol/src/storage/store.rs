@@ -30,6 +30,7 @@ constants! {
         Tar = "TAR",
         Zip = "ZIP",
         Dir = "DIR",
+        Png = "PNG",
     }
 }
 
@@ -48,6 +49,7 @@ impl ImageFormat {
             ImageFormat::Tar => "tar",
             ImageFormat::Zip => "zip",
             ImageFormat::Dir => "dir",
+            ImageFormat::Png => "png",
             ImageFormat::Baremetal | ImageFormat::External | ImageFormat::Other(_) => self.as_str(),
         }
     }

@@ -4,6 +4,7 @@ use super::download::{DownloadRequest, PasswordAuth};
 use super::extraction::UploadType;
 use super::ovf::OVFInformationTO;
 use super::store::ImageFormat;
+use crate::Answer;
 use crate::agent::{AnswerBase, CommandBase};
 use crate::text::UrlText;
 
@@ -30,6 +31,8 @@ java! {
     UploadStatusCommand = "org.apache.cloudstack.storage.command.UploadStatusCommand" {
         "entityUuid" entity_uuid: Option<String>,
         "entityType" entity_type: Option<UploadEntityType>,
+        /// End it: the owner's limit is reached. Absent unless true.
+        "abort" abort: Option<bool>,
     }
     extends base: CommandBase
 }
@@ -123,7 +126,36 @@ java! {
     extends base: AnswerBase
 }
 
-answers!(UploadStatusAnswer, UploadAnswer);
+impl Answer for UploadStatusAnswer {
+    /// The status decides; the server shows the text, and the entity can be deleted.
+    fn failed(details: String) -> UploadStatusAnswer {
+        UploadStatusAnswer {
+            status: Some(UploadStatusState::Error),
+            base: AnswerBase::failed(details),
+            ..UploadStatusAnswer::default()
+        }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
+impl Answer for UploadAnswer {
+    fn failed(details: String) -> UploadAnswer {
+        UploadAnswer {
+            upload_status: Some(UploadStatus::UploadError),
+            error_string: Some(details.clone()),
+            base: AnswerBase::failed(details),
+            ..UploadAnswer::default()
+        }
+    }
+
+    fn answer_base(&self) -> &AnswerBase {
+        &self.base
+    }
+}
+
 commands! {
     UploadStatusCommand.base => UploadStatusAnswer, false;
     UploadCommand.base => UploadAnswer, true;

@@ -8,6 +8,7 @@
 )]
 
 mod derived;
+mod failures;
 mod lenient;
 mod properties;
 mod recorded;

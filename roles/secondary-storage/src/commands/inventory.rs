@@ -121,7 +121,10 @@ impl Commands {
             DataTO::Snapshot(_) => {
                 return Err(HandlerError::NotSupported("deleting snapshots is not supported yet"));
             }
-            DataTO::Diagnostics(_) | DataTO::Unknown { .. } => {
+            DataTO::Diagnostics(_)
+            | DataTO::BackupDelta(_)
+            | DataTO::BackupScreenshot(_)
+            | DataTO::Unknown { .. } => {
                 return Err(HandlerError::NotSupported("objects of this kind cannot be deleted"));
             }
         };
