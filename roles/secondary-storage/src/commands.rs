@@ -4,8 +4,8 @@
 //! answer of the same class. Nothing here touches a store itself.
 
 mod downloads;
-mod inventory;
 mod links;
+mod objects;
 mod setup;
 
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use management_link::CommandContext;
 use role::{Host, TaskScope};
 
 use crate::config::DownloadSettings;
-use crate::download::Downloads;
+use crate::ingest::Downloads;
 use crate::links::{LinkError, Links};
 use crate::metrics::Metrics;
-use crate::settings::ServerSettings;
-use crate::store::path::PathError;
-use crate::store::{Store, StoreError, StoreUrl, Stores};
-use crate::trust::Trust;
+use crate::setup::ServerSettings;
+use crate::sources::http::trust::Trust;
+use crate::stores::path::PathError;
+use crate::stores::{Store, StoreError, StoreUrl, Stores};
 
 /// What the handlers work with.
 #[derive(Debug)]

@@ -8,10 +8,11 @@ use config_reader::{Section, Violations};
 use management_link::{LinkConfig, ManagementConfig};
 use role::ConfigInput;
 
-use crate::download::fetch::FetchLimits;
-use crate::download::source::ProxySetting;
-use crate::store::mount::MountOptions;
-use crate::store::{Modes, StoreSettings, StoreUrl};
+use crate::sources::Retries;
+use crate::sources::http::HttpLimits;
+use crate::sources::http::url::ProxySetting;
+use crate::stores::mount::MountOptions;
+use crate::stores::{Modes, StoreSettings, StoreUrl};
 use bedrock::net::Network;
 
 /// Everything the role was told.
@@ -45,9 +46,7 @@ pub struct DownloadSettings {
     pub size_limit: u64,
     /// Largest image after decompression; `None` for four times the limit of the download.
     pub decompressed_limit: Option<u64>,
-    pub limits: FetchLimits,
-    pub retries: u32,
-    pub retry_delay: Duration,
+    pub limits: HttpLimits,
     /// How long the first answer waits for a small image to be done.
     pub answer_wait: Duration,
     /// Used when a command names no proxy.
@@ -227,6 +226,10 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
     let size_limit = section.bytes("size_limit", SIZE_LIMIT);
     let given = section.raw("decompressed_limit").is_some();
     let decompressed = section.bytes("decompressed_limit", 0);
+    let retries = Retries {
+        count: section.or_default("retries", RETRIES, "give a number"),
+        delay: section.duration("retry_delay", Duration::from_secs(1)),
+    };
     let connect_timeout = section.duration("connect_timeout", Duration::from_secs(10));
     let stall_timeout = section.duration("stall_timeout", Duration::from_secs(60));
     for (key, value) in [("connect_timeout", connect_timeout), ("stall_timeout", stall_timeout)] {
@@ -239,9 +242,7 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         per_store,
         size_limit,
         decompressed_limit: given.then_some(decompressed),
-        limits: FetchLimits { connect_timeout, stall_timeout },
-        retries: section.or_default("retries", RETRIES, "give a number"),
-        retry_delay: section.duration("retry_delay", Duration::from_secs(1)),
+        limits: HttpLimits { connect_timeout, stall_timeout, retries },
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),
         proxy: section.secret("proxy").and_then(|text| {
             match text.reveal().parse::<ProxySetting>() {

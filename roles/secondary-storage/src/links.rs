@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 use crate::state_file::{self, StateError};
-use crate::store::path::PathError;
-use crate::store::{FileName, InstallPath, StoreUrl};
+use crate::stores::path::PathError;
+use crate::stores::{FileName, InstallPath, StoreUrl};
 
 /// A link's two last path segments.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,16 +13,16 @@ use role::{
 use crate::agent::StorageAgent;
 use crate::commands::Commands;
 use crate::config::SecondaryStorageConfig;
-use crate::download::journal::Journal;
-use crate::download::{Downloads, Workshop};
+use crate::ingest::journal::Journal;
+use crate::ingest::{DownloadContext, Downloads};
 use crate::links::Links;
 use crate::links::serve::{LinkService, PREFIX, router};
 use crate::metrics::Metrics;
-use crate::settings::ServerSettings;
-use crate::store::Stores;
-use crate::store::marker::Memory;
-use crate::store::watch::{INTERVAL, watch};
-use crate::trust::Trust;
+use crate::setup::ServerSettings;
+use crate::sources::http::trust::Trust;
+use crate::stores::Stores;
+use crate::stores::marker::Memory;
+use crate::stores::watch::{INTERVAL, watch};
 
 /// The role for the registry.
 pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor { kind: KIND, configure };
@@ -119,18 +119,22 @@ pub async fn assemble(
     let Loaded { trust, memory, links } =
         loaded.map_err(|error| RoleError::internal("cannot read state", error))??;
     let stores = Stores::new(config.stores.clone(), cx.host.clone(), cx.tasks.clone(), memory);
-    let shop = Workshop {
+    let context = DownloadContext {
         stores: stores.clone(),
         host: cx.host.clone(),
         tasks: cx.tasks.clone(),
         journal: Journal::new(&config.state_directory),
         metrics: Arc::clone(&metrics),
-        retries: config.downloads.retries,
-        retry_delay: config.downloads.retry_delay,
+        retries: config.downloads.limits.retries,
+        stall_timeout: config.downloads.limits.stall_timeout,
     };
     Ok(Commands {
         stores,
-        downloads: Downloads::new(shop, config.downloads.per_store, config.downloads.answer_wait),
+        downloads: Downloads::new(
+            context,
+            config.downloads.per_store,
+            config.downloads.answer_wait,
+        ),
         download_settings: config.downloads.clone(),
         links,
         settings: ServerSettings::default(),

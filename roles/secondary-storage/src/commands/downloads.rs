@@ -9,14 +9,14 @@ use agent_protocol::storage::{
 use bedrock::Secret;
 
 use super::{Commands, HandlerError};
-use crate::address::AddressPolicy;
-use crate::checksum::Expectation;
-use crate::download::fetch::Fetch;
-use crate::download::source::{Credentials, ProxySetting, SourceUrl};
-use crate::download::{Phase, Report, Request};
 use crate::format::Format;
-use crate::inventory::{self, Description};
-use crate::store::{InstallPath, Lane, ObjectKind};
+use crate::ingest::digest::Expectation;
+use crate::ingest::{Phase, Report, Request};
+use crate::objects::inventory::{self, Description};
+use crate::sources::http::address::AddressPolicy;
+use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
+use crate::sources::{HttpSource, Source};
+use crate::stores::{InstallPath, Lane, ObjectKind};
 
 impl Commands {
     pub(super) async fn download(&self, command: DownloadCommand) -> DownloadAnswer {
@@ -62,7 +62,7 @@ impl Commands {
             .as_deref()
             .unwrap_or_default()
             .parse()
-            .map_err(|error: crate::store::path::PathError| error.to_string())?;
+            .map_err(|error: crate::stores::path::PathError| error.to_string())?;
         if kind.directory(&directory).as_ref() != Some(&directory) {
             return Err(format!("{directory} is not the directory of a template or volume"));
         }
@@ -83,15 +83,15 @@ impl Commands {
                 hvm: command.hvm,
             },
             format,
-            fetch: Fetch {
-                source: SourceUrl::parse(url).map_err(|error| error.to_string())?,
+            source: Source::Http(HttpSource {
+                url: SourceUrl::parse(url).map_err(|error| error.to_string())?,
                 credentials: command.auth.as_ref().and_then(credentials),
                 proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
                 follow_redirects: command.follow_redirects,
                 policy: AddressPolicy::new(networks),
                 limits: settings.limits.clone(),
                 trust: self.trust.roots(),
-            },
+            }),
             expectation,
             given_checksum: command.checksum.clone(),
             limit,

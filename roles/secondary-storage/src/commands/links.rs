@@ -7,10 +7,10 @@ use agent_protocol::storage::{
 };
 
 use super::{Commands, Handled, HandlerError};
-use crate::delete;
 use crate::links::{LinkName, Target};
-use crate::store::dir::EntryKind;
-use crate::store::{InstallPath, Lane, ObjectKind, StoreError, StoreUrl};
+use crate::objects::delete;
+use crate::stores::dir::EntryKind;
+use crate::stores::{InstallPath, Lane, ObjectKind, StoreError, StoreUrl};
 
 impl Commands {
     pub(super) async fn create_link(

@@ -28,7 +28,7 @@ impl Commands {
             .await?;
         // An opened store may have been lost since: prove that it is there now.
         let space =
-            store.run("look at", crate::store::Lane::Quick, crate::store::Dir::space).await?;
+            store.run("look at", crate::stores::Lane::Quick, crate::stores::Dir::space).await?;
         store.remember_space(space);
         Ok(SecStorageSetupAnswer {
             dir: Some(store.name().to_owned()),

@@ -21,7 +21,7 @@ use super::range::{Part, Version, part};
 use super::{LinkName, Links, Target};
 use crate::commands::Commands;
 use crate::metrics::Metrics;
-use crate::store::{Lane, Store, StoreError, Stores};
+use crate::stores::{Lane, Store, StoreError, Stores};
 
 /// Path prefix of every link.
 pub const PREFIX: &str = "/userdata/";

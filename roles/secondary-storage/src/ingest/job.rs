@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fetch::Fetch;
-use crate::checksum::Expectation;
 use crate::format::{Format, Sizes};
-use crate::inventory::Description;
-use crate::store::{InstallPath, ObjectKind, StoreUrl};
+use crate::ingest::digest::Expectation;
+use crate::objects::inventory::Description;
+use crate::sources::Source;
+use crate::stores::{InstallPath, ObjectKind, StoreUrl};
 
 /// What is to be downloaded, and where to.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Request {
     pub kind: ObjectKind,
     pub about: Description,
     pub format: Format,
-    pub fetch: Fetch,
+    pub source: Source,
     pub expectation: Expectation,
     /// The digest as the command gave it; echoed until one is computed.
     pub given_checksum: Option<String>,
@@ -37,11 +37,10 @@ pub struct Request {
 impl Request {
     /// Whether a running job for `other` can serve this one: same bytes, same checks.
     pub fn is_same_download(&self, other: &Self) -> bool {
-        self.fetch.source == other.fetch.source
+        self.source.is_same(&other.source)
             && self.format == other.format
             && self.expectation == other.expectation
             && self.limit == other.limit
-            && self.fetch.follow_redirects == other.fetch.follow_redirects
     }
 }
 
@@ -94,7 +93,7 @@ pub struct Job {
     ended: Mutex<Option<Instant>>,
     /// Threads that still write for the job.
     pub(super) writing: TaskTracker,
-    /// See [`super::install::Publication::gate`].
+    /// See [`super::publish::Publication::gate`].
     pub(super) gate: Arc<Mutex<()>>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Result};
 
-use crate::store::{Dir, InstallPath, ObjectKind};
+use crate::stores::{Dir, InstallPath, ObjectKind};
 
 /// How deep an object's directory may be nested: archives unpack into sub-directories.
 const MAX_DEPTH: u8 = 8;

@@ -6,7 +6,7 @@ use bedrock::Secret;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use super::error::DownloadError;
+use crate::sources::SourceError;
 
 /// User name and password for one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,11 +78,11 @@ pub struct SourceUrl {
 
 impl SourceUrl {
     /// User info in the URL becomes credentials for exactly that host and port.
-    pub fn parse(text: &str) -> Result<Self, DownloadError> {
-        let bad = |reason| DownloadError::Url { url: without_secrets(text), reason };
+    pub fn parse(text: &str) -> Result<Self, SourceError> {
+        let bad = |reason| SourceError::Url { url: without_secrets(text), reason };
         let mut url: Url = text.trim().parse().map_err(|_bad| bad("it cannot be parsed"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(DownloadError::Scheme(url.scheme().to_owned()));
+            return Err(SourceError::Scheme(url.scheme().to_owned()));
         }
         if url.host_str().is_none_or(str::is_empty) {
             return Err(bad("it has no host"));

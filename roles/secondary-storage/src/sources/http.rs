@@ -4,6 +4,11 @@
 //! the connection is pinned to the judged addresses: a name that resolves differently a moment
 //! later cannot get around the rule.
 
+pub mod address;
+mod stream;
+pub mod trust;
+pub mod url;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +17,11 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::error::{DownloadError, connect_text};
-use super::source::{Credentials, ProxySetting, SourceUrl, shown};
-use crate::address::AddressPolicy;
+use super::error::{SourceError, connect_text};
+use super::{Announced, Chunks, Retries};
+use address::AddressPolicy;
+use stream::HttpChunks;
+use url::{Credentials, ProxySetting, SourceUrl, shown};
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -32,27 +39,28 @@ const LENGTH_HEADERS: [&str; 8] = [
 
 /// Limits that hold for every download of this host.
 #[derive(Debug, Clone)]
-pub struct FetchLimits {
+pub struct HttpLimits {
     pub connect_timeout: Duration,
     /// Longest silence of a server, before and within its answer.
     pub stall_timeout: Duration,
+    pub retries: Retries,
 }
 
-/// One download's way to its server.
+/// One image on a web server.
 #[derive(Debug, Clone)]
-pub struct Fetch {
-    pub source: SourceUrl,
+pub struct HttpSource {
+    pub url: SourceUrl,
     pub credentials: Option<Credentials>,
     pub proxy: Option<ProxySetting>,
     pub follow_redirects: bool,
     pub policy: AddressPolicy,
-    pub limits: FetchLimits,
+    pub limits: HttpLimits,
     pub trust: Arc<rustls::RootCertStore>,
 }
 
 /// A server's answer with a body to come.
 #[derive(Debug)]
-pub struct Body {
+struct Body {
     pub response: Response,
     /// Length of the whole image as downloaded, when the server told it reliably.
     pub total: Option<u64>,
@@ -64,18 +72,29 @@ pub struct Body {
 
 /// A continued download, or one that has to begin again.
 #[derive(Debug)]
-pub enum Continued {
+enum Continued {
     Here(Box<Body>),
     /// The server cannot continue, or the image changed.
     FromStart,
 }
 
-impl Fetch {
-    /// Asks for the whole image.
-    pub async fn start(&self) -> Result<Body, DownloadError> {
+impl HttpSource {
+    /// Asks for the whole image; continues over broken connections.
+    pub async fn open(&self) -> Result<(Announced, Box<dyn Chunks>), SourceError> {
+        let body = self.start().await?;
+        let announced = Announced { length: body.total, hint: body.hint };
+        Ok((announced, Box::new(HttpChunks::new(self.clone(), body))))
+    }
+
+    /// Whether the other one asks for the same bytes in the same manner.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.url == other.url && self.follow_redirects == other.follow_redirects
+    }
+
+    async fn start(&self) -> Result<Body, SourceError> {
         let response = self.get(HeaderMap::new()).await?;
         if response.status() != StatusCode::OK {
-            return Err(DownloadError::Status(response.status().as_u16()));
+            return Err(SourceError::Status(response.status().as_u16()));
         }
         let headers = response.headers();
         let total = number(headers, header::CONTENT_LENGTH.as_str());
@@ -84,7 +103,7 @@ impl Fetch {
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.to_ascii_lowercase().contains("chunked"));
         if total.is_none() && !chunked {
-            return Err(DownloadError::NoLength);
+            return Err(SourceError::NoLength);
         }
         let hint = LENGTH_HEADERS.into_iter().find_map(|name| number(headers, name));
         let validator = validator(headers);
@@ -92,14 +111,14 @@ impl Fetch {
     }
 
     /// Asks for the rest of an image of which `received` bytes are there.
-    pub async fn resume(
+    async fn resume(
         &self,
         received: u64,
         validator: &HeaderValue,
-    ) -> Result<Continued, DownloadError> {
+    ) -> Result<Continued, SourceError> {
         let mut headers = HeaderMap::new();
         let range = HeaderValue::try_from(format!("bytes={received}-"))
-            .map_err(|_bad| DownloadError::Internal)?;
+            .map_err(|_bad| SourceError::Internal)?;
         headers.insert(header::RANGE, range);
         headers.insert(header::IF_RANGE, validator.clone());
         let response = self.get(headers).await?;
@@ -115,21 +134,21 @@ impl Fetch {
             StatusCode::OK
             | StatusCode::RANGE_NOT_SATISFIABLE
             | StatusCode::PRECONDITION_FAILED => Ok(Continued::FromStart),
-            other if other.is_server_error() => Err(DownloadError::Cut {
+            other if other.is_server_error() => Err(SourceError::Cut {
                 received,
                 expected: None,
                 reason: format!("the server answers {}", other.as_u16()),
             }),
-            other => Err(DownloadError::Status(other.as_u16())),
+            other => Err(SourceError::Status(other.as_u16())),
         }
     }
 
-    async fn get(&self, headers: HeaderMap) -> Result<Response, DownloadError> {
-        let mut url = self.source.url().clone();
+    async fn get(&self, headers: HeaderMap) -> Result<Response, SourceError> {
+        let mut url = self.url.url().clone();
         let mut seen = HashSet::new();
         for _hop in 0..=MAX_REDIRECTS {
             if !seen.insert(url.clone()) {
-                return Err(DownloadError::RedirectLoop(shown(&url)));
+                return Err(SourceError::RedirectLoop(shown(&url)));
             }
             let response = self.hop(&url, headers.clone()).await?;
             let status = response.status();
@@ -140,36 +159,36 @@ impl Fetch {
             };
             if !self.follow_redirects {
                 return Err(match status.as_u16() {
-                    301 | 302 => DownloadError::RedirectNotFollowed {
+                    301 | 302 => SourceError::RedirectNotFollowed {
                         url: shown(&url),
                         status: status.as_u16(),
                     },
-                    other => DownloadError::Status(other),
+                    other => SourceError::Status(other),
                 });
             }
             url = self.target(&url, location)?;
         }
-        Err(DownloadError::TooManyRedirects(MAX_REDIRECTS))
+        Err(SourceError::TooManyRedirects(MAX_REDIRECTS))
     }
 
-    fn target(&self, from: &Url, location: &HeaderValue) -> Result<Url, DownloadError> {
-        let bad = || DownloadError::Url { url: shown(from), reason: "it redirects to no URL" };
+    fn target(&self, from: &Url, location: &HeaderValue) -> Result<Url, SourceError> {
+        let bad = || SourceError::Url { url: shown(from), reason: "it redirects to no URL" };
         let text = location.to_str().map_err(|_bad| bad())?;
         let joined = from.join(text).map_err(|_bad| bad())?;
         // Credentials that a server puts into a redirect are not ours to send.
         Ok(SourceUrl::parse(joined.as_str())?.url().clone())
     }
 
-    async fn hop(&self, url: &Url, headers: HeaderMap) -> Result<Response, DownloadError> {
+    async fn hop(&self, url: &Url, headers: HeaderMap) -> Result<Response, SourceError> {
         let client = self.client(url).await?;
         let mut request = client
             .get(url.clone())
             .headers(headers)
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::ACCEPT, "*/*");
-        let own = self.source.url();
+        let own = self.url.url();
         if own.origin() == url.origin()
-            && let Some(credentials) = self.credentials.as_ref().or(self.source.credentials())
+            && let Some(credentials) = self.credentials.as_ref().or(self.url.credentials())
         {
             request = request.basic_auth(&credentials.user, Some(credentials.password.reveal()));
         }
@@ -178,27 +197,27 @@ impl Fetch {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(self.unreachable(&error)),
             Err(_elapsed) => {
-                Err(DownloadError::Stalled { waited: limit, received: 0, expected: None })
+                Err(SourceError::Stalled { waited: limit, received: 0, expected: None })
             }
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> DownloadError {
+    fn unreachable(&self, error: &reqwest::Error) -> SourceError {
         let text = connect_text(error);
         match &self.proxy {
             Some(proxy) if error.is_connect() => {
-                DownloadError::Connect(format!("{text} (through the web proxy {})", proxy.url()))
+                SourceError::Connect(format!("{text} (through the web proxy {})", proxy.url()))
             }
-            Some(_) | None => DownloadError::Connect(text),
+            Some(_) | None => SourceError::Connect(text),
         }
     }
 
     /// A client for one hop that can reach nothing but the addresses judged here.
-    async fn client(&self, url: &Url) -> Result<Client, DownloadError> {
+    async fn client(&self, url: &Url) -> Result<Client, SourceError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| DownloadError::Connect(error.to_string()))?
+            .map_err(|error| SourceError::Connect(error.to_string()))?
             .with_root_certificates(Arc::clone(&self.trust))
             .with_no_client_auth();
         let mut builder = Client::builder()
@@ -222,11 +241,11 @@ impl Fetch {
             let addresses = self.resolve(host, url.port_or_known_default().unwrap_or(0)).await?;
             builder = builder.resolve_to_addrs(host, &addresses);
         }
-        builder.build().map_err(|error| DownloadError::Connect(connect_text(&error)))
+        builder.build().map_err(|error| SourceError::Connect(connect_text(&error)))
     }
 
-    fn judge(&self, host: &str, address: IpAddr) -> Result<(), DownloadError> {
-        self.policy.check(address).map_err(|kind| DownloadError::Address {
+    fn judge(&self, host: &str, address: IpAddr) -> Result<(), SourceError> {
+        self.policy.check(address).map_err(|kind| SourceError::Address {
             host: host.to_owned(),
             kind,
             address,
@@ -234,8 +253,8 @@ impl Fetch {
     }
 
     /// The allowed addresses of a name; an error when there are none.
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, DownloadError> {
-        let error = |reason: String| DownloadError::Resolve { host: host.to_owned(), reason };
+    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
+        let error = |reason: String| SourceError::Resolve { host: host.to_owned(), reason };
         let lookup = tokio::net::lookup_host((host, port));
         let found = tokio::time::timeout(self.limits.connect_timeout, lookup)
             .await
@@ -257,9 +276,9 @@ impl Fetch {
     }
 }
 
-fn proxy_for(proxy: &ProxySetting) -> Result<reqwest::Proxy, DownloadError> {
+fn proxy_for(proxy: &ProxySetting) -> Result<reqwest::Proxy, SourceError> {
     let mut built = reqwest::Proxy::all(proxy.url())
-        .map_err(|error| DownloadError::Proxy(error.without_url().to_string()))?;
+        .map_err(|error| SourceError::Proxy(error.without_url().to_string()))?;
     if let Some(credentials) = &proxy.credentials {
         built = built.basic_auth(&credentials.user, credentials.password.reveal());
     }

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::inventory;
+use crate::objects::inventory;
 use crate::state_file::{self, StateError};
-use crate::store::{Dir, FileName, InstallPath, ObjectKind};
+use crate::stores::{Dir, FileName, InstallPath, ObjectKind};
 
 /// One job's note.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,7 +17,6 @@ async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (WriterResult, V
         format,
         expectation: Expectation::parse(Some("00")).unwrap(),
         limit,
-        taken: Arc::default(),
         permit: Arc::new(permit),
         token: tokio_util::task::TaskTracker::new().token(),
     };
@@ -81,13 +80,13 @@ async fn a_source_that_ends_early_is_never_a_file() {
     for bytes in [plain.clone(), gzip(&plain), Vec::new()] {
         let mut cut = pieces(&bytes, 1_000);
         cut.pop();
-        assert!(matches!(run(Format::Qcow2, 1 << 30, cut).await.0, Err(DownloadError::Aborted)));
+        assert!(matches!(run(Format::Qcow2, 1 << 30, cut).await.0, Err(IngestError::Aborted)));
     }
     let packed = gzip(&plain);
     let short = pieces(&packed[..packed.len() - 20], 1_000);
     let outcome = run(Format::Qcow2, 1 << 30, short).await.0;
     assert!(
-        matches!(outcome, Err(DownloadError::Decompress { kind: Kind::Gzip, .. })),
+        matches!(outcome, Err(IngestError::Decompress { kind: Kind::Gzip, .. })),
         "{outcome:?}"
     );
 }
@@ -97,18 +96,18 @@ async fn bombs_stop_at_the_limit() {
     let bomb = gzip(&[0; 8 << 20]);
     assert!(bomb.len() < 1 << 17);
     let (outcome, written) = run(Format::Raw, 1 << 20, pieces(&bomb, 4_096)).await;
-    assert!(matches!(outcome, Err(DownloadError::Bomb { limit: 1_048_576 })), "{outcome:?}");
+    assert!(matches!(outcome, Err(IngestError::Bomb { limit: 1_048_576 })), "{outcome:?}");
     assert!(written.len() <= 1 << 20);
 }
 
 #[tokio::test]
 async fn content_is_judged_by_the_chosen_format_before_it_is_all_there() {
     let (outcome, written) = run(Format::Raw, 1 << 30, pieces(&image(400_000), 4_096)).await;
-    assert!(matches!(outcome, Err(DownloadError::Content(Kind::Qcow2))), "{outcome:?}");
+    assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
     assert!(written.len() < 400_000);
     let (outcome, _) = run(Format::Qcow2, 1 << 30, pieces(b"hello\n", 10)).await;
-    assert!(matches!(outcome, Err(DownloadError::Content(Kind::Text))), "{outcome:?}");
+    assert!(matches!(outcome, Err(IngestError::Content(Kind::Text))), "{outcome:?}");
     // A QCOW2 in a wrapper is still a QCOW2.
     let (outcome, _) = run(Format::Raw, 1 << 30, pieces(&gzip(&image(100_000)), 4_096)).await;
-    assert!(matches!(outcome, Err(DownloadError::Content(Kind::Qcow2))), "{outcome:?}");
+    assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
 }

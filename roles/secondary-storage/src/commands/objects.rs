@@ -12,11 +12,11 @@ use agent_protocol::storage::{
 use management_link::CommandContext;
 
 use super::{Commands, Handled, HandlerError};
-use crate::checksum::Expectation;
-use crate::delete;
-use crate::download::writer;
-use crate::inventory::{self, Item};
-use crate::store::{Dir, InstallPath, Lane, ObjectKind, Store, StoreError};
+use crate::ingest::digest::Expectation;
+use crate::ingest::write;
+use crate::objects::delete;
+use crate::objects::inventory::{self, Item};
+use crate::stores::{Dir, InstallPath, Lane, ObjectKind, Store, StoreError};
 
 /// The server waits half an hour by default.
 const CHECKSUM_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -105,7 +105,7 @@ impl Commands {
             .run_within("compute a digest", Lane::Long, limit, move |root| {
                 let (dir, name) = root.parent_of(&path)?;
                 let stop = || given_up.load(Ordering::Relaxed);
-                writer::digest(dir.open_file(name)?, &expectation, &stop)
+                write::digest(dir.open_file(name)?, &expectation, &stop)
             })
             .await?;
         Ok(PlainAnswer::success_with(checksum.to_string()))

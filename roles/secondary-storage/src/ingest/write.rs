@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -16,8 +15,9 @@ use bytes::{Buf, Bytes};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::error::DownloadError;
-use crate::checksum::{Checksum, Expectation};
+use super::decompress::{BLOCK, InputBroken, decompress};
+use super::digest::{Checksum, Expectation};
+use super::error::IngestError;
 use crate::format::{Format, HEAD_LEN, Kind, vhd};
 
 /// What the network side sends. A channel that closes without `End` is a broken download.
@@ -39,8 +39,6 @@ pub struct WriterJob {
     pub expectation: Expectation,
     /// Largest image after decompression.
     pub limit: u64,
-    /// Counts bytes taken from the network; shows that the store takes them.
-    pub taken: Arc<AtomicU64>,
     pub permit: Arc<OwnedSemaphorePermit>,
     /// Held until the file is closed.
     pub token: TaskTrackerToken,
@@ -55,7 +53,7 @@ pub struct Written {
     pub checksum: Checksum,
 }
 
-pub type WriterResult = Result<Written, DownloadError>;
+pub type WriterResult = Result<Written, IngestError>;
 
 /// Starts both threads.
 pub fn start(
@@ -87,63 +85,14 @@ fn write(
     digest: SyncSender<Bytes>,
     hasher: JoinHandle<Checksum>,
 ) -> WriterResult {
-    let mut source =
-        Source { incoming, digest, current: Bytes::new(), ended: false, taken: job.taken };
-    let mut start = Vec::new();
-    fill(&mut source, &mut start, HEAD_LEN).map_err(|error| broken(&error))?;
-    let compression = Kind::of(&start);
+    let mut source = Source { incoming, digest, current: Bytes::new(), ended: false };
     let mut sink = Sink::new(job.file, job.format, job.limit);
-    let from_start = Read::chain(std::io::Cursor::new(start), &mut source);
-    match compression {
-        Kind::Gzip => copy(flate2::read::MultiGzDecoder::new(from_start), &mut sink, compression)?,
-        Kind::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(from_start), &mut sink, compression)?,
-        _ => copy(from_start, &mut sink, compression)?,
-    }
-    // A decompressor may stop before the end of its input; the digest covers all of it.
-    std::io::copy(&mut source, &mut std::io::sink()).map_err(|error| broken(&error))?;
+    decompress(&mut source, &mut |block| sink.write(block))?;
+    sink.check_head()?;
     drop(source);
     let (length, head, tail) = sink.finish()?;
-    let checksum = hasher.join().map_err(|_panic| DownloadError::Internal)?;
+    let checksum = hasher.join().map_err(|_panic| IngestError::Internal)?;
     Ok(Written { length, head, tail, checksum })
-}
-
-/// The network side gave up: it knows why, this error is replaced by its own.
-fn broken(error: &Error) -> DownloadError {
-    tracing::debug!(%error, "the download's source ended");
-    DownloadError::Aborted
-}
-
-/// Reads until `target` holds `length` bytes or the source ends.
-fn fill(source: &mut impl Read, target: &mut Vec<u8>, length: usize) -> std::io::Result<()> {
-    source.take(length as u64).read_to_end(target).map(|_read| ())
-}
-
-const BLOCK: usize = 256 * 1024;
-
-fn copy(mut from: impl Read, sink: &mut Sink, compression: Kind) -> Result<(), DownloadError> {
-    let mut block = vec![0_u8; BLOCK];
-    loop {
-        let read = match from.read(&mut block) {
-            Ok(0) => return sink.check_head(),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if is_broken_source(&error) => return Err(broken(&error)),
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(DownloadError::Decompress { kind: compression, reason });
-            }
-        };
-        sink.write(block.get(..read).unwrap_or_default())?;
-    }
-}
-
-/// Marks the source's own failure, to tell it from a decompressor's complaint.
-#[derive(Debug, thiserror::Error)]
-#[error("the source ended early")]
-struct SourceBroken;
-
-fn is_broken_source(error: &Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<SourceBroken>())
 }
 
 /// The pieces as a reader; every piece goes to the digest once.
@@ -152,7 +101,6 @@ struct Source {
     digest: SyncSender<Bytes>,
     current: Bytes,
     ended: bool,
-    taken: Arc<AtomicU64>,
 }
 
 impl Read for Source {
@@ -160,12 +108,11 @@ impl Read for Source {
         while self.current.is_empty() && !self.ended {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
-                    self.digest.send(bytes.clone()).map_err(|_gone| Error::other(SourceBroken))?;
-                    self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    self.digest.send(bytes.clone()).map_err(|_gone| Error::other(InputBroken))?;
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
-                None => return Err(Error::other(SourceBroken)),
+                None => return Err(Error::other(InputBroken)),
             }
         }
         let count = self.current.len().min(buffer.len());
@@ -195,10 +142,10 @@ impl Sink {
         Self { file, format, limit, length: 0, unsynced: 0, head: Vec::new(), judged: false }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), DownloadError> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
         self.length = self.length.saturating_add(bytes.len() as u64);
         if self.length > self.limit {
-            return Err(DownloadError::Bomb { limit: self.limit });
+            return Err(IngestError::Bomb { limit: self.limit });
         }
         if self.head.len() < HEAD_LEN {
             let missing = HEAD_LEN - self.head.len();
@@ -207,30 +154,30 @@ impl Sink {
         if self.head.len() >= HEAD_LEN {
             self.check_head()?;
         }
-        self.file.write_all(bytes).map_err(DownloadError::Write)?;
+        self.file.write_all(bytes).map_err(IngestError::Write)?;
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_EVERY {
             self.unsynced = 0;
-            self.file.sync_data().map_err(DownloadError::Write)?;
+            self.file.sync_data().map_err(IngestError::Write)?;
         }
         Ok(())
     }
 
     /// Judges the beginning once.
-    fn check_head(&mut self) -> Result<(), DownloadError> {
+    fn check_head(&mut self) -> Result<(), IngestError> {
         if self.judged {
             return Ok(());
         }
         self.judged = true;
         let kind = Kind::of(&self.head);
-        if self.format.admits(kind) { Ok(()) } else { Err(DownloadError::Content(kind)) }
+        if self.format.admits(kind) { Ok(()) } else { Err(IngestError::Content(kind)) }
     }
 
-    fn finish(self) -> Result<(u64, Vec<u8>, Vec<u8>), DownloadError> {
-        self.file.sync_all().map_err(DownloadError::Write)?;
+    fn finish(self) -> Result<(u64, Vec<u8>, Vec<u8>), IngestError> {
+        self.file.sync_all().map_err(IngestError::Write)?;
         let tail_len = self.length.min(vhd::FOOTER_LEN as u64);
         let mut tail = vec![0_u8; usize::try_from(tail_len).unwrap_or(0)];
-        self.file.read_exact_at(&mut tail, self.length - tail_len).map_err(DownloadError::Write)?;
+        self.file.read_exact_at(&mut tail, self.length - tail_len).map_err(IngestError::Write)?;
         Ok((self.length, self.head, tail))
     }
 }

@@ -1,25 +1,4 @@
-//! Downloads of templates, ISOs and volumes by URL.
-//!
-//! ```text
-//! command → Downloads::start → Job (table, note on disk)
-//!             └ task: fetch (hops, address rule, ranges) ─ pieces ─▶ writer thread ─▶ temporary
-//!                                                              └──▶ digest thread
-//!                     digest, sizes → publish (rename, properties file) → Done
-//! ```
-//!
-//! The management server polls; a job is kept until it is purged, or a while after its end. Nothing
-//! of a job is visible in a listing before its last step, and whatever a crash leaves is named by
-//! the job's note (see [`journal`]).
-
-pub mod error;
-pub mod fetch;
-pub mod install;
-pub mod job;
-pub mod journal;
-pub mod run;
-pub mod source;
-mod transfer;
-pub mod writer;
+//! The table of jobs: started, shared, stopped, forgotten.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,12 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use error::DownloadError;
-pub use job::{Job, Phase, Report, Request};
-pub use run::Workshop;
-
-use crate::store::{InstallPath, Lane, StoreUrl};
-use journal::{Note, remove_leftovers};
+use super::journal::{Note, remove_leftovers};
+use super::{DownloadContext, IngestError, Job, Phase, Request, run};
+use crate::stores::{InstallPath, Lane, StoreUrl};
 
 /// Jobs that wait or run, over all stores.
 const MAX_ACTIVE: usize = 512;
@@ -55,7 +31,7 @@ pub struct Downloads {
 
 #[derive(Debug)]
 struct Shared {
-    shop: Workshop,
+    cx: DownloadContext,
     per_store: usize,
     answer_wait: Duration,
     patience: Semaphore,
@@ -87,10 +63,10 @@ pub struct JobStatus {
 impl Downloads {
     /// At most `per_store` downloads write to one store at the same time; a first answer waits up
     /// to `answer_wait` for its download.
-    pub fn new(shop: Workshop, per_store: usize, answer_wait: Duration) -> Self {
+    pub fn new(cx: DownloadContext, per_store: usize, answer_wait: Duration) -> Self {
         let patience = Semaphore::new(PATIENT_ANSWERS);
         let table = Mutex::default();
-        Self { shared: Arc::new(Shared { shop, per_store, answer_wait, patience, table }) }
+        Self { shared: Arc::new(Shared { cx, per_store, answer_wait, patience, table }) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -103,11 +79,11 @@ impl Downloads {
 
     /// Starts a job, or attaches to the one that already downloads the same to the same place. A
     /// job that downloads something else to that place is cancelled first.
-    pub async fn start(&self, request: Request) -> Result<Arc<Job>, DownloadError> {
+    pub async fn start(&self, request: Request) -> Result<Arc<Job>, IngestError> {
         self.start_as(uuid::Uuid::new_v4().to_string(), request).await
     }
 
-    async fn start_as(&self, id: String, request: Request) -> Result<Arc<Job>, DownloadError> {
+    async fn start_as(&self, id: String, request: Request) -> Result<Arc<Job>, IngestError> {
         loop {
             let conflicting = {
                 let mut table = self.table();
@@ -124,7 +100,7 @@ impl Downloads {
             };
             conflicting.cancel.cancel();
             if !conflicting.wait(CANCEL_LIMIT).await {
-                return Err(DownloadError::Internal);
+                return Err(IngestError::Internal);
             }
         }
     }
@@ -134,12 +110,12 @@ impl Downloads {
         table: &mut Table,
         id: String,
         request: Request,
-    ) -> Result<Arc<Job>, DownloadError> {
+    ) -> Result<Arc<Job>, IngestError> {
         if table.stopping {
-            return Err(DownloadError::Aborted);
+            return Err(IngestError::Aborted);
         }
         if table.jobs.values().filter(|job| !job.phase().is_over()).count() >= MAX_ACTIVE {
-            return Err(DownloadError::Busy(MAX_ACTIVE));
+            return Err(IngestError::Busy(MAX_ACTIVE));
         }
         let slots = table
             .slots
@@ -148,12 +124,12 @@ impl Downloads {
         let slots = Arc::clone(slots);
         let job = Arc::new(Job::new(id, request));
         table.jobs.insert(job.id.clone(), Arc::clone(&job));
-        let shop = self.shared.shop.clone();
-        shop.metrics.accepted();
+        let cx = self.shared.cx.clone();
+        cx.metrics.accepted();
         let span = tracing::error_span!("download", job = job.id, store = %job.request.store);
-        tracing::info!(parent: &span, url = %job.request.fetch.source, path = %job.request.directory, "download accepted");
-        let run = Box::pin(run::run(Arc::clone(&job), shop.clone(), slots).instrument(span));
-        shop.tasks.spawn("download", run);
+        tracing::info!(parent: &span, url = %job.request.source, path = %job.request.directory, "download accepted");
+        let run = Box::pin(run::run(Arc::clone(&job), cx.clone(), slots).instrument(span));
+        cx.tasks.spawn("download", run);
         Ok(job)
     }
 
@@ -183,7 +159,7 @@ impl Downloads {
     }
 
     /// Stops a job and does its work again under the same id, the only one that the server knows.
-    pub async fn restart(&self, id: &str) -> Option<Result<Arc<Job>, DownloadError>> {
+    pub async fn restart(&self, id: &str) -> Option<Result<Arc<Job>, IngestError>> {
         let job = self.purge(id).await?;
         Some(self.start_as(job.id.clone(), job.request.clone()).await)
     }
@@ -232,8 +208,8 @@ impl Downloads {
     /// Removes from the stores what a former run of this process left there. A store that is not
     /// there now is tried again later.
     pub async fn recover(&self, shutdown: CancellationToken) {
-        let journal = self.shared.shop.journal.clone();
-        let read = self.shared.shop.tasks.blocking("read notes", move || journal.all()).await;
+        let journal = self.shared.cx.journal.clone();
+        let read = self.shared.cx.tasks.blocking("read notes", move || journal.all()).await;
         let mut notes = match read {
             Ok(Ok(notes)) => notes,
             Ok(Err(error)) => {
@@ -270,10 +246,10 @@ impl Downloads {
         {
             return false;
         }
-        let shop = &self.shared.shop;
+        let cx = &self.shared.cx;
         let removed = async {
             let url: StoreUrl = note.store.parse()?;
-            let store = shop.stores.open(&url, None).await?;
+            let store = cx.stores.open(&url, None).await?;
             let (id, note) = (job.to_owned(), note.clone());
             store
                 .run("remove leftovers", Lane::Quick, move |root| {
@@ -290,8 +266,8 @@ impl Downloads {
             return false;
         }
         tracing::info!(job, path = note.directory, "removed what a former download left");
-        let (journal, id) = (shop.journal.clone(), job.to_owned());
-        matches!(shop.tasks.blocking("erase a note", move || journal.erase(&id)).await, Ok(Ok(())))
+        let (journal, id) = (cx.journal.clone(), job.to_owned());
+        matches!(cx.tasks.blocking("erase a note", move || journal.erase(&id)).await, Ok(Ok(())))
     }
 
     /// For `/status`: running jobs first, then ended ones.
@@ -311,7 +287,7 @@ impl JobStatus {
             phase: report.phase,
             percent: report.percent,
             received_bytes: job.received(),
-            url: job.request.fetch.source.to_string(),
+            url: job.request.source.to_string(),
             store: job.request.store.to_string(),
             path: report.install_path,
             text: report.text.trim().to_owned(),

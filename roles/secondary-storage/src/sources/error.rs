@@ -1,15 +1,12 @@
-//! Why a download failed. The text is the only thing the user sees, so it says what to do.
+//! Why a source gives no bytes. The text reaches the user, so it says what to do.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::format::{FormatError, Kind};
-use crate::store::StoreError;
-
 /// `Display` is the text for the user, causes included (it goes into one field of an answer).
 /// Where the original's text is known it is kept, blanks and all: people search for it.
 #[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
+pub enum SourceError {
     #[error("{url} is not a usable URL: {reason}")]
     Url { url: String, reason: &'static str },
     #[error("{0:?} is not supported; use http or https")]
@@ -34,34 +31,13 @@ pub enum DownloadError {
     TooManyRedirects(usize),
     #[error(" Failed to receive length of download ")]
     NoLength,
-    #[error("Download file size is too large: the limit is {limit} bytes")]
-    TooLarge { limit: u64 },
-    #[error("the decompressed image is too large: the limit is {limit} bytes")]
-    Bomb { limit: u64 },
     #[error("the connection broke after {received} bytes{}: {reason}", of(*expected))]
     Cut { received: u64, expected: Option<u64>, reason: String },
     #[error("nothing was received for {} seconds (after {received} bytes{})", waited.as_secs(), of(*expected))]
     Stalled { waited: Duration, received: u64, expected: Option<u64> },
-    #[error("the store took no data for {} seconds", .0.as_secs())]
-    StoreStalled(Duration),
-    #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}", .0.name())]
-    Content(Kind),
-    #[error("Failed to install: cannot decompress {}: {reason}", kind.name())]
-    Decompress { kind: Kind, reason: String },
-    #[error("Failed post download script: {0}")]
-    Checksum(String),
-    #[error("Failed post download script: {}", bedrock::chain(.0))]
-    Format(FormatError),
-    #[error("cannot write to the store: {0}")]
-    Write(std::io::Error),
-    #[error("{}", bedrock::chain(.0))]
-    Store(StoreError),
-    #[error("cannot record the download: {}", bedrock::chain(.0))]
-    Journal(crate::state_file::StateError),
-    #[error("{0} downloads are waiting already")]
-    Busy(usize),
-    #[error("the download was aborted")]
-    Aborted,
+    /// What was received so far cannot be continued; asking for all of it anew may help.
+    #[error("{0}")]
+    Restart(Box<SourceError>),
     #[error("the download ended unexpectedly, see the log of the storage host")]
     Internal,
 }
@@ -70,10 +46,16 @@ fn of(expected: Option<u64>) -> String {
     expected.map(|total| format!(" of {total}")).unwrap_or_default()
 }
 
-impl DownloadError {
+impl SourceError {
     /// Another attempt may succeed without anybody changing anything.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Cut { .. } | Self::Stalled { .. })
+    }
+
+    /// Whether the content should be asked for anew. Refused at the first try is an answer;
+    /// refused later, the server is restarting.
+    pub const fn can_begin_again(&self, had_begun: bool) -> bool {
+        matches!(self, Self::Restart(_)) || (had_begun && matches!(self, Self::Connect(_)))
     }
 }
 

@@ -4,59 +4,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use role::{Host, TaskScope};
 use tokio::sync::Semaphore;
 
-use super::error::DownloadError;
-use super::install::{Publication, image_name, publish};
+use super::DownloadContext;
+use super::error::IngestError;
 use super::job::{Job, Phase};
-use super::journal::{Journal, Note, remove_leftovers};
-use super::transfer::{Attempt, attempt};
-use super::writer::Written;
+use super::journal::{Note, remove_leftovers};
+use super::publish::{Publication, image_name, publish};
+use super::transfer::attempt;
+use super::write::Written;
 use crate::format;
-use crate::metrics::Metrics;
-use crate::store::{Lane, ObjectKind, Store, StoreError, Stores};
-
-/// What all jobs of this host share.
-#[derive(Debug, Clone)]
-pub struct Workshop {
-    pub stores: Stores,
-    pub host: Host,
-    pub tasks: TaskScope,
-    pub journal: Journal,
-    pub metrics: Arc<Metrics>,
-    pub retries: u32,
-    pub retry_delay: Duration,
-}
-
-impl Workshop {
-    /// Grows with each failure in a row.
-    pub(super) fn delay(&self, failures: u32) -> Duration {
-        let factor = 1_u32 << failures.saturating_sub(1).min(10);
-        self.retry_delay.saturating_mul(factor).min(LONGEST_RETRY_DELAY)
-    }
-}
+use crate::stores::{Lane, ObjectKind, Store, StoreError};
 
 /// How long a writer may take to notice that its download has ended.
 const WRITER_LIMIT: Duration = Duration::from_secs(10);
-const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Runs a job to its end; never fails, the outcome is in the job.
-pub async fn run(job: Arc<Job>, shop: Workshop, slots: Arc<Semaphore>) {
+pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, slots: Arc<Semaphore>) {
     let mut guard = EndGuard { job: &job, armed: true };
-    let mut work = Box::pin(work(&job, &shop, &slots));
+    let mut work = Box::pin(work(&job, &cx, &slots));
     let outcome = tokio::select! {
         outcome = &mut work => outcome,
         // What is being installed is there in a moment; stopping it half way gains nothing.
         () = job.cancel.cancelled() => match job.phase() {
             Phase::Installing => (&mut work).await,
-            _ => Err(DownloadError::Aborted),
+            _ => Err(IngestError::Aborted),
         },
     };
     // Its connection and its writer end with it.
     drop(work);
     guard.armed = false;
-    clean_up(&job, &shop, outcome.is_ok()).await;
+    clean_up(&job, &cx, outcome.is_ok()).await;
     let seconds = job.started.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
@@ -66,20 +44,20 @@ pub async fn run(job: Arc<Job>, shop: Workshop, slots: Arc<Semaphore>) {
                 bytes = job.received(),
                 "download installed"
             );
-            shop.metrics.downloaded("done", seconds);
+            cx.metrics.downloaded("done", seconds);
         }
-        Err(DownloadError::Aborted) => {
+        Err(IngestError::Aborted) => {
             tracing::info!(job = job.id, "download aborted");
-            shop.metrics.downloaded("aborted", seconds);
+            cx.metrics.downloaded("aborted", seconds);
             job.update(|report| {
                 report.phase = Phase::Aborted;
-                report.text = DownloadError::Aborted.to_string();
+                report.text = IngestError::Aborted.to_string();
             });
         }
         Err(error) => {
             let text = error.to_string();
-            tracing::warn!(job = job.id, url = %job.request.fetch.source, error = text, "download failed");
-            shop.metrics.downloaded("failed", seconds);
+            tracing::warn!(job = job.id, url = %job.request.source, error = text, "download failed");
+            cx.metrics.downloaded("failed", seconds);
             job.update(|report| {
                 report.phase = Phase::Failed;
                 report.text = text;
@@ -99,7 +77,7 @@ impl Drop for EndGuard<'_> {
         if self.armed {
             self.job.update(|report| {
                 report.phase = Phase::Failed;
-                report.text = DownloadError::Internal.to_string();
+                report.text = IngestError::Internal.to_string();
             });
         }
     }
@@ -107,20 +85,20 @@ impl Drop for EndGuard<'_> {
 
 async fn work(
     job: &Arc<Job>,
-    shop: &Workshop,
+    cx: &DownloadContext,
     slots: &Arc<Semaphore>,
-) -> Result<(), DownloadError> {
+) -> Result<(), IngestError> {
     let permit = match Arc::clone(slots).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_none) => {
             job.update(|report| {
                 "waiting for another download to finish".clone_into(&mut report.text);
             });
-            Arc::clone(slots).acquire_owned().await.map_err(|_closed| DownloadError::Aborted)?
+            Arc::clone(slots).acquire_owned().await.map_err(|_closed| IngestError::Aborted)?
         }
     };
     let permit = Arc::new(permit);
-    let store = shop.stores.open(&job.request.store, None).await.map_err(DownloadError::Store)?;
+    let store = cx.stores.open(&job.request.store, None).await.map_err(IngestError::Store)?;
     let note = note_for(job);
     job.update(|report| {
         report.phase = Phase::Downloading;
@@ -129,24 +107,22 @@ async fn work(
         let path = store.root().join(directory.to_string()).join(&note.temporary);
         report.temporary = Some(path.display().to_string());
     });
-    write_note(job, shop, note.clone()).await?;
+    write_note(job, cx, note.clone()).await?;
     let mut restarts = 0;
     let written = loop {
-        let reason = match attempt(job, shop, &store, &note, &permit).await {
-            Ok(Attempt::Written(written)) => break written,
-            Ok(Attempt::FromStart(reason)) => reason,
-            // Refused at the first try is an answer; refused later, the server is restarting.
-            Err(error @ DownloadError::Connect(_)) if restarts > 0 => error,
+        let reason = match attempt(job, cx, &store, &note, &permit).await {
+            Ok(written) => break written,
+            Err(IngestError::Source(reason)) if reason.can_begin_again(restarts > 0) => reason,
             Err(error) => return Err(error),
         };
         restarts += 1;
-        if restarts > shop.retries {
-            return Err(reason);
+        if restarts > cx.retries.count {
+            return Err(reason.into());
         }
         tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
-        tokio::time::sleep(shop.delay(restarts)).await;
+        tokio::time::sleep(cx.retries.delay(restarts)).await;
     };
-    install(job, shop, &store, note, written).await
+    install(job, cx, &store, note, written).await
 }
 
 fn note_for(job: &Job) -> Note {
@@ -161,30 +137,26 @@ fn note_for(job: &Job) -> Note {
     }
 }
 
-async fn write_note(job: &Job, shop: &Workshop, note: Note) -> Result<(), DownloadError> {
-    let (journal, id) = (shop.journal.clone(), job.id.clone());
+async fn write_note(job: &Job, cx: &DownloadContext, note: Note) -> Result<(), IngestError> {
+    let (journal, id) = (cx.journal.clone(), job.id.clone());
     let work = move || journal.write(&id, &note);
-    let written = shop.tasks.blocking("note a download", work).await;
-    written.map_err(|_stopped| DownloadError::Aborted)?.map_err(DownloadError::Journal)
+    let written = cx.tasks.blocking("note a download", work).await;
+    written.map_err(|_stopped| IngestError::Aborted)?.map_err(IngestError::Journal)
 }
 
 /// Checks the complete file and makes it an object of the store.
 async fn install(
     job: &Arc<Job>,
-    shop: &Workshop,
+    cx: &DownloadContext,
     store: &Arc<Store>,
     mut note: Note,
     written: Written,
-) -> Result<(), DownloadError> {
+) -> Result<(), IngestError> {
     let request = &job.request;
-    request.expectation.verify(&written.checksum).map_err(DownloadError::Checksum)?;
+    request.expectation.verify(&written.checksum).map_err(IngestError::Checksum)?;
     let about = job.about().clone();
-    let image = image_name(&about.unique_name, request.format, shop.host.clock.unix_ms()).map_err(
-        |_bad| DownloadError::Url {
-            url: about.unique_name.clone(),
-            reason: "its name cannot be a file name",
-        },
-    )?;
+    let image = image_name(&about.unique_name, request.format, cx.host.clock.unix_ms())
+        .map_err(|_bad| IngestError::Name(about.unique_name.clone()))?;
     let install_path = request.directory.join(image.clone()).to_string();
     job.update(|report| {
         report.phase = Phase::Installing;
@@ -193,10 +165,10 @@ async fn install(
         report.install_path = install_path;
     });
     let sizes = format::inspect(request.format, &written.head, &written.tail, written.length)
-        .map_err(DownloadError::Format)?;
+        .map_err(IngestError::Format)?;
     note.image = Some(image.to_string());
-    write_note(job, shop, note.clone()).await?;
-    let now = shop.host.clock.now();
+    write_note(job, cx, note.clone()).await?;
+    let now = cx.host.clock.now();
     let abandoned = Arc::new(AtomicBool::new(false));
     let publication = Publication {
         job: job.id.clone(),
@@ -221,7 +193,7 @@ async fn install(
             publish(root, &publication)
         })
         .await
-        .map_err(DownloadError::Store)?;
+        .map_err(IngestError::Store)?;
     job.update(|report| {
         report.phase = Phase::Done;
         report.percent = 100;
@@ -250,13 +222,13 @@ fn short_date(now: std::time::SystemTime) -> String {
 
 /// Removes the temporary of a job that failed, then its note. The writer lets go of the file first:
 /// on NFS a file that is removed while open leaves a name behind, and with it the directory.
-async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
+async fn clean_up(job: &Arc<Job>, cx: &DownloadContext, done: bool) {
     job.writing.close();
     if tokio::time::timeout(WRITER_LIMIT, job.writing.wait()).await.is_err() {
         tracing::warn!(job = job.id, "the writer of a download does not end");
     }
-    let (journal, id) = (shop.journal.clone(), job.id.clone());
-    if !done && let Err(error) = remove_remains(job, shop).await {
+    let (journal, id) = (cx.journal.clone(), job.id.clone());
+    if !done && let Err(error) = remove_remains(job, cx).await {
         // The note stays: the next start tries again.
         tracing::warn!(
             job = job.id,
@@ -265,7 +237,7 @@ async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
         );
         return;
     }
-    let erased = shop.tasks.blocking("erase a note", move || journal.erase(&id)).await;
+    let erased = cx.tasks.blocking("erase a note", move || journal.erase(&id)).await;
     if let Ok(Err(error)) = erased {
         tracing::warn!(
             job = job.id,
@@ -275,7 +247,7 @@ async fn clean_up(job: &Arc<Job>, shop: &Workshop, done: bool) {
     }
 }
 
-async fn remove_remains(job: &Arc<Job>, shop: &Workshop) -> Result<(), StoreError> {
+async fn remove_remains(job: &Arc<Job>, cx: &DownloadContext) -> Result<(), StoreError> {
     let report = job.report();
     if report.temporary.is_none() {
         return Ok(());
@@ -285,7 +257,7 @@ async fn remove_remains(job: &Arc<Job>, shop: &Workshop) -> Result<(), StoreErro
         let image = report.install_path.rsplit('/').next();
         note.image = image.map(str::to_owned);
     }
-    let store = shop.stores.open(&job.request.store, None).await?;
+    let store = cx.stores.open(&job.request.store, None).await?;
     let (id, gate) = (job.id.clone(), Arc::clone(&job.gate));
     store
         .run("remove leftovers", Lane::Quick, move |root| {

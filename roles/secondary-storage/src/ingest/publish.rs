@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use super::journal::properties_temporary;
 use crate::format::{Format, Sizes};
-use crate::inventory::{self, Description};
-use crate::store::url::name_uuid;
-use crate::store::{Dir, FileName, InstallPath, Modes, ObjectKind};
+use crate::objects::inventory::{self, Description};
+use crate::stores::url::name_uuid;
+use crate::stores::{Dir, FileName, InstallPath, Modes, ObjectKind};
 
 /// Everything needed to publish one image.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub fn image_name(
     name: &str,
     format: Format,
     unix_ms: i64,
-) -> std::result::Result<FileName, crate::store::path::PathError> {
+) -> std::result::Result<FileName, crate::stores::path::PathError> {
     let extension = format.extension();
     match format {
         Format::Iso => format!("{}.{extension}", name.trim().replace(' ', "_")).parse(),

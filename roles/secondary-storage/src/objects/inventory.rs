@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Read, Result};
 
 use crate::format::{Format, Sizes};
-use crate::properties::{self, Properties};
-use crate::store::dir::EntryKind;
-use crate::store::{Dir, FileName, InstallPath, ObjectKind};
+use crate::objects::properties::{self, Properties};
+use crate::stores::dir::EntryKind;
+use crate::stores::{Dir, FileName, InstallPath, ObjectKind};
 
 /// Facts of an object that come from the management server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ pub mod marker;
 pub mod mount;
 pub mod path;
 pub mod pool;
-pub mod stores;
+pub mod registry;
 pub mod url;
 pub mod watch;
 
@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use dir::{Dir, Modes, Space};
 pub use path::{FileName, InstallPath, ObjectKind};
 pub use pool::{Lane, PoolError};
-pub use stores::{StoreSettings, Stores};
+pub use registry::{StoreSettings, Stores};
 pub use url::StoreUrl;
 
 use marker::Memory;

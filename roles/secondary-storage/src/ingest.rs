@@ -1,0 +1,51 @@
+//! From the bytes of a source to a listed object of a store.
+//!
+//! ```text
+//! command → Downloads::start → Job (table, note on disk)
+//!             └ task: source (hops, address rule, ranges) ─ pieces ─▶ writer thread ─▶ temporary
+//!                                                               └──▶ digest thread
+//!                     digest, sizes → publish (rename, properties file) → Done
+//! ```
+//!
+//! The management server polls; a job is kept until it is purged, or a while after its end. Nothing
+//! of a job is visible in a listing before its last step, and whatever a crash leaves is named by
+//! the job's note (see [`journal`]).
+
+pub mod decompress;
+pub mod digest;
+pub mod downloads;
+pub mod error;
+pub mod job;
+pub mod journal;
+pub mod publish;
+mod run;
+mod transfer;
+pub mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use role::{Host, TaskScope};
+
+pub use downloads::{Downloads, JobStatus};
+pub use error::IngestError;
+pub use job::{Job, Phase, Report, Request};
+
+use crate::metrics::Metrics;
+use crate::sources::Retries;
+use crate::stores::Stores;
+use journal::Journal;
+
+/// What all downloads of this host share.
+#[derive(Debug, Clone)]
+pub struct DownloadContext {
+    pub stores: Stores,
+    pub host: Host,
+    pub tasks: TaskScope,
+    pub journal: Journal,
+    pub metrics: Arc<Metrics>,
+    /// For content that has to be asked for anew.
+    pub retries: Retries,
+    /// How long a store may take no data.
+    pub stall_timeout: Duration,
+}

@@ -1,0 +1,43 @@
+//! Why a download failed. The text is the only thing the user sees, so it says what to do.
+
+use std::time::Duration;
+
+use crate::format::{FormatError, Kind};
+use crate::sources::SourceError;
+use crate::stores::StoreError;
+
+/// `Display` is the text for the user, causes included (it goes into one field of an answer).
+/// Where the original's text is known it is kept, blanks and all: people search for it.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("{0:?} cannot be the name of an image file: register it under another name")]
+    Name(String),
+    #[error("Download file size is too large: the limit is {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("the decompressed image is too large: the limit is {limit} bytes")]
+    Bomb { limit: u64 },
+    #[error("the store took no data for {} seconds", .0.as_secs())]
+    StoreStalled(Duration),
+    #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}", .0.name())]
+    Content(Kind),
+    #[error("Failed to install: cannot decompress {}: {reason}", kind.name())]
+    Decompress { kind: Kind, reason: String },
+    #[error("Failed post download script: {0}")]
+    Checksum(String),
+    #[error("Failed post download script: {}", bedrock::chain(.0))]
+    Format(FormatError),
+    #[error("cannot write to the store: {0}")]
+    Write(std::io::Error),
+    #[error("{}", bedrock::chain(.0))]
+    Store(StoreError),
+    #[error("cannot record the download: {}", bedrock::chain(.0))]
+    Journal(crate::state_file::StateError),
+    #[error("{0} downloads are waiting already")]
+    Busy(usize),
+    #[error("the download was aborted")]
+    Aborted,
+    #[error("the download ended unexpectedly, see the log of the storage host")]
+    Internal,
+}
