@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     const fn descriptor(short: &'static str, section: &'static str) -> RoleDescriptor {
-        RoleDescriptor { kind: RoleKind { short, title: section, section }, configure: |_, _| None }
+        RoleDescriptor::new(RoleKind { short, title: section, section }, |_, _| None)
     }
 
     const REGISTRY: &[RoleDescriptor] = &[descriptor("a", "alpha"), descriptor("b", "beta")];

@@ -53,8 +53,8 @@ fn beta(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Arc<dyn R
 }
 
 const REGISTRY: &[RoleDescriptor] = &[
-    RoleDescriptor { kind: ALPHA, configure: alpha },
-    RoleDescriptor { kind: BETA, configure: beta },
+    RoleDescriptor::new(ALPHA, alpha).reloading(&["roles.alpha.name"]),
+    RoleDescriptor::new(BETA, beta),
 ];
 
 fn sources(set: &[&str]) -> Sources {

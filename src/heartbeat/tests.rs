@@ -73,16 +73,9 @@ impl PingedLink for FakeLink {
     fn report(&self) -> LinkReport {
         LinkReport {
             state: LinkState::Attached,
-            endpoint: None,
-            peer: None,
             host_id: Some(1),
             ping_interval: *self.interval.lock().unwrap(),
-            last_ping: None,
-            last_answer: None,
-            round_trip: None,
-            last_error: None,
-            retry_at: None,
-            in_flight: 0,
+            ..LinkReport::default()
         }
     }
 

@@ -25,6 +25,7 @@ impl PingedLink for FakeLink {
     fn report(&self) -> LinkReport {
         LinkReport {
             state: LinkState::Attached,
+            guid: Some("s-1-VM".to_owned()),
             endpoint: Some("10.0.0.5:8250".to_owned()),
             peer: Some("10.0.0.5:8250".parse().unwrap()),
             host_id: Some(12),

@@ -24,9 +24,9 @@ use crate::running::{LIMIT, request};
 const ARGUMENTS: &str = "QUICKCLOUD_TEST_ARGUMENTS";
 
 const REGISTRY: &[RoleDescriptor] = &[
-    RoleDescriptor { kind: GOOD, configure: |input, found| role(input, found, GOOD) },
-    RoleDescriptor { kind: BAD, configure: |input, found| role(input, found, BAD) },
-    RoleDescriptor { kind: STUCK, configure: |input, found| role(input, found, STUCK) },
+    RoleDescriptor::new(GOOD, |input, found| role(input, found, GOOD)),
+    RoleDescriptor::new(BAD, |input, found| role(input, found, BAD)),
+    RoleDescriptor::new(STUCK, |input, found| role(input, found, STUCK)),
 ];
 
 fn role(

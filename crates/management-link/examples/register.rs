@@ -79,15 +79,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let kind = RoleKind { short: "x", title: "example", section: "example" };
     let tasks = TaskScope::new();
-    let cx = RoleContext {
+    let cx = RoleContext::new(
         kind,
-        shutdown: CancellationToken::new(),
-        http: HttpFront::new(tasks.clone()),
-        tasks,
-        health: HealthReporter::new(),
-        heartbeat: Heartbeat::new(),
-        host: Host::system(),
-    };
+        CancellationToken::new(),
+        tasks.clone(),
+        Heartbeat::new(),
+        HttpFront::new(tasks),
+        Host::system(),
+    );
     let name = "s-900-VM".to_owned();
     let guid = format!("{name}-{}", StartupSecondaryStorageCommand::RESOURCE_NAME);
     let link = ManagementLink::new(LinkConfig { management, guid, state_directory }, &cx)?;

@@ -104,7 +104,8 @@ impl Shared {
     }
 
     fn report(&self) -> LinkReport {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LinkReport { guid: Some(self.config.guid.clone()), ..report }
     }
 }
 
@@ -139,19 +140,7 @@ impl ManagementLink {
             cx: cx.clone(),
             control,
             waiting: Mutex::new(Some(waiting)),
-            report: Mutex::new(LinkReport {
-                state: LinkState::Disconnected,
-                endpoint: None,
-                peer: None,
-                host_id: None,
-                ping_interval: None,
-                last_ping: None,
-                last_answer: None,
-                round_trip: None,
-                last_error: None,
-                retry_at: None,
-                in_flight: 0,
-            }),
+            report: Mutex::default(),
             state: watch::Sender::new(LinkState::Disconnected),
         });
         let pinged: Arc<dyn PingedLink> = Arc::clone(&shared) as Arc<dyn PingedLink>;

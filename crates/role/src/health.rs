@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
 use serde::Serialize;
+use status_api::{HealthWord, Published};
 use tokio::sync::watch;
 
 /// State of one role as the supervisor publishes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "health", rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Starting,
     Ready,
@@ -35,6 +35,29 @@ pub enum Health {
         error: String,
     },
     Stopped,
+}
+
+impl Health {
+    /// The word for it, as in `/status`.
+    pub const fn word(&self) -> HealthWord {
+        match self {
+            Self::Starting => HealthWord::Starting,
+            Self::Ready => HealthWord::Ready,
+            Self::Degraded { .. } => HealthWord::Degraded,
+            Self::Backoff { .. } => HealthWord::Backoff,
+            Self::Failed { .. } => HealthWord::Failed,
+            Self::Stopped => HealthWord::Stopped,
+        }
+    }
+
+    /// Why the role is not ready, in words.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Degraded { reason } => Some(reason),
+            Self::Backoff { error, .. } | Self::Failed { error } => Some(error),
+            Self::Starting | Self::Ready | Self::Stopped => None,
+        }
+    }
 }
 
 type StatusSource = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -139,13 +162,24 @@ impl HealthReporter {
         self.shared.born.elapsed().saturating_sub(last)
     }
 
-    /// Adds a named object to the role's entry in `/status`. The source is called per request and
-    /// must not block; it must not hold secrets.
-    pub fn publish(
+    /// Adds an object to the role's `details` in `/status`, under the name its type has there. The
+    /// source is called per request and must not block; it must not hold secrets.
+    pub fn report<T: Published>(&self, source: impl Fn() -> T + Send + Sync + 'static) {
+        self.publish(T::NAME, source);
+    }
+
+    /// As [`HealthReporter::report`], for objects that have no type in `status-api`.
+    pub fn publish<T: Serialize>(
         &self,
         name: &'static str,
-        source: impl Fn() -> serde_json::Value + Send + Sync + 'static,
+        source: impl Fn() -> T + Send + Sync + 'static,
     ) {
+        let source = move || {
+            serde_json::to_value(source()).unwrap_or_else(|error| {
+                tracing::error!(name, %error, "a status object cannot be written as JSON");
+                serde_json::Value::Null
+            })
+        };
         self.shared
             .sources
             .lock()

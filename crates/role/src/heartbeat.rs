@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+pub use status_api::LinkState;
 
 use crate::kind::RoleKind;
 
@@ -23,6 +23,8 @@ pub trait PingedLink: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkReport {
     pub state: LinkState,
+    /// Guid with which it registers.
+    pub guid: Option<String>,
     /// The management server in use or tried last, as configured or as it told us.
     pub endpoint: Option<String>,
     /// Its resolved address while connected.
@@ -42,21 +44,24 @@ pub struct LinkReport {
     pub in_flight: usize,
 }
 
-/// Stations of a link, coarse enough for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LinkState {
-    Disconnected,
-    Connecting,
-    /// Startup sent, the server has not made us ready.
-    Registering,
-    /// Registered and ready.
-    Attached,
-    /// The server refused us; will be retried.
-    Refused,
-    /// Stopping.
-    Draining,
-    Closed,
+impl Default for LinkReport {
+    /// A link that was never connected.
+    fn default() -> Self {
+        Self {
+            state: LinkState::Disconnected,
+            guid: None,
+            endpoint: None,
+            peer: None,
+            host_id: None,
+            ping_interval: None,
+            last_ping: None,
+            last_answer: None,
+            round_trip: None,
+            last_error: None,
+            retry_at: None,
+            in_flight: 0,
+        }
+    }
 }
 
 /// Where links register. Cloneable; clones share the list.

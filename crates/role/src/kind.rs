@@ -35,11 +35,31 @@ pub struct ConfigInput<'a> {
     pub state_directory: &'a Path,
 }
 
-/// Everything the registry needs to know of a role.
+/// Everything the registry needs to know of a role. What it offers besides running depends on its
+/// configuration or on the run and is asked there: doctor's checks at [`RoleSpec::doctor`], admin
+/// routes and reload at [`RoleContext`](crate::RoleContext).
 #[derive(Debug, Clone, Copy)]
 pub struct RoleDescriptor {
     pub kind: RoleKind,
     /// Reads the configuration, reporting every violation; `None` exactly when there was one that
     /// makes a spec impossible.
     pub configure: fn(ConfigInput<'_>, &mut Violations) -> Option<Arc<dyn RoleSpec>>,
+    /// Dotted keys that a reload puts in force while the role runs: `roles.dhcp.upstreams`. A key
+    /// of a list of tables is the list's: `roles.secondary_storage.stores`.
+    pub reloadable: &'static [&'static str],
+}
+
+impl RoleDescriptor {
+    /// A role for which every change needs a restart.
+    pub const fn new(
+        kind: RoleKind,
+        configure: fn(ConfigInput<'_>, &mut Violations) -> Option<Arc<dyn RoleSpec>>,
+    ) -> Self {
+        Self { kind, configure, reloadable: &[] }
+    }
+
+    /// As `self`, with keys that a reload puts in force.
+    pub const fn reloading(self, reloadable: &'static [&'static str]) -> Self {
+        Self { reloadable, ..self }
+    }
 }

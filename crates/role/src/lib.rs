@@ -12,20 +12,29 @@
 //! | [`health`] | what a role reports about itself |
 //! | [`heartbeat`] | links that want to be pinged by the one shared heartbeat |
 //! | [`tasks`] | the only way to spawn: named, joined at stop, killed on abort |
+//! | [`admin`] | routes of its own on the admin listener |
+//! | [`reload`] | how a run takes over another configuration |
+//! | [`doctor`] | questions about machine and surroundings |
 //! | [`host`] | clock and programs of the machine |
 
+pub mod admin;
+pub mod doctor;
 pub mod error;
 pub mod health;
 pub mod heartbeat;
 pub mod host;
 pub mod kind;
+pub mod reload;
 pub mod spec;
 
+pub use admin::AdminRoutes;
+pub use doctor::{DoctorCheck, DoctorContext, DoctorFinding, Reach};
 pub use error::{PreflightError, RoleError};
 pub use health::{Health, HealthReporter};
 pub use heartbeat::{Heartbeat, LinkReport, LinkState, PingedLink};
 pub use host::{CommandRunner, CommandSpec, Host};
 pub use kind::{ConfigInput, RoleDescriptor, RoleKind};
+pub use reload::Reload;
 pub use spec::{Resource, Role, RoleContext, RoleSpec};
 pub use task_scope::{self as tasks, TaskScope};
 

@@ -1,25 +1,29 @@
 //! A role, described and running.
 
+use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use http_front::HttpFront;
+use task_scope::TaskScope;
 use tokio_util::sync::CancellationToken;
 
 use crate::BoxFuture;
+use crate::admin::AdminRoutes;
+use crate::doctor::DoctorCheck;
 use crate::error::{PreflightError, RoleError};
 use crate::health::HealthReporter;
 use crate::heartbeat::Heartbeat;
 use crate::host::Host;
 use crate::kind::RoleKind;
-use http_front::HttpFront;
-use task_scope::TaskScope;
+use crate::reload::Reload;
 
 /// A service of this process, described but not running.
 ///
 /// A spec is immutable and cheap to keep: the supervisor asks it for a fresh [`Role`] at every
 /// (re)start, so no state survives a crash by accident.
-pub trait RoleSpec: fmt::Debug + Send + Sync + 'static {
+pub trait RoleSpec: Any + fmt::Debug + Send + Sync {
     fn kind(&self) -> RoleKind;
 
     /// Everything the role needs for itself alone. Compared across roles before anything is bound.
@@ -30,6 +34,12 @@ pub trait RoleSpec: fmt::Debug + Send + Sync + 'static {
     fn preflight<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>>;
 
     fn build(&self) -> Box<dyn Role>;
+
+    /// What an operator would look at when the role is not as it should be. Each check is a
+    /// question of its own; asking may take a few seconds and changes nothing.
+    fn doctor(&self) -> Vec<DoctorCheck> {
+        Vec::new()
+    }
 }
 
 /// One run of a role.
@@ -55,6 +65,34 @@ pub struct RoleContext {
     pub http: HttpFront,
     /// Clock and programs of the machine.
     pub host: Host,
+    /// Routes of its own on the admin listener, below `/roles/<short>/`.
+    pub admin: AdminRoutes,
+    /// How this run takes over another configuration.
+    pub reload: Reload,
+}
+
+impl RoleContext {
+    /// A context with health, routes and reload of its own.
+    pub fn new(
+        kind: RoleKind,
+        shutdown: CancellationToken,
+        tasks: TaskScope,
+        heartbeat: Heartbeat,
+        http: HttpFront,
+        host: Host,
+    ) -> Self {
+        Self {
+            kind,
+            shutdown,
+            tasks,
+            health: HealthReporter::new(),
+            heartbeat,
+            http,
+            host,
+            admin: AdminRoutes::new(),
+            reload: Reload::new(),
+        }
+    }
 }
 
 /// Something only one role can have.
@@ -66,7 +104,6 @@ pub enum Resource {
         addr: SocketAddr,
         prefix: &'static str,
     },
-    Udp(SocketAddr),
     Dir(PathBuf),
     Socket(PathBuf),
     Interface(String),
@@ -78,8 +115,7 @@ impl Resource {
     pub fn conflicts(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(a), Self::Tcp(b) | Self::HttpRoute { addr: b, .. })
-            | (Self::HttpRoute { addr: a, .. }, Self::Tcp(b))
-            | (Self::Udp(a), Self::Udp(b)) => overlap(*a, *b),
+            | (Self::HttpRoute { addr: a, .. }, Self::Tcp(b)) => overlap(*a, *b),
             (
                 Self::HttpRoute { addr: a, prefix: first },
                 Self::HttpRoute { addr: b, prefix: second },
@@ -100,7 +136,6 @@ impl fmt::Display for Resource {
         match self {
             Self::Tcp(addr) => write!(f, "TCP {addr}"),
             Self::HttpRoute { addr, prefix } => write!(f, "HTTP {addr}{prefix}"),
-            Self::Udp(addr) => write!(f, "UDP {addr}"),
             Self::Dir(path) => write!(f, "directory {}", path.display()),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Interface(name) => write!(f, "interface {name}"),

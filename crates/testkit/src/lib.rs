@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use http_front::HttpFront;
 use role::host::{Clock, CommandError, CommandOutput};
 use role::{
-    BoxFuture, CommandRunner, CommandSpec, HealthReporter, Heartbeat, Host, RoleContext, RoleKind,
+    BoxFuture, CommandRunner, CommandSpec, Heartbeat, Host, RoleContext, RoleKind,
     TaskScope,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,15 +22,8 @@ pub fn context(kind: RoleKind) -> RoleContext {
 /// A context on a machine of doubles.
 pub fn context_on(kind: RoleKind, host: Host) -> RoleContext {
     let tasks = TaskScope::new();
-    RoleContext {
-        kind,
-        shutdown: CancellationToken::new(),
-        tasks: tasks.clone(),
-        health: HealthReporter::new(),
-        heartbeat: Heartbeat::new(),
-        http: HttpFront::new(tasks),
-        host,
-    }
+    let http = HttpFront::new(tasks.clone());
+    RoleContext::new(kind, CancellationToken::new(), tasks, Heartbeat::new(), http, host)
 }
 
 /// Waits until `check` gives a value, at most `limit`; polls every 5 ms.

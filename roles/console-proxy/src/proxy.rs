@@ -25,7 +25,7 @@ pub const KIND: RoleKind =
     RoleKind { short: "cp", title: "console proxy", section: "console_proxy" };
 
 /// Offers the role to the registry.
-pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor { kind: KIND, configure };
+pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor::new(KIND, configure);
 
 /// How long consoles have to say goodbye when the role stops.
 const GOODBYES: Duration = Duration::from_secs(3);

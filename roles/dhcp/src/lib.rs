@@ -68,7 +68,7 @@ use render::Settings;
 use store::{LoadError, Store};
 
 /// The role as the registry lists it.
-pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor { kind: KIND, configure };
+pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor::new(KIND, configure);
 
 const KIND: RoleKind = RoleKind { short: "dhcp", title: "DHCP and DNS", section: "dhcp" };
 

@@ -25,7 +25,7 @@ use crate::stores::marker::Memory;
 use crate::stores::watch::{INTERVAL, watch};
 
 /// The role for the registry.
-pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor { kind: KIND, configure };
+pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor::new(KIND, configure);
 
 /// The role's names.
 pub const KIND: RoleKind =

@@ -28,7 +28,7 @@ impl Session {
         }
     }
 
-    /// The facts of this moment; the peer's address is not known here.
+    /// The facts of this moment; the peer's address and the guid are not known here.
     pub(crate) fn report(&self) -> LinkReport {
         let retry_at = match &self.state {
             State::Disconnected { retry_at } | State::Refused { retry_at } => Some(*retry_at),
@@ -36,6 +36,7 @@ impl Session {
         };
         LinkReport {
             state: self.link_state(),
+            guid: None,
             endpoint: self.endpoint.as_ref().map(ToString::to_string),
             peer: None,
             host_id: self.identity.host_id,

@@ -126,15 +126,14 @@ impl Bench {
     ) -> Self {
         let directory = directory.unwrap_or_else(|| Arc::new(tempfile::tempdir().unwrap()));
         let tasks = TaskScope::new();
-        let cx = RoleContext {
-            kind: KIND,
-            shutdown: CancellationToken::new(),
-            http: HttpFront::new(tasks.clone()),
-            tasks,
-            health: HealthReporter::new(),
-            heartbeat: Heartbeat::new(),
-            host: Host::system(),
-        };
+        let cx = RoleContext::new(
+            KIND,
+            CancellationToken::new(),
+            tasks.clone(),
+            Heartbeat::new(),
+            HttpFront::new(tasks),
+            Host::system(),
+        );
         cx.health.started();
         let config = LinkConfig {
             management,

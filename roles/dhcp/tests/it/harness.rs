@@ -45,17 +45,16 @@ impl Running {
         // Shown by cargo when a test fails.
         drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("dhcp=debug").try_init());
         let spec = spec(directory, more);
-        let (tasks, shutdown, health) =
-            (TaskScope::new(), CancellationToken::new(), HealthReporter::new());
-        let cx = RoleContext {
-            kind: spec.kind(),
-            shutdown: shutdown.clone(),
-            tasks: tasks.clone(),
-            health: health.clone(),
-            heartbeat: Heartbeat::new(),
-            http: HttpFront::new(tasks.clone()),
+        let (tasks, shutdown) = (TaskScope::new(), CancellationToken::new());
+        let cx = RoleContext::new(
+            spec.kind(),
+            shutdown.clone(),
+            tasks.clone(),
+            Heartbeat::new(),
+            HttpFront::new(tasks.clone()),
             host,
-        };
+        );
+        let health = cx.health.clone();
         let run = tokio::spawn(spec.build().run(cx));
         let api = Api { socket: directory.join("dhcp.sock") };
         let running = Self { api, health, tasks, shutdown, run };

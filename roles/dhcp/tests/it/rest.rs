@@ -273,15 +273,14 @@ async fn a_second_role_with_the_same_files_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let running = started(&directory).await;
     let tasks = role::TaskScope::new();
-    let cx = role::RoleContext {
-        kind: dhcp::DESCRIPTOR.kind,
-        shutdown: tokio_util::sync::CancellationToken::new(),
-        tasks: tasks.clone(),
-        health: role::HealthReporter::new(),
-        heartbeat: role::Heartbeat::new(),
-        http: http_front::HttpFront::new(tasks),
-        host: Host::system(),
-    };
+    let cx = role::RoleContext::new(
+        dhcp::DESCRIPTOR.kind,
+        tokio_util::sync::CancellationToken::new(),
+        tasks.clone(),
+        role::Heartbeat::new(),
+        http_front::HttpFront::new(tasks),
+        Host::system(),
+    );
     let outcome = spec(directory.path(), ABSENT).build().run(cx).await;
     assert!(matches!(outcome, Err(role::RoleError::Dependency(..))), "{outcome:?}");
     let text = bedrock::chain(&outcome.unwrap_err());

@@ -1,0 +1,303 @@
+//! What roles publish about themselves, below a role's `details` in `/status`.
+//!
+//! A role publishes a type that is [`Published`], so that writer and reader cannot disagree about
+//! its name and fields. Nothing here may hold a secret: URLs come without user, password and query.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A type with a place of its own below `details`.
+pub trait Published: Serialize {
+    /// The key below `details`.
+    const NAME: &'static str;
+}
+
+impl Published for Vec<StoreStatus> {
+    const NAME: &'static str = "stores";
+}
+
+impl Published for Vec<DownloadStatus> {
+    const NAME: &'static str = "downloads";
+}
+
+impl Published for DownloadLinksStatus {
+    const NAME: &'static str = "download_links";
+}
+
+impl Published for Vec<ConsoleStatus> {
+    const NAME: &'static str = "consoles";
+}
+
+impl Published for Listeners {
+    const NAME: &'static str = "listeners";
+}
+
+impl Published for DhcpStatus {
+    const NAME: &'static str = "dhcp";
+}
+
+/// Everything a role publishes. What a role does not have is left out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stores: Option<Vec<StoreStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloads: Option<Vec<DownloadStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_links: Option<DownloadLinksStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consoles: Option<Vec<ConsoleStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Listeners>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<DhcpStatus>,
+    /// What has no type here: of a newer process, or of a role that is not ours.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// One store of secondary storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    /// Without user, password and query.
+    pub url: String,
+    pub state: StoreState,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where its files are, for stores that have a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_bytes: Option<u64>,
+}
+
+/// How a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreState {
+    Opening,
+    Ready,
+    /// Could not be opened.
+    Failed,
+    /// Was open, and is another one or gone now.
+    Lost,
+    /// A word of a newer process.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for StoreState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opening => "opening",
+            Self::Ready => "ready",
+            Self::Failed => "failed",
+            Self::Lost => "lost",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// One download by URL, running or ended lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadStatus {
+    /// Id of the job, as the server asks for it.
+    pub job: String,
+    pub state: DownloadState,
+    pub percent: u8,
+    pub received_bytes: u64,
+    /// What is expected in all, when the source says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Source, without user, password and query.
+    pub url: String,
+    /// The store it goes to, without user, password and query.
+    pub store: String,
+    /// Path below the store once it is known.
+    #[serde(default)]
+    pub path: String,
+    /// What the server is told.
+    #[serde(default)]
+    pub text: String,
+    pub started_ago_ms: u64,
+}
+
+/// Stages of a download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DownloadState {
+    /// Waits for a place.
+    Queued,
+    Downloading,
+    /// The bytes are here and are verified and published.
+    Installing,
+    Done,
+    Failed,
+    Cancelled,
+    /// A word of a newer process.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for DownloadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Queued => "queued",
+            Self::Downloading => "downloading",
+            Self::Installing => "installing",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// Links by which users fetch objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadLinksStatus {
+    /// All there are.
+    pub count: usize,
+    /// Some of them, at most a hundred, the newest first.
+    #[serde(default)]
+    pub links: Vec<DownloadLink>,
+}
+
+/// One link of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownloadLink {
+    /// Directory and file name, as they stand in the link's URL.
+    pub link: String,
+    /// Without user, password and query.
+    pub store: String,
+    /// What it leads to, below the store.
+    pub path: String,
+    pub created_ago_ms: u64,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in_ms: Option<u64>,
+}
+
+/// One open console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleStatus {
+    /// Id that the server knows, as in its load report.
+    pub id: u32,
+    /// Session of the server's table.
+    pub session: String,
+    /// The VM's id for the server.
+    pub vm: String,
+    /// The VM's name for people.
+    pub name: String,
+    /// Address of the browser.
+    pub client: String,
+    /// Where the picture comes from.
+    pub screen: String,
+    pub opened_ago_ms: u64,
+    pub last_used_ago_ms: u64,
+    pub bytes_to_viewer: u64,
+    pub bytes_to_vm: u64,
+    /// Keys and pointer events that the viewer sent.
+    pub inputs: u64,
+}
+
+/// Addresses that a role's own listeners have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Listeners(pub Vec<String>);
+
+/// DHCP and DNS in short; the role's own API says more.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpStatus {
+    /// "starting", "ready", "degraded", "stopped".
+    pub state: String,
+    /// Generation of the desired state, and the one dnsmasq serves.
+    pub generation: u64,
+    pub applied_generation: u64,
+    #[serde(default)]
+    pub reservations: u64,
+    #[serde(default)]
+    pub leases: u64,
+    /// Process id of dnsmasq while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(default)]
+    pub restarts: u32,
+    #[serde(default)]
+    pub alarms: Vec<Alarm>,
+    /// What the role says beyond this.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// Something an operator should look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// Stable word: "instance-down".
+    pub alarm: String,
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Every published type lands in the field of its name, not among the unknown ones.
+    fn check<T: Published>(value: &T) {
+        let document = json!({ T::NAME: serde_json::to_value(value).unwrap() });
+        let details: Details = serde_json::from_value(document.clone()).unwrap();
+        assert!(details.other.is_empty(), "{} is not a field", T::NAME);
+        assert_eq!(serde_json::to_value(&details).unwrap(), document);
+    }
+
+    #[test]
+    fn published_types_have_a_field_each() {
+        check(&vec![StoreStatus {
+            url: "nfs://h/p".into(),
+            state: StoreState::Lost,
+            reason: Some("gone".into()),
+            directory: None,
+            capacity_bytes: Some(1),
+            used_bytes: None,
+        }]);
+        check(&vec![DownloadStatus {
+            job: "j".into(),
+            state: DownloadState::Installing,
+            percent: 100,
+            received_bytes: 7,
+            total_bytes: None,
+            url: "http://h/p".into(),
+            store: "nfs://h/p".into(),
+            path: "template/1".into(),
+            text: String::new(),
+            started_ago_ms: 3,
+        }]);
+        let link = DownloadLink {
+            link: "a/b".into(),
+            store: "nfs://h/p".into(),
+            path: "c".into(),
+            created_ago_ms: 0,
+            expires_in_ms: Some(5),
+        };
+        check(&DownloadLinksStatus { count: 1, links: vec![link] });
+        check(&Vec::<ConsoleStatus>::new());
+        check(&Listeners(vec!["127.0.0.1:80".into()]));
+        check(&DhcpStatus { state: "ready".into(), ..DhcpStatus::default() });
+    }
+
+    #[test]
+    fn what_has_no_type_is_kept() {
+        let document = json!({"dhcp": {"state": "ready", "generation": 1, "applied_generation": 1,
+            "reservations": 0, "leases": 0, "restarts": 0, "alarms": [], "sync": {"enabled": false}},
+            "moods": 3});
+        let details: Details = serde_json::from_value(document.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&details).unwrap(), document);
+    }
+}
