@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bedrock::chain;
 use futures_util::FutureExt;
-use role::{Health, HealthReporter, RoleContext, RoleError, RoleSpec, TaskScope};
+use role::{Health, RoleContext, RoleError, RoleSpec, TaskScope};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -52,16 +52,15 @@ pub(super) async fn run_once(
     abort: &CancellationToken,
 ) -> RunEnd {
     let kind = spec.kind();
-    let cx = RoleContext {
+    let cx = RoleContext::new(
         kind,
-        shutdown: stop.child_token(),
-        tasks: TaskScope::new(),
-        health: HealthReporter::new(),
-        heartbeat: ports.heartbeat.clone(),
-        http: ports.http.clone(),
-        host: ports.host.clone(),
-    };
-    let _killer = KillOnDrop(cx.tasks.clone());
+        stop.child_token(),
+        TaskScope::new(),
+        ports.heartbeat.clone(),
+        ports.http.clone(),
+        ports.host.clone(),
+    );
+    let _ending = EndOnDrop(cx.clone());
     let hung = ports.board.begin(kind, cx.health.clone());
     // Before the role runs, so that nothing it says is missed.
     let health = cx.health.subscribe();
@@ -100,11 +99,14 @@ pub(super) async fn run_once(
     RunEnd { failure, killed }
 }
 
-struct KillOnDrop(TaskScope);
+/// Whatever way a run ends: nothing of it outlives it.
+struct EndOnDrop(RoleContext);
 
-impl Drop for KillOnDrop {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.kill();
+        self.0.tasks.kill();
+        self.0.admin.withdraw();
+        self.0.reload.withdraw();
     }
 }
 

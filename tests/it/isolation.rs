@@ -180,7 +180,7 @@ async fn status_sources_and_links_that_panic_hurt_no_reader() {
             Box::pin(async move {
                 let link: Arc<dyn role::PingedLink> = Arc::new(BrokenLink(AtomicUsize::new(0)));
                 cx.heartbeat.register(cx.kind, &link);
-                cx.health.publish("sessions", || panic!("planted"));
+                cx.health.publish("sessions", || -> () { panic!("planted") });
                 cx.health.started();
                 cx.shutdown.cancelled().await;
                 Ok(())

@@ -17,7 +17,7 @@ use management_link::nic::Nic;
 use management_link::{
     Agent, CommandContext, LinkConfig, ManagementConfig, ManagementLink, StartupFacts,
 };
-use role::{BoxFuture, HealthReporter, Heartbeat, Host, RoleContext, RoleKind, TaskScope};
+use role::{BoxFuture, Heartbeat, Host, RoleContext, RoleKind, TaskScope};
 use tokio_util::sync::CancellationToken;
 
 struct Nothing {

@@ -97,14 +97,8 @@ pub enum HealthWord {
 
 impl HealthWord {
     /// Every health a role can have.
-    pub const ALL: [Self; 6] = [
-        Self::Starting,
-        Self::Ready,
-        Self::Degraded,
-        Self::Backoff,
-        Self::Failed,
-        Self::Stopped,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Ready, Self::Degraded, Self::Backoff, Self::Failed, Self::Stopped];
 
     /// The word, as in the document.
     pub const fn as_str(self) -> &'static str {

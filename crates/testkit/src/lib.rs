@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use http_front::HttpFront;
 use role::host::{Clock, CommandError, CommandOutput};
 use role::{
-    BoxFuture, CommandRunner, CommandSpec, Heartbeat, Host, RoleContext, RoleKind,
-    TaskScope,
+    BoxFuture, CommandRunner, CommandSpec, Heartbeat, Host, RoleContext, RoleKind, TaskScope,
 };
 use tokio_util::sync::CancellationToken;
 

@@ -272,6 +272,7 @@ fn letter(state: LinkState) -> char {
         LinkState::Refused => 'R',
         LinkState::Draining => 'G',
         LinkState::Closed => 'X',
+        LinkState::Unknown => '?',
     }
 }
 

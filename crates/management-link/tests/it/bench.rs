@@ -13,8 +13,8 @@ use management_link::{
     Agent, CommandContext, LinkConfig, LinkLimits, ManagementConfig, ManagementLink, StartupFacts,
 };
 use role::{
-    BoxFuture, Health, HealthReporter, Heartbeat, Host, LinkReport, LinkState, RoleContext,
-    RoleError, RoleKind, TaskScope,
+    BoxFuture, Health, Heartbeat, Host, LinkReport, LinkState, RoleContext, RoleError, RoleKind,
+    TaskScope,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
