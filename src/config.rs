@@ -147,6 +147,13 @@ impl FromStr for FilterText {
     }
 }
 
+/// What one role read.
+#[derive(Debug, Clone)]
+pub struct RoleKeys {
+    pub descriptor: RoleDescriptor,
+    pub effective: BTreeMap<String, Effective>,
+}
+
 /// A configuration that could be read, right or wrong.
 #[derive(Debug)]
 pub struct Loaded {
@@ -155,6 +162,8 @@ pub struct Loaded {
     pub violations: Vec<Violation>,
     /// Every key that was read, with its value after defaults.
     pub effective: BTreeMap<String, Effective>,
+    /// The same by role: a key such as `management.zone` is read by several.
+    pub role_keys: Vec<RoleKeys>,
     /// Tables that are there but not read.
     pub unread: Vec<String>,
     /// Dotted keys given by `--set`.
@@ -224,14 +233,18 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
     }
 
     let empty = Table::default();
-    let mut roles = Vec::new();
+    let (mut roles, mut role_keys) = (Vec::new(), Vec::new());
     for descriptor in &chosen {
         let input = ConfigInput {
             section: tables.role(descriptor).unwrap_or(&empty),
             management: tables.management.unwrap_or(&empty),
             state_directory: &supervisor.state_directory,
         };
-        roles.extend((descriptor.configure)(input, &mut violations));
+        // Of its own, so that it is known which role reads which key.
+        let mut found = Violations::new();
+        roles.extend((descriptor.configure)(input, &mut found));
+        role_keys.push(RoleKeys { descriptor: *descriptor, effective: found.effective().clone() });
+        violations.absorb(found);
     }
     let unread = registry
         .iter()
@@ -242,7 +255,7 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
     let list = violations.list().to_vec();
     let effective = violations.effective().clone();
     let config = list.is_empty().then_some(Config { supervisor, log, roles });
-    Ok(Loaded { config, violations: list, effective, unread, set })
+    Ok(Loaded { config, violations: list, effective, role_keys, unread, set })
 }
 
 /// The top-level tables, all of the right type or absent.

@@ -148,6 +148,7 @@ fn print_json(loaded: &Loaded, findings: &Findings) -> Outcome {
         "findings": machine,
         "not_read": loaded.unread,
         "effective": effective::tree(&loaded.effective),
+        "derived": effective::derived(&loaded.effective),
     });
     say(&format!("{document:#}\n"))
 }

@@ -1,6 +1,7 @@
-//! The effective configuration as TOML text: what `check` prints, secrets masked.
+//! What holds after file, `--set` and defaults, as TOML text: what `check` prints, secrets masked.
 //!
-//! The text parses back to the same configuration, but for the secrets.
+//! The text parses back to the same configuration, but for the secrets. Keys for which no value
+//! stands are comments, so that what is printed is true.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +11,18 @@ use toml::{Table, Value};
 const MASK: &str = "***";
 
 /// Builds the tree of all keys with a value. A table list such as `stores` comes both whole and
-/// item by item (`stores[0].url`); the items win, since only they know which key is a secret.
+/// item by item (`stores[0].url`); the items fill the whole, secrets masked.
 pub fn tree(effective: &BTreeMap<String, Effective>) -> Table {
     let mut root = Value::Table(Table::default());
     // Sorted by length, a list comes before its items.
     let mut entries: Vec<_> = effective.iter().collect();
     entries.sort_by_key(|(place, _)| place.len());
     for (place, entry) in entries {
-        let value = if entry.secret {
-            Value::String(MASK.to_owned())
-        } else if let Some(value) = &entry.value {
-            if entry.given { value.clone() } else { typed(value) }
-        } else {
-            continue;
+        let value = match entry {
+            Effective::Given(value) => value.clone(),
+            Effective::Default(text) => typed(text),
+            Effective::Secret(_) => Value::String(MASK.to_owned()),
+            Effective::Derived(_) | Effective::Absent => continue,
         };
         put(&mut root, &steps(place), value);
     }
@@ -32,19 +32,41 @@ pub fn tree(effective: &BTreeMap<String, Effective>) -> Table {
     }
 }
 
-/// The tree as TOML.
+/// What holds in place of keys that are not given, by dotted key.
+pub fn derived(effective: &BTreeMap<String, Effective>) -> BTreeMap<&str, &'static str> {
+    let words = |entry: &Effective| match entry {
+        Effective::Derived(holds) => Some(*holds),
+        Effective::Given(_) | Effective::Default(_) | Effective::Absent | Effective::Secret(_) => {
+            None
+        }
+    };
+    effective.iter().filter_map(|(key, entry)| Some((key.as_str(), words(entry)?))).collect()
+}
+
+/// The tree as TOML; behind it, as comments, the keys for which no value stands.
 pub fn to_toml(effective: &BTreeMap<String, Effective>) -> String {
-    toml::to_string(&tree(effective)).unwrap_or_default()
+    let mut text = toml::to_string(&tree(effective)).unwrap_or_default();
+    for (key, holds) in derived(effective) {
+        text.push_str(&format!("# {key} is not given: {holds}\n"));
+    }
+    let absent: Vec<&str> = effective
+        .iter()
+        .filter(|(key, entry)| **entry == Effective::Absent && !key.contains('['))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    if !absent.is_empty() {
+        text.push_str(&format!("# not set: {}\n", absent.join(", ")));
+    }
+    text
 }
 
 /// Defaults are noted as text; numbers and booleans read better as what they are.
-fn typed(value: &Value) -> Value {
-    let Some(text) = value.as_str() else { return value.clone() };
+fn typed(text: &str) -> Value {
     // "0660" is text that happens to have digits only.
     if let Some(number) = text.parse::<i64>().ok().filter(|number| number.to_string() == text) {
         return Value::Integer(number);
     }
-    text.parse::<bool>().map_or_else(|_not_bool| value.clone(), Value::Boolean)
+    text.parse::<bool>().map_or_else(|_not_bool| Value::String(text.to_owned()), Value::Boolean)
 }
 
 enum Step<'a> {
@@ -102,6 +124,8 @@ mod tests {
         section.or_default("port", 8250_u16, "");
         section.or_default("mode", "0660".to_owned(), "");
         section.or_default("on", true, "");
+        section.secret("proxy");
+        section.optional_bytes("limit", "four times the other");
         section.tables("stores", "", |store| {
             store.secret("key");
             store.optional::<String>("url", "")
@@ -114,5 +138,11 @@ mod tests {
                         mode = '0660'\n\
                         [[roles.x.stores]]\nurl = 'u'\nkey = '***'\n";
         assert_eq!(printed.parse::<Table>().unwrap(), expected.parse::<Table>().unwrap());
+        let comments: Vec<&str> = printed.lines().filter(|line| line.starts_with('#')).collect();
+        let expected = [
+            "# roles.x.limit is not given: four times the other",
+            "# not set: roles.x.absent, roles.x.proxy",
+        ];
+        assert_eq!(comments, expected);
     }
 }

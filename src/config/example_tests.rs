@@ -82,14 +82,9 @@ fn keys_commented_out_show_their_defaults() {
     };
     let mut compared = 0;
     for (key, (value, given)) in documented() {
-        let Some(default) = effective.get(&key).and_then(|entry| entry.value.as_ref()) else {
-            continue;
-        };
-        // Its default depends on the limit of each download; the text says so.
-        if given || key == "roles.secondary_storage.decompressed_limit" {
-            continue;
-        }
-        assert!(same(&text(&value), &text(default)), "{key}: {value}, the default is {default}");
+        let Some(Effective::Default(default)) = effective.get(&key) else { continue };
+        assert!(!given, "{key} has its default and is not commented out");
+        assert!(same(&text(&value), default), "{key}: {value}, the default is {default}");
         compared += 1;
     }
     assert!(compared > 40, "{compared}");

@@ -1,82 +1,19 @@
-//! Reading one table of the configuration: typed, strict, and every violation at once.
+//! One table of the configuration, read key by key.
 //!
 //! serde stops at the first fault; an operator wants the whole list. A [`Section`] takes keys out
-//! of a `toml::Table` one by one, notes what is wrong with place, value and remedy, remembers the
-//! effective value of each key for `quickcloud check`, and in [`Section::finish`] reports the keys
-//! nobody asked for.
+//! of a `toml::Table` one by one, notes what is wrong with place, value and remedy, remembers what
+//! holds for each key, and in [`Section::finish`] reports the keys nobody asked for.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// One thing wrong with the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Violation {
-    /// Dotted key: `roles.dhcp.interface`.
-    pub place: String,
-    /// What is wrong, with the value: `"br 0" is not an interface name`.
-    pub problem: String,
-    /// What to do: `give the name that "ip link" shows`.
-    pub remedy: String,
-}
+use bedrock::Secret;
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.place, self.problem, self.remedy)
-    }
-}
-
-/// All violations found so far, and the effective value of every key read.
-#[derive(Debug, Default)]
-pub struct Violations {
-    list: Vec<Violation>,
-    effective: BTreeMap<String, Effective>,
-}
-
-/// The value of a key after defaults.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Effective {
-    /// `None` for a secret or an absent optional key.
-    pub value: Option<toml::Value>,
-    pub secret: bool,
-    /// The file or `--set` gave it, as opposed to the default.
-    pub given: bool,
-}
-
-impl Violations {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds one, unless the same is there (two roles read `[management]`).
-    pub fn add(
-        &mut self,
-        place: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: impl Into<String>,
-    ) {
-        let violation =
-            Violation { place: place.into(), problem: problem.into(), remedy: remedy.into() };
-        if !self.list.contains(&violation) {
-            self.list.push(violation);
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    pub fn list(&self) -> &[Violation] {
-        &self.list
-    }
-
-    /// Effective values by dotted key.
-    pub const fn effective(&self) -> &BTreeMap<String, Effective> {
-        &self.effective
-    }
-}
+use crate::effective::{Effective, Fingerprint};
+use crate::values::{format_bytes, format_duration, parse_bytes, parse_duration, scalar};
+use crate::violation::Violations;
 
 /// A table being read. Call [`Section::finish`] last.
 #[derive(Debug)]
@@ -107,17 +44,28 @@ impl<'a> Section<'a> {
         self.violations.add(place, problem, remedy);
     }
 
-    fn note(&mut self, key: &str, value: Option<toml::Value>, secret: bool, given: bool) {
+    fn note(&mut self, key: &str, effective: Effective) {
         let place = self.place(key);
-        self.violations.effective.insert(place, Effective { value, secret, given });
+        self.violations.note(place, effective);
+    }
+
+    fn note_default(&mut self, key: &str, default: impl fmt::Display) {
+        self.note(key, Effective::Default(default.to_string()));
     }
 
     /// The raw value, marking the key as known. For shapes the typed readers do not cover.
     pub fn raw(&mut self, key: &'static str) -> Option<&'a toml::Value> {
         self.known.push(key);
         let value = self.table.get(key);
-        self.note(key, value.cloned(), false, value.is_some());
+        self.note(key, value.map_or(Effective::Absent, |value| Effective::Given(value.clone())));
         value
+    }
+
+    /// Says what holds while `key`, read before, is not given: `check` shows it in words.
+    pub fn otherwise(&mut self, key: &str, holds: &'static str) {
+        if !self.table.contains_key(key) {
+            self.note(key, Effective::Derived(holds));
+        }
     }
 
     /// An optional value of any type whose text form parses; integers and booleans in the file
@@ -143,7 +91,7 @@ impl<'a> Section<'a> {
         if let Some(value) = self.raw(key) {
             return self.parse(key, value, remedy).unwrap_or(default);
         }
-        self.note(key, Some(toml::Value::String(default.to_string())), false, false);
+        self.note_default(key, &default);
         default
     }
 
@@ -189,38 +137,54 @@ impl<'a> Section<'a> {
     /// A duration as `"30s"`, `"500ms"`, `"5m"`, `"2h"`; a plain number is refused, since nobody
     /// can tell its unit.
     pub fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+        if !self.table.contains_key(key) {
+            self.known.push(key);
+            self.note_default(key, format_duration(default));
+            return default;
+        }
+        self.optional_duration(key, "").unwrap_or(default)
+    }
+
+    /// As [`Section::duration`], without a default; `otherwise` says what holds instead.
+    pub fn optional_duration(
+        &mut self,
+        key: &'static str,
+        otherwise: &'static str,
+    ) -> Option<Duration> {
         const REMEDY: &str = "give a number with a unit: \"500ms\", \"30s\", \"5m\", \"2h\"";
         let Some(value) = self.raw(key) else {
-            let text = format_duration(default);
-            self.note(key, Some(toml::Value::String(text)), false, false);
-            return default;
+            self.otherwise(key, otherwise);
+            return None;
         };
-        match value.as_str().and_then(parse_duration) {
-            Some(duration) => duration,
-            None => {
-                self.violation(key, format!("{value} is not a duration"), REMEDY);
-                default
-            }
+        let duration = value.as_str().and_then(parse_duration);
+        if duration.is_none() {
+            self.violation(key, format!("{value} is not a duration"), REMEDY);
         }
+        duration
     }
 
     /// A size as `"8KiB"`, `"50GiB"`, `"1000"` (bytes).
     pub fn bytes(&mut self, key: &'static str, default: u64) -> u64 {
-        let Some(value) = self.raw(key) else {
-            self.note(key, Some(toml::Value::String(format_bytes(default))), false, false);
+        if !self.table.contains_key(key) {
+            self.known.push(key);
+            self.note_default(key, format_bytes(default));
             return default;
-        };
-        match scalar(value).as_deref().and_then(parse_bytes) {
-            Some(bytes) => bytes,
-            None => {
-                self.violation(
-                    key,
-                    format!("{value} is not a size"),
-                    "give a number with a unit: \"64KiB\", \"20MiB\", \"50GiB\", \"2TiB\"",
-                );
-                default
-            }
         }
+        self.optional_bytes(key, "").unwrap_or(default)
+    }
+
+    /// As [`Section::bytes`], without a default; `otherwise` says what holds instead.
+    pub fn optional_bytes(&mut self, key: &'static str, otherwise: &'static str) -> Option<u64> {
+        const REMEDY: &str = "give a number with a unit: \"64KiB\", \"20MiB\", \"50GiB\", \"2TiB\"";
+        let Some(value) = self.raw(key) else {
+            self.otherwise(key, otherwise);
+            return None;
+        };
+        let bytes = scalar(value).as_deref().and_then(parse_bytes);
+        if bytes.is_none() {
+            self.violation(key, format!("{value} is not a size"), REMEDY);
+        }
+        bytes
     }
 
     /// A list of values; a single value counts as a list of one.
@@ -237,7 +201,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of tables: `stores = [{ url = "…" }]`. Each is read as a section of its own.
+    /// A list of tables: `stores = [{ url = "…" }]`. Each is read as a section of its own; one table
+    /// counts as a list of one.
     pub fn tables<T>(
         &mut self,
         key: &'static str,
@@ -249,6 +214,9 @@ impl<'a> Section<'a> {
             Some(toml::Value::Array(items)) => items.as_slice(),
             Some(other) => std::slice::from_ref(other),
         };
+        // Only the sections of the items know which of their keys are secrets.
+        let places = items.iter().map(|_| toml::Value::Table(toml::Table::default())).collect();
+        self.note(key, Effective::Given(toml::Value::Array(places)));
         let mut out = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let place = self.place(&format!("{key}[{index}]"));
@@ -267,24 +235,21 @@ impl<'a> Section<'a> {
 
     /// A secret from a file named by this key. The file's content never shows up anywhere.
     pub fn secret_path(&mut self, key: &'static str) -> Option<PathBuf> {
-        let path = self.optional_path(key);
-        let value = path.as_ref().map(|p| toml::Value::String(p.display().to_string()));
-        let given = value.is_some();
-        self.note(key, value, false, given);
-        path
+        self.optional_path(key)
     }
 
     /// A secret written into the configuration itself; `check` and violations show `***`.
-    pub fn secret(&mut self, key: &'static str) -> Option<bedrock::Secret<String>> {
+    pub fn secret(&mut self, key: &'static str) -> Option<Secret<String>> {
         self.known.push(key);
         let value = self.table.get(key);
-        self.note(key, None, true, value.is_some());
-        let value = value?;
-        let text = scalar(value);
+        let shown =
+            value.map_or(Effective::Absent, |value| Effective::Secret(Fingerprint::of(value)));
+        self.note(key, shown);
+        let text = scalar(value?);
         if text.is_none() {
             self.violation(key, "is not one value", "give a text");
         }
-        text.map(bedrock::Secret::new)
+        text.map(Secret::new)
     }
 
     /// Reports unknown keys, with the nearest known one.
@@ -302,71 +267,6 @@ impl<'a> Section<'a> {
             self.violations.add(place, "is not a known key", remedy);
         }
     }
-}
-
-fn scalar(value: &toml::Value) -> Option<String> {
-    match value {
-        toml::Value::String(text) => Some(text.clone()),
-        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
-            Some(value.to_string())
-        }
-        toml::Value::Datetime(_) | toml::Value::Array(_) | toml::Value::Table(_) => None,
-    }
-}
-
-/// Parses `"500ms"`, `"30s"`, `"5m"`, `"2h"`, `"1d"`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = text.strip_prefix(digits)?;
-    let number: u64 = digits.trim().parse().ok()?;
-    let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
-    match unit {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => seconds(1),
-        "m" => seconds(60),
-        "h" => seconds(3600),
-        "d" => seconds(86_400),
-        _ => None,
-    }
-}
-
-/// The inverse of [`parse_duration`], in the largest unit that loses nothing.
-pub fn format_duration(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    if ms == 0 {
-        return "0s".to_owned();
-    }
-    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] {
-        if ms.is_multiple_of(size) {
-            return format!("{}{unit}", ms / size);
-        }
-    }
-    format!("{ms}ms")
-}
-
-/// Parses `"8KiB"`, `"50GiB"`, `"1000"`, `"1000B"`.
-pub fn parse_bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.trim().parse().ok()?;
-    let shift = match text.strip_prefix(digits)? {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
-}
-
-/// The inverse of [`parse_bytes`], in the largest unit that loses nothing.
-pub fn format_bytes(bytes: u64) -> String {
-    for (unit, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-        if bytes != 0 && bytes.trailing_zeros() >= shift {
-            return format!("{}{unit}", bytes >> shift);
-        }
-    }
-    format!("{bytes}B")
 }
 
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
@@ -413,14 +313,30 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes_have_units() {
-        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
-        assert_eq!(parse_duration("30"), None);
-        assert_eq!(format_duration(Duration::from_secs(90)), "90s");
-        assert_eq!(format_duration(Duration::ZERO), "0s");
-        assert_eq!(parse_bytes("50GiB"), Some(50 << 30));
-        assert_eq!(parse_bytes("1.5GiB"), None);
-        assert_eq!((format_bytes(50 << 30), format_bytes(1000)), ("50GiB".into(), "1000B".into()));
+    fn what_holds_is_noted_for_every_kind_of_key() {
+        let table: toml::Table = "a = 1\nkey = 'hunter2'\nsize = '1KiB'".parse().unwrap();
+        let mut violations = Violations::new();
+        let mut section = Section::new("x", &table, &mut violations);
+        section.optional::<u16>("a", "");
+        section.optional::<u16>("b", "");
+        section.or_default("c", 3_u16, "");
+        section.secret("key");
+        section.secret("other");
+        assert_eq!(section.optional_bytes("size", "four times the limit"), Some(1024));
+        assert_eq!(section.optional_bytes("inside", "four times the limit"), None);
+        assert_eq!(section.optional_duration("end", "never"), None);
+        section.duration("wait", Duration::from_secs(90));
+        section.finish();
+        let shown = |key: &str| violations.effective()[&format!("x.{key}")].clone();
+        assert_eq!(shown("a"), Effective::Given(1.into()));
+        assert_eq!(shown("b"), Effective::Absent);
+        assert_eq!(shown("c"), Effective::Default("3".into()));
+        assert!(matches!(shown("key"), Effective::Secret(_)));
+        assert_eq!(shown("other"), Effective::Absent);
+        assert_eq!(shown("size"), Effective::Given("1KiB".into()));
+        assert_eq!(shown("inside"), Effective::Derived("four times the limit"));
+        assert_eq!(shown("end"), Effective::Derived("never"));
+        assert_eq!(shown("wait"), Effective::Default("90s".into()));
+        assert!(violations.is_empty(), "{:?}", violations.list());
     }
 }

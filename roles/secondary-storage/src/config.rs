@@ -224,8 +224,8 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         );
     }
     let size_limit = section.bytes("size_limit", SIZE_LIMIT);
-    let given = section.raw("decompressed_limit").is_some();
-    let decompressed = section.bytes("decompressed_limit", 0);
+    let decompressed_limit =
+        section.optional_bytes("decompressed_limit", "four times the limit of each download");
     let retries = Retries {
         count: section.or_default("retries", RETRIES, "give a number"),
         delay: section.duration("retry_delay", Duration::from_secs(1)),
@@ -241,7 +241,7 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         allowed_sources,
         per_store,
         size_limit,
-        decompressed_limit: given.then_some(decompressed),
+        decompressed_limit,
         limits: HttpLimits { connect_timeout, stall_timeout, retries },
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),
         proxy: section.secret("proxy").and_then(|text| {
