@@ -1,8 +1,9 @@
 //! Bodies for the console proxy.
 
+use bedrock::Secret;
+
 use crate::Envelope;
 use crate::agent::{AgentControlAnswer, AnswerBase, CommandBase, PlainAnswer};
-use crate::text::{Hidden, HiddenBytes};
 
 java! {
     /// Start serving consoles; later ones only change the keys and the address check.
@@ -10,10 +11,10 @@ java! {
         "com.cloud.agent.api.proxy.StartConsoleProxyAgentHttpHandlerCommand"
     {
         /// A Java key store with the TLS key; absent without TLS.
-        "keystoreBits" keystore_bits: Option<HiddenBytes>,
-        "keystorePassword" keystore_password: Option<Hidden>,
+        "keystoreBits" keystore_bits: Option<Secret<Vec<u8>>>,
+        "keystorePassword" keystore_password: Option<Secret<String>>,
         /// JSON text with the key of console tokens.
-        "encryptorPassword" encryptor_password: Option<Hidden>,
+        "encryptorPassword" encryptor_password: Option<Secret<String>>,
         /// Admit a console only from the address its link was made for.
         "isSourceIpCheckEnabled" is_source_ip_check_enabled: bool,
     }
@@ -72,8 +73,8 @@ java! {
         "_port" port: Option<String>,
         "_vmId" vm_id: Option<String>,
         /// VNC password of the VM.
-        "_sid" sid: Option<Hidden>,
-        "_ticket" ticket: Option<Hidden>,
+        "_sid" sid: Option<Secret<String>>,
+        "_ticket" ticket: Option<Secret<String>>,
         "sessionUuid" session_uuid: Option<String>,
         /// Address of the browser.
         "clientAddress" client_address: Option<String>,
@@ -92,7 +93,7 @@ java! {
         "_host" host: Option<String>,
         "_port" port: i32,
         "_tunnelUrl" tunnel_url: Option<crate::UrlText>,
-        "_tunnelSession" tunnel_session: Option<Hidden>,
+        "_tunnelSession" tunnel_session: Option<Secret<String>>,
     }
     extends base: AnswerBase
 }

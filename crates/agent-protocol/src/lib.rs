@@ -38,4 +38,4 @@ pub use envelope::{encode_envelopes, parse_envelopes, unsupported};
 pub use failure::failed_answer;
 pub use frame::{Flags, Frame, FrameError, FrameHeader, Sequence};
 pub use gson::Dictionary;
-pub use text::{Hidden, HiddenBytes, UrlText};
+pub use text::UrlText;

@@ -124,6 +124,10 @@ macro_rules! java {
             ) -> Result<Option<Self>, D::Error> {
                 deserializer.deserialize_any(crate::members::ObjectVisitor(std::marker::PhantomData))
             }
+
+            fn encode<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                crate::members::write_object(self, serializer)
+            }
         }
     };
 }
@@ -167,18 +171,16 @@ macro_rules! constants {
             }
         }
 
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str(self.as_str())
-            }
-        }
-
         impl crate::members::Element for $name {
             fn decode<'de, D: serde::Deserializer<'de>>(
                 deserializer: D,
             ) -> Result<Option<Self>, D::Error> {
                 let name = <String as crate::members::Element>::decode(deserializer)?;
                 Ok(name.map(|name| $name::from(name.as_str())))
+            }
+
+            fn encode<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
             }
         }
     };
@@ -332,15 +334,6 @@ macro_rules! interface {
             }
         })*
 
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                match self {
-                    $($name::$item(body) => serializer.collect_map([($class, body)]),)*
-                    $name::Unknown { class, body } => serializer.collect_map([(class, body)]),
-                }
-            }
-        }
-
         impl crate::members::Element for $name {
             fn decode<'de, D: serde::Deserializer<'de>>(
                 deserializer: D,
@@ -348,6 +341,17 @@ macro_rules! interface {
                 deserializer.deserialize_any(crate::members::InterfaceVisitor(
                     std::marker::PhantomData,
                 ))
+            }
+
+            fn encode<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $($name::$item(body) => {
+                        serializer.collect_map([($class, crate::members::Wire(body.as_ref()))])
+                    })*
+                    $name::Unknown { class, body } => {
+                        serializer.collect_map([(class, crate::members::Wire(body))])
+                    }
+                }
             }
         }
 

@@ -14,7 +14,9 @@ use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAcces
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use crate::text::{Hidden, HiddenBytes, UrlText};
+use bedrock::Secret;
+
+use crate::text::UrlText;
 
 /// Separates the path of a faulty field from the reason inside an error text.
 pub(crate) const LOCATION_MARK: char = '\u{0}';
@@ -39,9 +41,21 @@ pub(crate) trait Member {
 }
 
 /// A value inside a field, a list or a dictionary.
-pub(crate) trait Element: Sized + Serialize {
+pub(crate) trait Element: Sized {
     /// `None` for null.
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error>;
+
+    /// Writes the value. Secrets have this and not [`Serialize`]: only a body reveals them.
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+}
+
+/// Bridges [`Element::encode`] to serde.
+pub(crate) struct Wire<'a, T>(pub(crate) &'a T);
+
+impl<T: Element> Serialize for Wire<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.encode(serializer)
+    }
 }
 
 /// Bridges [`Element`] to serde.
@@ -62,7 +76,7 @@ impl<T: Element> Member for T {
     }
 
     fn write<M: SerializeMap>(&self, key: &'static str, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry(key, self)
+        map.serialize_entry(key, &Wire(self))
     }
 }
 
@@ -75,7 +89,7 @@ impl<T: Element> Member for Option<T> {
 
     fn write<M: SerializeMap>(&self, key: &'static str, map: &mut M) -> Result<(), M::Error> {
         match self {
-            Some(value) => map.serialize_entry(key, value),
+            Some(value) => map.serialize_entry(key, &Wire(value)),
             None => Ok(()),
         }
     }
@@ -156,6 +170,10 @@ impl Element for i64 {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
         deserializer.deserialize_any(NumberVisitor)
     }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(*self)
+    }
 }
 
 impl Element for i32 {
@@ -164,6 +182,10 @@ impl Element for i32 {
             Ok(number) => Ok(number),
             Err(_) => Err(de::Error::custom("a number beyond 32 bits")),
         }
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i32(*self)
     }
 }
 
@@ -186,6 +208,10 @@ impl<'de> Visitor<'de> for FlagVisitor {
 impl Element for bool {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
         deserializer.deserialize_any(FlagVisitor)
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(*self)
     }
 }
 
@@ -225,23 +251,19 @@ impl Element for String {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
         deserializer.deserialize_any(TextVisitor)
     }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
 }
 
-impl Serialize for Hidden {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl Element for Secret<String> {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        Ok(String::decode(deserializer)?.map(Secret::new))
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.reveal())
-    }
-}
-
-impl Element for Hidden {
-    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hidden>, D::Error> {
-        Ok(String::decode(deserializer)?.map(Hidden::from))
-    }
-}
-
-impl Serialize for UrlText {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -249,17 +271,15 @@ impl Element for UrlText {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UrlText>, D::Error> {
         Ok(String::decode(deserializer)?.map(UrlText::from))
     }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// A byte as the peer writes it: signed. Unsigned ones are read as well.
 #[derive(Clone, Copy)]
 struct SignedByte(u8);
-
-impl Serialize for SignedByte {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i8(i8::from_be_bytes([self.0]))
-    }
-}
 
 impl Element for SignedByte {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SignedByte>, D::Error> {
@@ -273,18 +293,20 @@ impl Element for SignedByte {
             Err(_) => Err(de::Error::custom("a number that is not a byte")),
         }
     }
-}
 
-impl Serialize for HiddenBytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.reveal().iter().map(|byte| SignedByte(*byte)))
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i8(i8::from_be_bytes([self.0]))
     }
 }
 
-impl Element for HiddenBytes {
-    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HiddenBytes>, D::Error> {
+impl Element for Secret<Vec<u8>> {
+    fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let bytes = Vec::<SignedByte>::decode(deserializer)?;
-        Ok(bytes.map(|bytes| HiddenBytes::new(bytes.into_iter().map(|byte| byte.0).collect())))
+        Ok(bytes.map(|bytes| Secret::new(bytes.into_iter().map(|byte| byte.0).collect())))
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.reveal().iter().map(|byte| i8::from_be_bytes([*byte])))
     }
 }
 
@@ -313,6 +335,10 @@ impl<'de, T: Element> Visitor<'de> for ListVisitor<T> {
 impl<T: Element> Element for Vec<T> {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
         deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(Wire))
     }
 }
 
@@ -362,12 +388,6 @@ impl<V> IntoIterator for Dictionary<V> {
     }
 }
 
-impl<V: Serialize> Serialize for Dictionary<V> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(&self.0)
-    }
-}
-
 struct DictionaryVisitor<V>(PhantomData<V>);
 
 impl<'de, V: Element> Visitor<'de> for DictionaryVisitor<V> {
@@ -393,6 +413,10 @@ impl<'de, V: Element> Visitor<'de> for DictionaryVisitor<V> {
 impl<V: Element> Element for Dictionary<V> {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         deserializer.deserialize_any(DictionaryVisitor(PhantomData))
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, Wire(value))))
     }
 }
 
@@ -420,16 +444,14 @@ impl fmt::Debug for RawObject {
     }
 }
 
-impl Serialize for RawObject {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
 impl Element for RawObject {
     fn decode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         Ok((raw.get() != "null").then_some(RawObject(raw)))
+    }
+
+    fn encode<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 

@@ -1,76 +1,10 @@
-//! Text that must not reach a log: secrets, and addresses with credentials inside.
+//! Addresses with credentials inside, which must not reach a log.
 //!
 //! Typed bodies derive `Debug`, and a body may be printed by anybody. So the rule sits in the
-//! field's type, not in each caller's care.
+//! field's type, not in each caller's care: this one for URLs, [`bedrock::Secret`] for the rest.
 
 use std::fmt;
 use std::ops::Deref;
-
-/// A password, key or ticket; printed as `***`.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Hidden(String);
-
-impl Hidden {
-    /// Hides `text`.
-    pub fn new(text: impl Into<String>) -> Hidden {
-        Hidden(text.into())
-    }
-
-    /// The text itself; for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// The text itself, owned.
-    pub fn into_inner(self) -> String {
-        self.0
-    }
-
-    /// True for the empty text.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<String> for Hidden {
-    fn from(text: String) -> Hidden {
-        Hidden(text)
-    }
-}
-
-impl From<&str> for Hidden {
-    fn from(text: &str) -> Hidden {
-        Hidden(text.to_owned())
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// Secret bytes, on the wire an array of signed numbers; printed as their count.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct HiddenBytes(Vec<u8>);
-
-impl HiddenBytes {
-    /// Hides `bytes`.
-    pub fn new(bytes: Vec<u8>) -> HiddenBytes {
-        HiddenBytes(bytes)
-    }
-
-    /// The bytes themselves; for the one place that needs them.
-    pub fn reveal(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for HiddenBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "*** ({} bytes)", self.0.len())
-    }
-}
 
 /// A URL; user info and query are left out when it is printed with `{:?}`, since both may hold a
 /// password (`cifs://host/share?user=…&password=…`).
@@ -142,12 +76,6 @@ impl fmt::Debug for UrlText {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn debug_shows_no_secret() {
-        assert_eq!(format!("{:?}", Hidden::new("hunter2")), "***");
-        assert_eq!(format!("{:?}", HiddenBytes::new(vec![1, 2])), "*** (2 bytes)");
-    }
 
     #[test]
     fn urls_are_printed_without_credentials() {

@@ -19,7 +19,6 @@ use agent_protocol::agent::{
     SetupKeystoreAnswer,
 };
 use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader};
-use bedrock::Secret;
 use futures_util::FutureExt;
 use role::TaskScope;
 use tracing::Instrument;
@@ -146,11 +145,10 @@ impl Dispatcher {
         let installed = self
             .tasks
             .blocking("certificate", move || {
-                let key = command.private_key.map(agent_protocol::Hidden::into_inner);
                 certificates::install(
                     &directory,
                     &command.certificate.unwrap_or_default(),
-                    &Secret::new(key.unwrap_or_default()),
+                    &command.private_key.unwrap_or_default(),
                     &command.ca_certificates.unwrap_or_default(),
                 )
                 .map_err(|error| bedrock::chain(&error))

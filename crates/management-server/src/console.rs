@@ -10,7 +10,7 @@ use agent_protocol::console::{
     AllowConsoleAccessCommand, ConsoleAccessAuthenticationAnswer,
     ConsoleAccessAuthenticationCommand, ConsoleProxyLoadReportCommand,
 };
-use agent_protocol::{Answer as _, Envelope, Hidden};
+use agent_protocol::{Answer as _, Envelope};
 use serde::Deserialize;
 
 use crate::commands::base;
@@ -21,7 +21,7 @@ use crate::link::Link;
 use crate::random::{self, RandomError};
 use crate::sync::lock;
 use crate::token::{self, ClientParameters, TicketFacts, TokenError, TokenKey};
-use bedrock::chain;
+use bedrock::{Secret, chain};
 
 /// Session records kept; the oldest closed ones go first.
 const SESSION_RECORDS: usize = 10_000;
@@ -44,7 +44,7 @@ pub struct Vm {
     /// Port of its host's VNC server.
     pub port: u16,
     /// VNC password.
-    pub vnc_password: Hidden,
+    pub vnc_password: Secret<String>,
     /// Keyboard, if not the browser's.
     pub keyboard: Option<String>,
     /// Whether the guest is a Windows, which the page wants to know.
@@ -121,7 +121,7 @@ pub(crate) struct Consoles {
     sessions: VecDeque<ConsoleSession>,
     loads: BTreeMap<i64, ProxyLoad>,
     key: TokenKey,
-    hash_key: Hidden,
+    hash_key: Secret<String>,
 }
 
 impl Consoles {
@@ -135,7 +135,7 @@ impl Consoles {
             sessions: VecDeque::new(),
             loads: BTreeMap::new(),
             key,
-            hash_key: Hidden::new(random::password(22)?),
+            hash_key: Secret::new(random::password(22)?),
         })
     }
 
@@ -366,7 +366,7 @@ fn judge(core: &Core, command: &ConsoleAccessAuthenticationCommand) -> Verdict {
     let Some(ticket) = &command.ticket else { return Verdict::Denied("no ticket") };
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     let (host, port, tag) = (text(&command.host), text(&command.port), text(&command.vm_id));
-    let sid = command.sid.as_ref().map(Hidden::reveal).unwrap_or_default();
+    let sid = command.sid.as_ref().map_or("", |sid| sid.reveal());
     let session = text(&command.session_uuid);
     let mut consoles = lock(&core.consoles);
     if !command.is_reauthenticating {
@@ -375,7 +375,7 @@ fn judge(core: &Core, command: &ConsoleAccessAuthenticationCommand) -> Verdict {
         }
         let facts = TicketFacts { host: &host, port: &port, sid, tag: &tag, session: &session };
         let now = minute(core);
-        let fits = |minute| consoles.ticket(facts, minute) == ticket.reveal();
+        let fits = |minute| consoles.ticket(facts, minute) == *ticket.reveal();
         if !fits(now) && !fits(now.saturating_sub(1)) {
             return Verdict::Denied("ticket does not fit");
         }

@@ -7,9 +7,9 @@ use agent_protocol::storage::{
     DataStoreTO, DataTO, DownloadCommand, ImageFormat, ProvisioningType, ResourceType,
     TemplateObjectTO, VolumeObjectTO, VolumeType,
 };
-use agent_protocol::{Hidden, HiddenBytes};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bedrock::Secret;
 use tokio_util::sync::CancellationToken;
 
 use crate::attachment::SendError;
@@ -172,8 +172,8 @@ pub(crate) struct Images {
     last_job: i64,
     parents: HashMap<String, String>,
     usage: HashMap<String, StoreUsage>,
-    upload_key: Hidden,
-    copy_password: Hidden,
+    upload_key: Secret<String>,
+    copy_password: Secret<String>,
 }
 
 impl Images {
@@ -184,16 +184,16 @@ impl Images {
             last_job: 0,
             parents: HashMap::new(),
             usage: HashMap::new(),
-            upload_key: Hidden::new(URL_SAFE_NO_PAD.encode(random::bytes::<64>()?)),
-            copy_password: Hidden::new(random::password(12)?),
+            upload_key: Secret::new(URL_SAFE_NO_PAD.encode(random::bytes::<64>()?)),
+            copy_password: Secret::new(random::password(12)?),
         })
     }
 
-    pub(crate) fn upload_key(&self) -> Hidden {
+    pub(crate) fn upload_key(&self) -> Secret<String> {
         self.upload_key.clone()
     }
 
-    pub(crate) fn copy_password(&self) -> Hidden {
+    pub(crate) fn copy_password(&self) -> Secret<String> {
         self.copy_password.clone()
     }
 
@@ -339,7 +339,7 @@ pub(crate) fn data_object(image: &Image) -> DataTO {
             provisioning_type: Some(ProvisioningType::Thin),
             id: image.id,
             hypervisor_type: Some("None".to_owned()),
-            passphrase: Some(HiddenBytes::default()),
+            passphrase: Some(Secret::default()),
             checkpoint_paths: Some(Vec::new()),
             checkpoint_image_store_urls: Some(Vec::new()),
             ..VolumeObjectTO::default()

@@ -197,7 +197,6 @@ impl Agent for ConsoleAgent {
                 Ok(Some(watch @ ConsoleCommand::WatchConsoleProxyLoad(_))) => {
                     watch.failed_answer("reporting the load again and again is not supported")
                 }
-
                 Ok(Some(ConsoleCommand::Unknown(_)) | None) => unsupported(&command),
                 Err(error) => failed_answer(&command, &bedrock::chain(&error)),
             }

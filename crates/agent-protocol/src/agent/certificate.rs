@@ -1,15 +1,16 @@
 //! Certificates that the server makes for the agent.
 
+use bedrock::Secret;
+
 use super::base::{AnswerBase, CommandBase, PlainAnswer};
 use crate::gson::Dictionary;
-use crate::text::Hidden;
 
 java! {
     /// Make a key and a certificate request.
     SetupKeyStoreCommand = "org.apache.cloudstack.ca.SetupKeyStoreCommand" {
         "validityDays" validity_days: i32,
         /// For a key store on disk; used only when there is none yet.
-        "keystorePassword" keystore_password: Option<Hidden>,
+        "keystorePassword" keystore_password: Option<Secret<String>>,
         /// False: meant for a VM behind a hypervisor agent.
         "handleByAgent" handle_by_agent: bool,
         "accessDetails" access_details: Dictionary<String>,
@@ -33,7 +34,7 @@ java! {
         /// PEM, one certificate.
         "certificate" certificate: Option<String>,
         /// PEM, PKCS#8; empty when the agent made the key.
-        "privateKey" private_key: Option<Hidden>,
+        "privateKey" private_key: Option<Secret<String>>,
         /// PEM, one or more.
         "caCertificates" ca_certificates: Option<String>,
         /// False: meant for a VM behind a hypervisor agent.

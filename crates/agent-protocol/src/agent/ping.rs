@@ -56,11 +56,11 @@ java! {
         "updateTime" update_time: Option<String>,
         "commandName" command_name: Option<String>,
         /// JSON text of the command, secrets included.
-        "command" command: Option<crate::Hidden>,
+        "command" command: Option<bedrock::Secret<String>>,
         "timeout" timeout: i32,
         "answerName" answer_name: Option<String>,
         /// JSON text of the answer, secrets included.
-        "answer" answer: Option<crate::Hidden>,
+        "answer" answer: Option<bedrock::Secret<String>>,
     }
 }
 

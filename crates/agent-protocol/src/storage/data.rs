@@ -1,7 +1,9 @@
 //! Objects on a store: templates, volumes, snapshots, diagnostics.
 
+use bedrock::Secret;
+
 use super::store::{DataStoreTO, ImageFormat};
-use crate::text::{HiddenBytes, UrlText};
+use crate::text::UrlText;
 
 java! {
     /// A template or an ISO.
@@ -122,7 +124,7 @@ java! {
         "deployAsIs" deploy_as_is: bool,
         "updatedDataStoreUUID" updated_data_store_uuid: Option<String>,
         "vSphereStoragePolicyId" vsphere_storage_policy_id: Option<String>,
-        "passphrase" passphrase: Option<HiddenBytes>,
+        "passphrase" passphrase: Option<Secret<Vec<u8>>>,
         "encryptFormat" encrypt_format: Option<String>,
         "checkpointPaths" checkpoint_paths: Option<Vec<String>>,
         "checkpointImageStoreUrls" checkpoint_image_store_urls: Option<Vec<UrlText>>,

@@ -1,9 +1,11 @@
 //! Downloads by URL: start one, ask how it goes.
 
+use bedrock::Secret;
+
 use super::ovf::OVFInformationTO;
 use super::store::{DataStoreTO, ImageFormat};
 use crate::agent::{AnswerBase, CommandBase};
-use crate::text::{Hidden, UrlText};
+use crate::text::UrlText;
 use crate::{Answer, Envelope};
 
 constants! {
@@ -51,7 +53,7 @@ java! {
     /// Credentials for a source.
     PasswordAuth {
         "userName" user_name: Option<String>,
-        "password" password: Option<Hidden>,
+        "password" password: Option<Secret<String>>,
     }
 }
 
@@ -61,7 +63,7 @@ java! {
         "_host" host: Option<String>,
         "_port" port: i32,
         "_userName" user_name: Option<String>,
-        "_password" password: Option<Hidden>,
+        "_password" password: Option<Secret<String>>,
     }
 }
 

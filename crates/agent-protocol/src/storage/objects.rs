@@ -1,11 +1,13 @@
 //! Work on one object: delete, move, copy, split, and config drives.
 
+use bedrock::Secret;
+
 use super::data::{DataTO, SnapshotObjectTO, TemplateObjectTO};
 use super::ovf::DatadiskTO;
 use super::store::DataStoreTO;
 use crate::agent::{AnswerBase, CommandBase, PlainAnswer};
 use crate::gson::Dictionary;
-use crate::text::{Hidden, UrlText};
+use crate::text::UrlText;
 use crate::{Answer, Envelope};
 
 java! {
@@ -69,8 +71,8 @@ java! {
         "destTO" dest_to: Option<DataTO>,
         "cacheTO" cache_to: Option<DataTO>,
         "executeInSequence" execute_in_sequence: bool,
-        "options" options: Dictionary<Hidden>,
-        "options2" options2: Dictionary<Hidden>,
+        "options" options: Dictionary<Secret<String>>,
+        "options2" options2: Dictionary<Secret<String>>,
     }
     extends base: CommandBase
 }
@@ -107,7 +109,7 @@ java! {
     /// Write or delete the config drive of a VM.
     HandleConfigDriveIsoCommand = "com.cloud.agent.api.HandleConfigDriveIsoCommand" {
         /// The image in base64. It holds the VM's password.
-        "isoData" iso_data: Option<Hidden>,
+        "isoData" iso_data: Option<Secret<String>>,
         "isoFile" iso_file: Option<String>,
         /// False: delete.
         "create" create: bool,

@@ -1,6 +1,6 @@
 //! What the descriptor inside an OVA says.
 
-use crate::text::{Hidden, HiddenBytes};
+use bedrock::Secret;
 
 java! {
     /// A pair of texts.
@@ -47,7 +47,7 @@ java! {
         "key" key: Option<String>,
         "type" property_type: Option<String>,
         /// May be a default password.
-        "value" value: Option<Hidden>,
+        "value" value: Option<Secret<String>>,
         "qualifiers" qualifiers: Option<String>,
         "userConfigurable" user_configurable: Option<bool>,
         "label" label: Option<String>,
@@ -136,7 +136,7 @@ java! {
     OVFEulaSectionTO {
         "info" info: Option<String>,
         /// The text, gzip-compressed.
-        "compressedLicense" compressed_license: Option<HiddenBytes>,
+        "compressedLicense" compressed_license: Option<Secret<Vec<u8>>>,
         "index" index: i32,
     }
 }

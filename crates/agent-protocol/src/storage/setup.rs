@@ -2,12 +2,13 @@
 
 use super::store::DataStoreTO;
 use crate::agent::{AnswerBase, CommandBase, PlainAnswer};
-use crate::text::{Hidden, UrlText};
+use crate::text::UrlText;
+use bedrock::Secret;
 
 java! {
     /// Certificate and key of the download listener, PEM.
     Certificates {
-        "privKey" priv_key: Option<Hidden>,
+        "privKey" priv_key: Option<Secret<String>>,
         "privCert" priv_cert: Option<String>,
         "certChain" cert_chain: Option<String>,
         "rootCACert" root_ca_cert: Option<String>,
@@ -21,7 +22,7 @@ java! {
         "secUrl" sec_url: Option<UrlText>,
         "certs" certs: Option<Certificates>,
         /// Key that signs uploads by browser.
-        "postUploadKey" post_upload_key: Option<Hidden>,
+        "postUploadKey" post_upload_key: Option<Secret<String>>,
         "nfsVersion" nfs_version: Option<String>,
     }
     extends base: CommandBase
@@ -42,7 +43,7 @@ java! {
         /// Networks that downloads may reach although they are private.
         "allowedInternalSites" allowed_internal_sites: Option<Vec<String>>,
         "copyUserName" copy_user_name: Option<String>,
-        "copyPassword" copy_password: Option<Hidden>,
+        "copyPassword" copy_password: Option<Secret<String>>,
     }
     extends base: CommandBase
 }

@@ -1,7 +1,8 @@
 //! Stores: where an object lies.
 
 use crate::gson::Dictionary;
-use crate::text::{Hidden, UrlText};
+use crate::text::UrlText;
+use bedrock::Secret;
 
 constants! {
     /// What a store is for.
@@ -71,10 +72,10 @@ java! {
     S3TO {
         "id" id: Option<i64>,
         "uuid" uuid: Option<String>,
-        "accessKey" access_key: Option<Hidden>,
-        "secretKey" secret_key: Option<Hidden>,
+        "accessKey" access_key: Option<Secret<String>>,
+        "secretKey" secret_key: Option<Secret<String>>,
         /// Host with optional port, or a URL; without the bucket.
-        "endPoint" end_point: Option<String>,
+        "endPoint" end_point: Option<UrlText>,
         "bucketName" bucket_name: Option<String>,
         "signer" signer: Option<String>,
         "httpsFlag" https_flag: Option<bool>,
@@ -102,7 +103,7 @@ java! {
         "url" url: Option<UrlText>,
         "account" account: Option<String>,
         "userName" user_name: Option<String>,
-        "key" key: Option<Hidden>,
+        "key" key: Option<Secret<String>>,
         "storagePolicy" storage_policy: Option<String>,
     }
 }
@@ -130,7 +131,7 @@ java! {
         "path" path: Option<String>,
         "port" port: i32,
         "url" url: Option<UrlText>,
-        "details" details: Option<Dictionary<Hidden>>,
+        "details" details: Option<Dictionary<Secret<String>>>,
         "fullCloneFlag" full_clone_flag: Option<bool>,
         "diskProvisioningStrictnessFlag" disk_provisioning_strictness_flag: Option<bool>,
         "isManaged" is_managed: bool,

@@ -140,7 +140,7 @@ fn bytes_are_signed_on_the_wire_and_read_either_way() {
     use agent_protocol::console::StartConsoleProxyAgentHttpHandlerCommand as Start;
     let start: Start = open(r#"{"keystoreBits":[-2,-19,254,0,127,-128,"7"]}"#).unwrap();
     let bits = start.keystore_bits.as_ref().unwrap();
-    assert_eq!(bits.reveal(), [0xfe, 0xed, 0xfe, 0, 0x7f, 0x80, 7]);
+    assert_eq!(bits.reveal().as_slice(), [0xfe, 0xed, 0xfe, 0, 0x7f, 0x80, 7]);
     let json = String::from_utf8(encode_envelopes(&[Envelope::of(&start)])).unwrap();
     assert!(json.contains(r#""keystoreBits":[-2,-19,-2,0,127,-128,7]"#), "{json}");
     assert_eq!(refused::<Start>(r#"{"keystoreBits":[1,256]}"#).0, "keystoreBits.1");

@@ -9,6 +9,7 @@
 
 mod derived;
 mod failures;
+mod later;
 mod lenient;
 mod properties;
 mod recorded;

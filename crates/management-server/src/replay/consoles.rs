@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use agent_protocol::Hidden;
 use agent_protocol::console::{
     ConsoleAccessAuthenticationCommand, StartConsoleProxyAgentHttpHandlerCommand,
 };
+use bedrock::Secret;
 use serde_json::Value;
 
 use super::compare::Replacements;
@@ -43,7 +43,7 @@ pub(super) fn tokens(
         Some((request.line, question))
     });
     let consoles = questions.map(|(line, question)| {
-        let secret = |field: Option<Hidden>| field.map(Hidden::into_inner).unwrap_or_default();
+        let secret = |field: Option<Secret<String>>| field.unwrap_or_default().reveal().clone();
         let session = question.session_uuid.unwrap_or_default();
         let parameters = ClientParameters {
             client_host_address: question.host.unwrap_or_default(),

@@ -245,7 +245,7 @@ fn a_key_that_cannot_be_read_is_a_condition_and_a_good_one_clears_it() {
     assert!(agent.start(&start(good)).base.result);
     assert_eq!(agent.health.health(), role::Health::Ready);
     let tls = StartConsoleProxyAgentHttpHandlerCommand {
-        keystore_bits: Some(agent_protocol::HiddenBytes::new(vec![0xfe, 0xed])),
+        keystore_bits: Some(bedrock::Secret::new(vec![0xfe, 0xed])),
         ..start(good)
     };
     assert!(agent.start(&tls).base.result);

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use agent_protocol::Hidden;
 use agent_protocol::storage::{
     DownloadAnswer, DownloadRequest, DownloadStatus, ImageFormat, ListVolumeCommand, PasswordAuth,
     ResourceType,
 };
+use bedrock::Secret;
 
 use crate::bench::{Bench, NAME, STORE, error_of, store_to};
 use crate::images::vector;
@@ -215,7 +215,7 @@ async fn credentials_go_to_their_own_host_only() {
     assert_eq!(error_of(&refused), " HTTP Server returned 401 (expected 200 OK) ");
     command.auth = Some(PasswordAuth {
         user_name: Some("user".to_owned()),
-        password: Some(Hidden::new("pw")),
+        password: Some(Secret::from("pw")),
     });
     installed(&bench.finish(&command).await);
     // The same in the URL.

@@ -112,7 +112,7 @@ async fn a_proxy_from_the_command_or_the_configuration_resolves_names_itself() {
         host: Some("127.0.0.1".to_owned()),
         port: i32::from(port),
         user_name: Some("user".to_owned()),
-        password: Some(agent_protocol::Hidden::new("pw")),
+        password: Some("pw".into()),
     };
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     command.proxy = Some(proxy(closed));
