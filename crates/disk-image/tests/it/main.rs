@@ -1,0 +1,19 @@
+//! Images that are sound, damaged, cut, or something else; judged here and by QEMU.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::missing_panics_doc,
+    unreachable_pub,
+    reason = "test code"
+)]
+
+mod build;
+mod differential;
+mod kinds;
+mod properties;
+mod qcow2;
+mod vhd;
