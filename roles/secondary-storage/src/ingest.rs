@@ -18,6 +18,7 @@ pub mod error;
 pub mod job;
 pub mod journal;
 pub mod publish;
+mod members;
 mod run;
 mod transfer;
 pub mod write;

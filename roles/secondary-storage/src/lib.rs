@@ -10,7 +10,6 @@
 //! | [`ingest`] | from a source's bytes to a listed object, never listed before it is complete |
 //! | [`objects`] | what a store holds, in Java's properties files; removing it |
 //! | [`stores`] | stores: verified roots with threads of their own |
-//! | [`format`] | untrusted image headers |
 //! | [`links`] | links for users, and the listener behind them |
 //! | [`setup`] | what the management server said at set-up |
 //! | [`state_file`] | small facts that survive a restart |
@@ -21,7 +20,6 @@
 pub mod agent;
 pub mod commands;
 pub mod config;
-pub mod format;
 pub mod ingest;
 pub mod links;
 pub mod metrics;

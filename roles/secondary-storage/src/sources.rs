@@ -32,6 +32,28 @@ pub struct Announced {
     pub length: Option<u64>,
     /// A length that is only good for showing progress.
     pub hint: Option<u64>,
+    /// What the source put around its content.
+    pub coding: Coding,
+}
+
+/// A coding of the transfer, which is not part of the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Coding {
+    #[default]
+    Identity,
+    Gzip,
+    Deflate,
+}
+
+impl Coding {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "content",
+            Self::Gzip => "content coding gzip",
+            Self::Deflate => "content coding deflate",
+        }
+    }
 }
 
 /// The content of a source, in order, from its first byte.

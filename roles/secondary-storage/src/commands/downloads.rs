@@ -7,9 +7,9 @@ use agent_protocol::storage::{
     PasswordAuth, Proxy, ResourceType,
 };
 use bedrock::Secret;
+use disk_image::{Format, Sizes};
 
 use super::{Commands, HandlerError};
-use crate::format::Format;
 use crate::ingest::digest::Expectation;
 use crate::ingest::{Phase, Report, Request};
 use crate::objects::inventory::{self, Description};
@@ -158,7 +158,7 @@ impl Commands {
             .await
             .ok()??;
         let is_it = item.unique_name == request.about.unique_name && !item.is_corrupted;
-        let sizes = crate::format::Sizes {
+        let sizes = Sizes {
             virtual_size: u64::try_from(item.virtual_size).ok()?,
             physical_size: u64::try_from(item.physical_size).ok()?,
         };
@@ -170,6 +170,7 @@ impl Commands {
             temporary: None,
             sizes: Some(sizes),
             checksum: request.given_checksum,
+            warnings: Vec::new(),
         })
     }
 }

@@ -1,11 +1,18 @@
-//! Taking an image out of the wrapper it was downloaded in.
+//! Taking an image out of what it was sent in: the coding that a server put on its answer, then the
+//! wrapper that the file itself is.
 //!
-//! What wraps it is told by its bytes. The function blocks and runs on the ingest's own thread.
+//! A coding is announced and belongs to the transfer, so the digest is of the bytes inside; a
+//! wrapper is told by its bytes and belongs to the file, so the digest covers it. Everything here
+//! blocks and runs on the ingest's own thread.
 
-use std::io::{Cursor, Error, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
+
+use disk_image::{HEAD_LEN, Kind};
+use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::error::IngestError;
-use crate::format::{HEAD_LEN, Kind};
+use super::members::{Ignored, Members, Peeked, Wrapper};
+use crate::sources::Coding;
 
 /// Largest piece that is handed on at once.
 pub const BLOCK: usize = 256 * 1024;
@@ -15,55 +22,125 @@ pub const BLOCK: usize = 256 * 1024;
 #[error("the source ended early")]
 pub struct InputBroken;
 
-/// Reads `from` to its end and gives the image inside to `out`, block by block.
+/// A failure of a coding, on its way through the reader of a wrapper.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+struct CodingBroken {
+    what: &'static str,
+    reason: String,
+}
+
+/// Reads `from` to its end and gives the image inside to `out`, block by block. Says what followed
+/// the compressed data.
 pub fn decompress(
-    mut from: impl Read,
+    from: impl BufRead,
     out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
-) -> Result<(), IngestError> {
-    let mut start = Vec::new();
-    fill(&mut from, &mut start, HEAD_LEN).map_err(|error| broken(&error))?;
-    let wrapper = Kind::of(&start);
-    let from_start = Read::chain(Cursor::new(start), &mut from);
-    match wrapper {
-        Kind::Gzip => copy(flate2::read::MultiGzDecoder::new(from_start), out, wrapper)?,
-        Kind::Bzip2 => copy(bzip2::read::MultiBzDecoder::new(from_start), out, wrapper)?,
-        _ => copy(from_start, out, wrapper)?,
+) -> Result<Option<Ignored>, IngestError> {
+    let from = Peeked::new(from, HEAD_LEN).map_err(|error| failed(&error, "data"))?;
+    let wrapper = match Kind::of(from.front()) {
+        kind @ Kind::Gzip => Some((Wrapper::Gzip, kind)),
+        kind @ Kind::Bzip2 => Some((Wrapper::Bzip2, kind)),
+        _ => None,
+    };
+    let Some((wrapper, kind)) = wrapper else {
+        copy(from, out, "data")?;
+        return Ok(None);
+    };
+    let mut members = Members::new(wrapper, from);
+    copy(&mut members, out, kind.name())?;
+    Ok(members.ignored())
+}
+
+/// The bytes inside a server's coding; at most `limit` of them.
+pub fn decoded<'a>(
+    coding: Coding,
+    from: impl BufRead + 'a,
+    limit: u64,
+) -> std::io::Result<Box<dyn BufRead + 'a>> {
+    let inner: Box<dyn Read + 'a> = match coding {
+        Coding::Identity => return Ok(Box::new(from)),
+        Coding::Gzip => Box::new(Members::new(Wrapper::Gzip, Peeked::new(from, 0)?)),
+        Coding::Deflate => {
+            let from = Peeked::new(from, 2)?;
+            // Servers send either; what HTTP calls deflate is the one with zlib's header.
+            if is_zlib(from.front()) {
+                Box::new(ZlibDecoder::new(from))
+            } else {
+                Box::new(DeflateDecoder::new(from))
+            }
+        }
+    };
+    let marked = Marked { inner, what: coding.name(), left: limit, limit };
+    Ok(Box::new(BufReader::with_capacity(BLOCK, marked)))
+}
+
+const fn is_zlib(start: &[u8]) -> bool {
+    match start {
+        [method, flags, ..] => {
+            *method & 0x0f == 8 && (*method as u16 * 256 + *flags as u16).is_multiple_of(31)
+        }
+        _ => false,
     }
-    // A decompressor may stop before the end of its input; the digest covers all of it.
-    std::io::copy(&mut from, &mut std::io::sink()).map_err(|error| broken(&error))?;
-    Ok(())
 }
 
-/// The other side gave up: it knows why, this error is replaced by its own.
-fn broken(error: &Error) -> IngestError {
-    tracing::debug!(%error, "the download's source ended");
-    IngestError::Aborted
+/// Counts what a coding expands to, and names it in its errors.
+struct Marked<'a> {
+    inner: Box<dyn Read + 'a>,
+    what: &'static str,
+    left: u64,
+    limit: u64,
 }
 
-/// Reads until `target` holds `length` bytes or the source ends.
-fn fill(source: &mut impl Read, target: &mut Vec<u8>, length: usize) -> std::io::Result<()> {
-    source.take(length as u64).read_to_end(target).map(|_read| ())
+impl Read for Marked<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = match self.inner.read(buffer) {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted || is_broken_input(&error) => {
+                return Err(error);
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                return Err(Error::other(CodingBroken { what: self.what, reason }));
+            }
+        };
+        match self.left.checked_sub(read as u64) {
+            Some(left) => self.left = left,
+            None => {
+                let reason = format!("it has more than {} bytes inside", self.limit);
+                return Err(Error::other(CodingBroken { what: self.what, reason }));
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn is_broken_input(error: &Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<InputBroken>())
+}
+
+/// When the other side gave up, it knows why: this error is replaced by its own.
+fn failed(error: &Error, what: &'static str) -> IngestError {
+    if is_broken_input(error) {
+        tracing::debug!(%error, "the download's source ended");
+        return IngestError::Aborted;
+    }
+    let coding = error.get_ref().and_then(|inner| inner.downcast_ref::<CodingBroken>());
+    let what = coding.map_or(what, |coding| coding.what);
+    IngestError::Decompress { what, reason: error.to_string() }
 }
 
 fn copy(
     mut from: impl Read,
     out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
-    wrapper: Kind,
+    what: &'static str,
 ) -> Result<(), IngestError> {
     let mut block = vec![0_u8; BLOCK];
     loop {
-        let read = match from.read(&mut block) {
+        match from.read(&mut block) {
             Ok(0) => return Ok(()),
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.get_ref().is_some_and(|inner| inner.is::<InputBroken>()) => {
-                return Err(broken(&error));
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                return Err(IngestError::Decompress { kind: wrapper, reason });
-            }
-        };
-        out(block.get(..read).unwrap_or_default())?;
+            Ok(read) => out(block.get(..read).unwrap_or_default())?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(&error, what)),
+        }
     }
 }

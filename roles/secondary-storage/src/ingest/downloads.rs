@@ -57,6 +57,7 @@ pub struct JobStatus {
     pub store: String,
     pub path: String,
     pub text: String,
+    pub warnings: Vec<String>,
     pub age_seconds: u64,
 }
 
@@ -291,6 +292,7 @@ impl JobStatus {
             store: job.request.store.to_string(),
             path: report.install_path,
             text: report.text.trim().to_owned(),
+            warnings: report.warnings,
             age_seconds: job.started.elapsed().as_secs(),
         }
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::format::{FormatError, Kind};
+use disk_image::{ImageError, Kind};
+
 use crate::sources::SourceError;
 use crate::stores::StoreError;
 
@@ -22,12 +23,12 @@ pub enum IngestError {
     StoreStalled(Duration),
     #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}", .0.name())]
     Content(Kind),
-    #[error("Failed to install: cannot decompress {}: {reason}", kind.name())]
-    Decompress { kind: Kind, reason: String },
+    #[error("Failed to install: cannot decompress {what}: {reason}")]
+    Decompress { what: &'static str, reason: String },
     #[error("Failed post download script: {0}")]
     Checksum(String),
-    #[error("Failed post download script: {}", bedrock::chain(.0))]
-    Format(FormatError),
+    #[error("Failed post download script: The downloaded file {}", bedrock::chain(.0))]
+    Image(ImageError),
     #[error("cannot write to the store: {0}")]
     Write(std::io::Error),
     #[error("{}", bedrock::chain(.0))]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::format::{Format, Sizes};
+use disk_image::{Format, Sizes};
 use crate::ingest::digest::Expectation;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
@@ -75,6 +75,8 @@ pub struct Report {
     pub temporary: Option<String>,
     pub sizes: Option<Sizes>,
     pub checksum: Option<String>,
+    /// What an operator may want to know about an image that is usable.
+    pub warnings: Vec<String>,
 }
 
 /// A job. Shared by its task, the table of jobs and whoever asks.
@@ -107,6 +109,7 @@ impl Job {
             temporary: None,
             sizes: None,
             checksum: request.given_checksum.clone(),
+            warnings: Vec::new(),
         };
         Self {
             id,

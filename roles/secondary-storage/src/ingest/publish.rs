@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::journal::properties_temporary;
-use crate::format::{Format, Sizes};
+use disk_image::{Format, Sizes};
 use crate::objects::inventory::{self, Description};
 use crate::stores::url::name_uuid;
 use crate::stores::{Dir, FileName, InstallPath, Modes, ObjectKind};

@@ -13,7 +13,6 @@ use super::journal::{Note, remove_leftovers};
 use super::publish::{Publication, image_name, publish};
 use super::transfer::attempt;
 use super::write::Written;
-use crate::format;
 use crate::stores::{Lane, ObjectKind, Store, StoreError};
 
 /// How long a writer may take to notice that its download has ended.
@@ -164,8 +163,14 @@ async fn install(
         report.checksum = Some(written.checksum.to_string());
         report.install_path = install_path;
     });
-    let sizes = format::inspect(request.format, &written.head, &written.tail, written.length)
-        .map_err(IngestError::Format)?;
+    let inspection = written.inspection.map_err(IngestError::Image)?;
+    let sizes = inspection.sizes;
+    let notice = inspection.notice.map(|notice| notice.to_string());
+    let warnings: Vec<String> =
+        notice.into_iter().chain(written.ignored.map(|ignored| ignored.to_string())).collect();
+    for warning in &warnings {
+        tracing::warn!(job = job.id, warning, "the downloaded file is odd, it is installed");
+    }
     note.image = Some(image.to_string());
     write_note(job, cx, note.clone()).await?;
     let now = cx.host.clock.now();
@@ -199,6 +204,7 @@ async fn install(
         report.percent = 100;
         report.text = format!("Install completed successfully at {}", short_date(now));
         report.sizes = Some(sizes);
+        report.warnings = warnings;
     });
     Ok(())
 }

@@ -51,6 +51,7 @@ pub(super) async fn attempt(
         file,
         format: job.request.format,
         expectation: job.request.expectation.clone(),
+        coding: announced.coding,
         limit: job.request.decompressed_limit,
         permit: Arc::clone(permit),
         token: job.writing.token(),

@@ -5,20 +5,22 @@
 //! store that hangs holds up nothing else; the download's permit ends with its threads.
 
 use std::fs::File;
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{BufRead, Error, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::{Buf, Bytes};
+use disk_image::{Format, HEAD_LEN, ImageError, Inspection, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::decompress::{BLOCK, InputBroken, decompress};
+use super::decompress::{BLOCK, InputBroken, decoded, decompress};
 use super::digest::{Checksum, Expectation};
 use super::error::IngestError;
-use crate::format::{Format, HEAD_LEN, Kind, vhd};
+use super::members::Ignored;
+use crate::sources::Coding;
 
 /// What the network side sends. A channel that closes without `End` is a broken download.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct WriterJob {
     pub file: File,
     pub format: Format,
     pub expectation: Expectation,
+    /// What the source put around its content.
+    pub coding: Coding,
     /// Largest image after decompression.
     pub limit: u64,
     pub permit: Arc<OwnedSemaphorePermit>,
@@ -47,10 +51,10 @@ pub struct WriterJob {
 /// A file completely written and synced.
 #[derive(Debug)]
 pub struct Written {
-    pub length: u64,
-    pub head: Vec<u8>,
-    pub tail: Vec<u8>,
+    pub inspection: Result<Inspection, ImageError>,
     pub checksum: Checksum,
+    /// What followed the compressed data.
+    pub ignored: Option<Ignored>,
 }
 
 pub type WriterResult = Result<Written, IngestError>;
@@ -85,41 +89,96 @@ fn write(
     digest: SyncSender<Bytes>,
     hasher: JoinHandle<Checksum>,
 ) -> WriterResult {
-    let mut source = Source { incoming, digest, current: Bytes::new(), ended: false };
     let mut sink = Sink::new(job.file, job.format, job.limit);
-    decompress(&mut source, &mut |block| sink.write(block))?;
+    let out = &mut |block: &[u8]| sink.write(block);
+    let mut pieces = Pieces { incoming, digest: None, current: Bytes::new(), ended: false };
+    let ignored = match job.coding {
+        Coding::Identity => {
+            pieces.digest = Some(digest);
+            decompress(pieces, out)?
+        }
+        coding => {
+            let content = decoded(coding, pieces, job.limit).map_err(|_cut| IngestError::Aborted)?;
+            decompress(Digested { content, digest, is_broken: false }, out)?
+        }
+    };
     sink.check_head()?;
-    drop(source);
-    let (length, head, tail) = sink.finish()?;
+    let inspection = sink.finish()?;
     let checksum = hasher.join().map_err(|_panic| IngestError::Internal)?;
-    Ok(Written { length, head, tail, checksum })
+    Ok(Written { inspection, checksum, ignored })
 }
 
-/// The pieces as a reader; every piece goes to the digest once.
-struct Source {
+/// The pieces as a reader; each goes to the digest once, unless it is of what is inside them.
+struct Pieces {
     incoming: mpsc::Receiver<Piece>,
-    digest: SyncSender<Bytes>,
+    digest: Option<SyncSender<Bytes>>,
     current: Bytes,
     ended: bool,
 }
 
-impl Read for Source {
+fn gone<T>(_gone: T) -> Error {
+    Error::other(InputBroken)
+}
+
+impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut available = self.fill_buf()?;
+        let read = available.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         while self.current.is_empty() && !self.ended {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
-                    self.digest.send(bytes.clone()).map_err(|_gone| Error::other(InputBroken))?;
+                    if let Some(digest) = &self.digest {
+                        digest.send(bytes.clone()).map_err(gone)?;
+                    }
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
-                None => return Err(Error::other(InputBroken)),
+                None => return Err(gone(())),
             }
         }
-        let count = self.current.len().min(buffer.len());
-        if let Some(target) = buffer.get_mut(..count) {
-            self.current.copy_to_slice(target);
-        }
-        Ok(count)
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.current.advance(amount.min(self.current.len()));
+    }
+}
+
+/// Decoded content on its way; each byte goes to the digest once.
+struct Digested<R> {
+    content: R,
+    digest: SyncSender<Bytes>,
+    is_broken: bool,
+}
+
+impl<R: BufRead> BufRead for Digested<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        if self.is_broken { Err(gone(())) } else { self.content.fill_buf() }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        // What is consumed is in the buffer: nothing is waited for.
+        let bytes = self.content.fill_buf().map(|available| {
+            Bytes::copy_from_slice(available.get(..amount).unwrap_or(available))
+        });
+        self.is_broken |= bytes.is_ok_and(|bytes| self.digest.send(bytes).is_err());
+        self.content.consume(amount);
+    }
+}
+
+impl<R: BufRead> Read for Digested<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut available = self.fill_buf()?;
+        let read = available.read(buffer)?;
+        self.consume(read);
+        Ok(read)
     }
 }
 
@@ -173,12 +232,27 @@ impl Sink {
         if self.format.admits(kind) { Ok(()) } else { Err(IngestError::Content(kind)) }
     }
 
-    fn finish(self) -> Result<(u64, Vec<u8>, Vec<u8>), IngestError> {
+    /// Judges the complete file; the outer error is one of the store.
+    fn finish(self) -> Result<Result<Inspection, ImageError>, IngestError> {
         self.file.sync_all().map_err(IngestError::Write)?;
-        let tail_len = self.length.min(vhd::FOOTER_LEN as u64);
-        let mut tail = vec![0_u8; usize::try_from(tail_len).unwrap_or(0)];
-        self.file.read_exact_at(&mut tail, self.length - tail_len).map_err(IngestError::Write)?;
-        Ok((self.length, self.head, tail))
+        let image = Image { file: &self.file, length: self.length };
+        Ok(disk_image::inspect(self.format, &image))
+    }
+}
+
+/// The written file, for its inspection.
+struct Image<'a> {
+    file: &'a File,
+    length: u64,
+}
+
+impl disk_image::Source for Image<'_> {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_exact_at(target, offset)
     }
 }
 

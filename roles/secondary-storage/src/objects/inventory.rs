@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Read, Result};
 
-use crate::format::{Format, Sizes};
+use disk_image::{Format, Sizes};
 use crate::objects::properties::{self, Properties};
 use crate::stores::dir::EntryKind;
 use crate::stores::{Dir, FileName, InstallPath, ObjectKind};

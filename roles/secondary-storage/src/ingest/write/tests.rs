@@ -10,12 +10,22 @@ use super::*;
 const QCOW2: &[u8] = b"QFI\xfb\0\0\0\x03";
 
 async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (WriterResult, Vec<u8>) {
+    run_coded(format, limit, Coding::Identity, pieces).await
+}
+
+async fn run_coded(
+    format: Format,
+    limit: u64,
+    coding: Coding,
+    pieces: Vec<Piece>,
+) -> (WriterResult, Vec<u8>) {
     let mut file = tempfile::tempfile().unwrap();
     let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
     let job = WriterJob {
         file: file.try_clone().unwrap(),
         format,
         expectation: Expectation::parse(Some("00")).unwrap(),
+        coding,
         limit,
         permit: Arc::new(permit),
         token: tokio_util::task::TaskTracker::new().token(),
@@ -66,10 +76,8 @@ async fn bytes_are_written_as_decompressed_and_hashed_as_received() {
     for (sent, size) in [(plain.clone(), 7_000), (packed.clone(), 13), (packed, 1 << 20)] {
         let (outcome, written) = run(Format::Qcow2, 1 << 30, pieces(&sent, size)).await;
         let outcome = outcome.unwrap();
-        assert_eq!(outcome.length, 300_000);
         assert_eq!(outcome.checksum.to_string(), md5(&sent));
-        assert_eq!(outcome.head, plain[..HEAD_LEN]);
-        assert_eq!(outcome.tail, plain[300_000 - 512..]);
+        assert_eq!(outcome.ignored, None);
         assert!(written == plain);
     }
 }
@@ -86,7 +94,7 @@ async fn a_source_that_ends_early_is_never_a_file() {
     let short = pieces(&packed[..packed.len() - 20], 1_000);
     let outcome = run(Format::Qcow2, 1 << 30, short).await.0;
     assert!(
-        matches!(outcome, Err(IngestError::Decompress { kind: Kind::Gzip, .. })),
+        matches!(outcome, Err(IngestError::Decompress { what: "gzip compressed data", .. })),
         "{outcome:?}"
     );
 }
@@ -106,8 +114,107 @@ async fn content_is_judged_by_the_chosen_format_before_it_is_all_there() {
     assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
     assert!(written.len() < 400_000);
     let (outcome, _) = run(Format::Qcow2, 1 << 30, pieces(b"hello\n", 10)).await;
-    assert!(matches!(outcome, Err(IngestError::Content(Kind::Text))), "{outcome:?}");
+    assert!(matches!(outcome, Err(IngestError::Content(Kind::Foreign("ASCII text")))), "{outcome:?}");
     // A QCOW2 in a wrapper is still a QCOW2.
     let (outcome, _) = run(Format::Raw, 1 << 30, pieces(&gzip(&image(100_000)), 4_096)).await;
     assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn what_follows_the_last_member_is_ignored_and_told() {
+    let plain = image(70_000);
+    let (first, second) = plain.split_at(20_000);
+    for pack in [gzip, bzip2] {
+        let members = [pack(first), pack(b""), pack(second)].concat();
+        for (behind, text) in [
+            (vec![0; 10_000], "10000 zero bytes after the compressed data were ignored"),
+            (b"x".to_vec(), "1 bytes after the compressed data were ignored"),
+            (b"\x1f".to_vec(), "1 bytes after the compressed data were ignored"),
+            (b"BZ".to_vec(), "2 bytes after the compressed data were ignored"),
+            // As gzip does it: padding ends the file, whatever comes then.
+            ([vec![0; 512], pack(b"more")].concat(), " bytes after the compressed data were ignored"),
+            (vec![0xa5; 300_000], "300000 bytes after the compressed data were ignored"),
+        ] {
+            let sent = [members.clone(), behind].concat();
+            for size in [1 << 20, 4_099] {
+                let (outcome, written) = run(Format::Qcow2, 1 << 30, pieces(&sent, size)).await;
+                let outcome = outcome.unwrap();
+                let ignored = outcome.ignored.unwrap().to_string();
+                assert!(ignored.ends_with(text), "{ignored}");
+                assert!(written == plain);
+                assert_eq!(outcome.checksum.to_string(), md5(&sent), "of the file as it is");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_begun_must_be_whole() {
+    let plain = image(70_000);
+    for (pack, magic) in [(gzip as fn(&[u8]) -> Vec<u8>, &b"\x1f\x8b"[..]), (bzip2, b"BZh")] {
+        let packed = pack(&plain);
+        let mut wrong_sum = packed.clone();
+        let length = wrong_sum.len();
+        wrong_sum[length - 6] ^= 1;
+        let second_cut = [&packed[..], &packed[..length / 2]].concat();
+        for sent in [
+            packed[..length - 3].to_vec(),
+            packed[..length / 2].to_vec(),
+            second_cut,
+            [&packed[..], magic].concat(),
+            [&packed[..], magic, b"nonsense"].concat(),
+            wrong_sum,
+        ] {
+            let outcome = run(Format::Qcow2, 1 << 30, pieces(&sent, 1_000)).await.0;
+            assert!(matches!(outcome, Err(IngestError::Decompress { .. })), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_coding_of_the_transfer_is_undone_before_the_digest() {
+    use flate2::write::{DeflateEncoder, ZlibEncoder};
+    let plain = image(150_000);
+    let wrapped = gzip(&plain);
+    let fast = flate2::Compression::fast();
+    let zlib = |bytes: &[u8]| {
+        let mut encoder = ZlibEncoder::new(Vec::new(), fast);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let deflate = |bytes: &[u8]| {
+        let mut encoder = DeflateEncoder::new(Vec::new(), fast);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    // A wrapper inside the coding belongs to the file: it counts for the digest.
+    for file in [&plain, &wrapped] {
+        for (coding, sent) in [
+            (Coding::Gzip, gzip(file)),
+            (Coding::Deflate, zlib(file)),
+            (Coding::Deflate, deflate(file)),
+        ] {
+            let (outcome, written) =
+                run_coded(Format::Qcow2, 1 << 30, coding, pieces(&sent, 3_001)).await;
+            assert_eq!(outcome.unwrap().checksum.to_string(), md5(file), "{coding:?}");
+            assert!(written == plain);
+            let half = pieces(&sent[..sent.len() / 2], 3_001);
+            let cut = run_coded(Format::Qcow2, 1 << 30, coding, half).await.0.unwrap_err();
+            assert!(cut.to_string().contains(coding.name()), "{cut}");
+        }
+    }
+    let bomb = gzip(&gzip(&[0; 8 << 20]));
+    let outcome = run_coded(Format::Raw, 1 << 20, Coding::Gzip, pieces(&bomb, 4_096)).await.0;
+    assert!(matches!(outcome, Err(IngestError::Bomb { .. })), "{outcome:?}");
+    // Padding inside a coding expands without ever being written.
+    let padding = gzip(&[gzip(&plain), vec![0; 8 << 20]].concat());
+    let outcome = run_coded(Format::Qcow2, 1 << 20, Coding::Gzip, pieces(&padding, 4_096)).await.0;
+    let text = outcome.unwrap_err().to_string();
+    assert!(text.contains("content coding gzip: it has more than 1048576 bytes inside"), "{text}");
 }

@@ -1,0 +1,184 @@
+//! Compressed files as they are found: several members one after the other, padded with zeros to a
+//! tape's block, or with something else behind them.
+//!
+//! As gzip and bzip2 themselves do it: what follows the last member is ignored and told, a member
+//! that is begun must be whole.
+
+use std::fmt;
+use std::io::{BufRead, ErrorKind, Read};
+
+use bzip2::bufread::BzDecoder;
+use flate2::bufread::GzDecoder;
+
+/// How a file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wrapper {
+    Gzip,
+    Bzip2,
+}
+
+impl Wrapper {
+    /// What each member begins with.
+    const fn magic(self) -> &'static [u8] {
+        match self {
+            Self::Gzip => b"\x1f\x8b",
+            Self::Bzip2 => b"BZh",
+        }
+    }
+}
+
+/// Bytes behind the compressed data that are not part of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ignored {
+    pub bytes: u64,
+    /// Padding; otherwise nobody knows what.
+    pub only_zeros: bool,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.only_zeros { "zero bytes" } else { "bytes" };
+        write!(f, "{} {what} after the compressed data were ignored", self.bytes)
+    }
+}
+
+/// A reader whose next bytes can be looked at.
+#[derive(Debug)]
+pub(super) struct Peeked<R> {
+    front: Vec<u8>,
+    at: usize,
+    rest: R,
+}
+
+impl<R: BufRead> Peeked<R> {
+    /// Looks at the next `length` bytes, or fewer at the end.
+    pub(super) fn new(mut rest: R, length: usize) -> std::io::Result<Self> {
+        let mut front = Vec::new();
+        rest.by_ref().take(length as u64).read_to_end(&mut front)?;
+        Ok(Self { front, at: 0, rest })
+    }
+
+    pub(super) fn front(&self) -> &[u8] {
+        self.front.get(self.at..).unwrap_or_default()
+    }
+
+    /// Looks at the next bytes again, after others were read.
+    fn again(mut self, length: usize) -> std::io::Result<Self> {
+        let mut front = self.front().to_vec();
+        let missing = length.saturating_sub(front.len());
+        self.rest.by_ref().take(missing as u64).read_to_end(&mut front)?;
+        Ok(Self { front, at: 0, rest: self.rest })
+    }
+}
+
+impl<R: BufRead> Read for Peeked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut available = self.fill_buf()?;
+        let read = available.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Peeked<R> {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        match self.front.get(self.at..) {
+            Some(front) if !front.is_empty() => Ok(front),
+            Some(_) | None => self.rest.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        if self.at < self.front.len() {
+            self.at += amount;
+        } else {
+            self.rest.consume(amount);
+        }
+    }
+}
+
+enum State<R: BufRead> {
+    Gzip(GzDecoder<Peeked<R>>),
+    Bzip2(BzDecoder<Peeked<R>>),
+    Over,
+}
+
+/// The content of all members.
+pub(super) struct Members<R: BufRead> {
+    wrapper: Wrapper,
+    state: State<R>,
+    ignored: Option<Ignored>,
+}
+
+impl<R: BufRead> Members<R> {
+    pub(super) fn new(wrapper: Wrapper, from: Peeked<R>) -> Self {
+        Self { wrapper, state: State::begin(wrapper, from), ignored: None }
+    }
+
+    /// What followed the last member; known at the end.
+    pub(super) const fn ignored(&self) -> Option<Ignored> {
+        self.ignored
+    }
+
+    /// A member has ended.
+    fn go_on(&mut self) -> std::io::Result<()> {
+        let rest = match std::mem::replace(&mut self.state, State::Over) {
+            State::Gzip(member) => member.into_inner(),
+            State::Bzip2(member) => member.into_inner(),
+            State::Over => return Ok(()),
+        };
+        let magic = self.wrapper.magic();
+        let rest = rest.again(magic.len())?;
+        if rest.front().starts_with(magic) {
+            self.state = State::begin(self.wrapper, rest);
+        } else if !rest.front().is_empty() {
+            self.ignored = Some(ignore(rest)?);
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> State<R> {
+    fn begin(wrapper: Wrapper, from: Peeked<R>) -> Self {
+        match wrapper {
+            Wrapper::Gzip => Self::Gzip(GzDecoder::new(from)),
+            Wrapper::Bzip2 => Self::Bzip2(BzDecoder::new(from)),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let read = match &mut self.state {
+                State::Gzip(member) => member.read(buffer)?,
+                State::Bzip2(member) => member.read(buffer)?,
+                State::Over => return Ok(0),
+            };
+            if read > 0 {
+                return Ok(read);
+            }
+            self.go_on()?;
+        }
+    }
+}
+
+/// Reads to the end: the digest covers all of a file.
+fn ignore(mut rest: impl BufRead) -> std::io::Result<Ignored> {
+    let mut ignored = Ignored { bytes: 0, only_zeros: true };
+    loop {
+        let available = match rest.fill_buf() {
+            Ok([]) => return Ok(ignored),
+            Ok(available) => available,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let length = available.len();
+        ignored.bytes += length as u64;
+        ignored.only_zeros &= available.iter().all(|byte| *byte == 0);
+        rest.consume(length);
+    }
+}
