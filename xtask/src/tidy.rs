@@ -10,13 +10,14 @@ use crate::run::{output, root};
 /// Who of ours may depend on whom. Development dependencies are free but for roles on roles.
 const EDGES: &[(&str, &[&str])] = &[
     ("agent-protocol", &[]),
+    ("disk-image", &[]),
     ("rfb", &[]),
     ("role", &[]),
     ("xtask", &[]),
     ("demo-screen", &["rfb"]),
     ("management-link", &["agent-protocol", "role"]),
     ("management-server", &["agent-protocol"]),
-    ("secondary-storage", &["agent-protocol", "management-link", "role"]),
+    ("secondary-storage", &["agent-protocol", "disk-image", "management-link", "role"]),
     ("console-proxy", &["agent-protocol", "management-link", "rfb", "role"]),
     ("dhcp", &["role"]),
     ("testkit", &["agent-protocol", "rfb", "role"]),
