@@ -9,11 +9,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use disk_image::{Format, Sizes};
 use crate::ingest::digest::Expectation;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
 use crate::stores::{InstallPath, ObjectKind, StoreUrl};
+use disk_image::{Format, Sizes};
 
 /// What is to be downloaded, and where to.
 #[derive(Debug, Clone)]

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::journal::properties_temporary;
-use disk_image::{Format, Sizes};
 use crate::objects::inventory::{self, Description};
 use crate::stores::url::name_uuid;
 use crate::stores::{Dir, FileName, InstallPath, Modes, ObjectKind};
+use disk_image::{Format, Sizes};
 
 /// Everything needed to publish one image.
 #[derive(Debug, Clone)]

@@ -98,7 +98,8 @@ fn write(
             decompress(pieces, out)?
         }
         coding => {
-            let content = decoded(coding, pieces, job.limit).map_err(|_cut| IngestError::Aborted)?;
+            let content =
+                decoded(coding, pieces, job.limit).map_err(|_cut| IngestError::Aborted)?;
             decompress(Digested { content, digest, is_broken: false }, out)?
         }
     };
@@ -165,9 +166,10 @@ impl<R: BufRead> BufRead for Digested<R> {
 
     fn consume(&mut self, amount: usize) {
         // What is consumed is in the buffer: nothing is waited for.
-        let bytes = self.content.fill_buf().map(|available| {
-            Bytes::copy_from_slice(available.get(..amount).unwrap_or(available))
-        });
+        let bytes = self
+            .content
+            .fill_buf()
+            .map(|available| Bytes::copy_from_slice(available.get(..amount).unwrap_or(available)));
         self.is_broken |= bytes.is_ok_and(|bytes| self.digest.send(bytes).is_err());
         self.content.consume(amount);
     }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Read, Result};
 
-use disk_image::{Format, Sizes};
 use crate::objects::properties::{self, Properties};
 use crate::stores::dir::EntryKind;
 use crate::stores::{Dir, FileName, InstallPath, ObjectKind};
+use disk_image::{Format, Sizes};
 
 /// Facts of an object that come from the management server.
 #[derive(Debug, Clone, PartialEq, Eq)]

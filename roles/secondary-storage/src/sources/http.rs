@@ -82,7 +82,8 @@ impl HttpSource {
     /// Asks for the whole image; continues over broken connections.
     pub async fn open(&self) -> Result<(Announced, Box<dyn Chunks>), SourceError> {
         let body = self.start().await?;
-        let announced = Announced { length: body.total, hint: body.hint, coding: super::Coding::Identity };
+        let announced =
+            Announced { length: body.total, hint: body.hint, coding: super::Coding::Identity };
         Ok((announced, Box::new(HttpChunks::new(self.clone(), body))))
     }
 

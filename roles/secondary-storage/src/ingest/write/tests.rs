@@ -114,7 +114,10 @@ async fn content_is_judged_by_the_chosen_format_before_it_is_all_there() {
     assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
     assert!(written.len() < 400_000);
     let (outcome, _) = run(Format::Qcow2, 1 << 30, pieces(b"hello\n", 10)).await;
-    assert!(matches!(outcome, Err(IngestError::Content(Kind::Foreign("ASCII text")))), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(IngestError::Content(Kind::Foreign("ASCII text")))),
+        "{outcome:?}"
+    );
     // A QCOW2 in a wrapper is still a QCOW2.
     let (outcome, _) = run(Format::Raw, 1 << 30, pieces(&gzip(&image(100_000)), 4_096)).await;
     assert!(matches!(outcome, Err(IngestError::Content(Kind::Qcow2))), "{outcome:?}");
@@ -138,7 +141,10 @@ async fn what_follows_the_last_member_is_ignored_and_told() {
             (b"\x1f".to_vec(), "1 bytes after the compressed data were ignored"),
             (b"BZ".to_vec(), "2 bytes after the compressed data were ignored"),
             // As gzip does it: padding ends the file, whatever comes then.
-            ([vec![0; 512], pack(b"more")].concat(), " bytes after the compressed data were ignored"),
+            (
+                [vec![0; 512], pack(b"more")].concat(),
+                " bytes after the compressed data were ignored",
+            ),
             (vec![0xa5; 300_000], "300000 bytes after the compressed data were ignored"),
         ] {
             let sent = [members.clone(), behind].concat();
