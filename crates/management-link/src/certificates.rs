@@ -15,20 +15,19 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use bedrock::Secret;
+use key_store::{CertificatesError, KeyError, PairError};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, RsaKeySize, SanType};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::PrivateKeyDer;
+use tls_material::{FileError, read_key, read_optional, read_pair};
 
+use crate::client_certificate::ClientKey;
 use crate::config::LinkConfig;
 use crate::files::{self, WriteError};
-use crate::key_store::{self, ClientKey, KeyFileError};
 use crate::trust::PROVISIONED_CA;
 
 const KEY: &str = "cloud.key";
 const REQUESTED_KEY: &str = "cloud.key.new";
 const CERTIFICATE: &str = "cloud.crt";
-/// Text that stands in for the "file" of a key or certificate that came over the link.
-const FROM_SERVER: &str = "the command";
 
 /// Why a certificate command failed; becomes the details of the answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +36,14 @@ pub(crate) enum CertificateError {
     Request(#[source] rcgen::Error),
     #[error("there is no key for this certificate: none came with it and none was requested")]
     NoKey,
+    #[error("cannot take certificates from the command")]
+    Certificates(#[from] CertificatesError),
+    #[error("cannot take a private key from the command")]
+    Key(#[from] KeyError),
+    #[error("the certificate of the command cannot be used")]
+    Pair(#[from] PairError),
     #[error(transparent)]
-    Material(#[from] KeyFileError),
+    File(#[from] FileError),
     #[error(transparent)]
     Write(#[from] WriteError),
 }
@@ -87,43 +92,43 @@ pub(crate) fn install(
 ) -> Result<(), CertificateError> {
     let requested = directory.join(REQUESTED_KEY);
     let current = directory.join(KEY);
-    let chain = parse_certificates(certificate)?;
-    parse_certificates(ca_certificates)?;
+    let chain = key_store::certificates(certificate.as_bytes())?;
+    key_store::certificates(ca_certificates.as_bytes())?;
     let sent = Some(private_key.reveal().as_str()).filter(|text| !text.trim().is_empty());
-    let key = match sent {
-        Some(text) => PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|source| KeyFileError::Pem { path: FROM_SERVER.into(), source })?,
-        None if requested.exists() => key_store::read_key(&requested)?,
-        None if current.exists() => key_store::read_key(&current)?,
-        None => return Err(CertificateError::NoKey),
+    let waiting = match sent {
+        Some(_) => None,
+        None => optional_key(&requested)?,
     };
-    key_store::certified(chain, key, Path::new(FROM_SERVER))?;
+    let becomes_current = sent.is_some() || waiting.is_some();
+    let key = match (sent, waiting) {
+        (Some(text), _) => key_store::private_key(text.as_bytes())?,
+        (None, Some(waiting)) => waiting,
+        (None, None) => optional_key(&current)?.ok_or(CertificateError::NoKey)?,
+    };
+    key_store::pair(chain, key)?;
     // The key last: until then the old key does not fit, and loading falls back to the new one.
     if let Some(text) = sent {
         files::replace(&requested, text.as_bytes(), files::PRIVATE)?;
     }
     files::replace(&directory.join(PROVISIONED_CA), ca_certificates.as_bytes(), files::PUBLIC)?;
     files::replace(&directory.join(CERTIFICATE), certificate.as_bytes(), files::PUBLIC)?;
-    if requested.exists() {
+    if becomes_current {
         files::rename(&requested, &current)?;
     }
     Ok(())
 }
 
-fn parse_certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, KeyFileError> {
-    let certificates = key_store::certificates_of(pem.as_bytes())
-        .map_err(|source| KeyFileError::Pem { path: FROM_SERVER.into(), source })?;
-    let readable =
-        certificates.iter().all(|certificate| key_store::public_key(certificate).is_some());
-    if certificates.is_empty() || !readable {
-        return Err(KeyFileError::NoCertificate(FROM_SERVER.into()));
+/// `None` when there is no such file; any other failure to read it is an error.
+fn optional_key(path: &Path) -> Result<Option<PrivateKeyDer<'static>>, FileError> {
+    match read_key(path) {
+        Err(error) if error.is_absent() => Ok(None),
+        read => read.map(Some),
     }
-    Ok(certificates)
 }
 
 /// The certificate to offer: the configured or the provisioned one, whichever was issued later.
 /// A provisioned one that is unusable is logged and left out; a configured one is an error.
-pub(crate) fn client_key(link: &LinkConfig) -> Result<Option<ClientKey>, KeyFileError> {
+pub(crate) fn client_key(link: &LinkConfig) -> Result<Option<ClientKey>, FileError> {
     let configured = match &link.management.client_certificate {
         Some(certificate) => Some(certificate.load()?),
         None => None,
@@ -148,16 +153,12 @@ pub(crate) fn client_key(link: &LinkConfig) -> Result<Option<ClientKey>, KeyFile
     })
 }
 
-fn provisioned(link: &LinkConfig) -> Result<Option<ClientKey>, KeyFileError> {
+fn provisioned(link: &LinkConfig) -> Result<Option<ClientKey>, FileError> {
     let certificate = link.file(CERTIFICATE);
-    if !certificate.exists() {
+    if read_optional(&certificate)?.is_none() {
         return Ok(None);
     }
-    let chain = key_store::read_certificates(&certificate)?;
-    let pair = |name: &str| {
-        let path = link.file(name);
-        key_store::certified(chain.clone(), key_store::read_key(&path)?, &path)
-    };
+    let pair = |name: &str| read_pair(&certificate, &link.file(name));
     // A crash between the renames leaves the new key under its first name.
     let certified = pair(KEY).or_else(|error| pair(REQUESTED_KEY).map_err(|_second| error))?;
     Ok(Some(ClientKey { certified, issuers: Vec::new() }))
@@ -165,12 +166,7 @@ fn provisioned(link: &LinkConfig) -> Result<Option<ClientKey>, KeyFileError> {
 
 /// Begin of validity in seconds; unreadable counts as oldest.
 fn issued_at(key: &ClientKey) -> i64 {
-    use x509_parser::prelude::{FromDer, X509Certificate};
-    key.certified
-        .cert
-        .first()
-        .and_then(|der| X509Certificate::from_der(der.as_ref()).ok())
-        .map_or(i64::MIN, |(_rest, parsed)| parsed.validity().not_before.timestamp())
+    key.certified.cert.first().map_or(i64::MIN, |own| key_store::certificate::issued_at(own))
 }
 
 #[cfg(test)]

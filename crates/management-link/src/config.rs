@@ -11,7 +11,7 @@ use bedrock::net::HostPort;
 use config_reader::{Section, Violations};
 use role::PreflightError;
 
-use crate::key_store::{self, ClientCertificate};
+use crate::client_certificate::ClientCertificate;
 
 /// Version reported to the server; it stores and shows it, nothing depends on it.
 const VERSION: &str = "4.22.0.0";
@@ -130,7 +130,7 @@ impl ManagementConfig {
             found.push(PreflightError { problem, remedy });
         };
         if let Some(path) = &self.ca_file
-            && let Err(error) = key_store::read_certificates(path)
+            && let Err(error) = tls_material::read_certificates(path)
         {
             report("ca_file", &error);
         }

@@ -41,7 +41,11 @@ pub(crate) enum ConnectError {
 impl ConnectError {
     /// Somebody has to act before an attempt can succeed.
     pub(crate) fn does_not_heal(&self) -> bool {
-        matches!(self, Self::Handshake { source, .. } if source.is_about_trust())
+        match self {
+            Self::Material(_) => true,
+            Self::Handshake { source, .. } => source.is_about_trust(),
+            _ => false,
+        }
     }
 }
 
@@ -60,13 +64,14 @@ pub(crate) struct Opened {
 /// Connects, resolves the name anew and reads certificates and keys anew.
 pub(crate) async fn open(
     link: &LinkConfig,
+    unwritten: Vec<CertificateDer<'static>>,
     endpoint: Endpoint,
     tasks: &TaskScope,
 ) -> Result<Opened, ConnectError> {
     let limits = &link.management.limits;
     let for_material = link.clone();
     let material = tasks
-        .blocking("link certificates", move || Material::load(&for_material))
+        .blocking("link certificates", move || Material::load(&for_material, &unwritten))
         .await
         .map_err(|source| ConnectError::Prepare { endpoint: endpoint.clone(), source })??;
     let mut stream = connect(&endpoint, limits.connect_timeout).await?;

@@ -37,25 +37,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), WriteError> {
     bedrock::files::rename(from, to).map_err(|source| WriteError { path: to.to_owned(), source })
 }
 
-/// One PEM block per value.
-pub(crate) fn pem<'a>(label: &str, blocks: impl IntoIterator<Item = &'a [u8]>) -> String {
-    use base64::Engine;
-    let mut text = String::new();
-    for der in blocks {
-        let base64 = base64::engine::general_purpose::STANDARD.encode(der);
-        text.push_str(&format!("-----BEGIN {label}-----\n"));
-        let mut rest = base64.as_str();
-        while !rest.is_empty() {
-            let (line, tail) = rest.split_at_checked(64).unwrap_or((rest, ""));
-            text.push_str(line);
-            text.push('\n');
-            rest = tail;
-        }
-        text.push_str(&format!("-----END {label}-----\n"));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -79,12 +60,5 @@ mod tests {
     fn a_failed_write_names_the_file() {
         let error = replace(Path::new("/proc/none/x"), b"", PUBLIC).unwrap_err();
         assert_eq!(error.to_string(), "cannot write /proc/none/x");
-    }
-
-    #[test]
-    fn pem_has_lines_of_64_characters() {
-        let text = pem("CERTIFICATE", [[7_u8; 60].as_slice()]);
-        let lines: Vec<usize> = text.lines().map(str::len).collect();
-        assert_eq!(lines, [27, 64, 16, 25]);
     }
 }

@@ -18,7 +18,7 @@
 //! | `connect` | name, TCP, TLS handshake |
 //! | `transport` | packets outside TLS, one reader, one writer |
 //! | `tls`, `trust` | what we offer, whom we trust, alerts in words |
-//! | [`key_store`], `jks`, `certificates` | client certificates from PEM, PKCS#12, JKS, or the server |
+//! | [`client_certificate`], `certificates` | client certificates from files, or from the server |
 //! | `state`, `files` | what survives a restart |
 //! | [`nic`] | the interface behind an address |
 
@@ -26,13 +26,12 @@
 
 pub mod agent;
 mod certificates;
+pub mod client_certificate;
 pub mod config;
 mod connect;
 mod dispatch;
 mod endpoints;
 mod files;
-mod jks;
-pub mod key_store;
 pub mod link;
 pub mod nic;
 mod session;
@@ -42,7 +41,7 @@ mod transport;
 mod trust;
 
 pub use agent::{Agent, CommandContext, StartupFacts};
+pub use client_certificate::ClientCertificate;
 pub use config::{LinkConfig, LinkLimits, ManagementConfig};
 pub use endpoints::Endpoint;
-pub use key_store::ClientCertificate;
 pub use link::{LinkError, ManagementLink};

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::{BodyError, Command, Envelope, Flags};
 use role::{LinkReport, LinkState, PingedLink, RoleContext, RoleError};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::Agent;
@@ -90,9 +91,15 @@ struct Shared {
     waiting: Mutex<Option<mpsc::Receiver<Control>>>,
     report: Mutex<LinkReport>,
     state: watch::Sender<LinkState>,
+    /// What a server presented at first use while it could not be remembered in a file.
+    unwritten: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl Shared {
+    fn unwritten(&self) -> Vec<CertificateDer<'static>> {
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn publish(&self, report: LinkReport) {
         let state = report.state;
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
@@ -132,7 +139,7 @@ impl ManagementLink {
     pub fn new(config: LinkConfig, cx: &RoleContext) -> Result<Self, RoleError> {
         files::create_directory(config.directory())
             .map_err(|error| RoleError::misconfigured("cannot keep the link's state", error))?;
-        Material::load(&config)
+        Material::load(&config, &[])
             .map_err(|error| RoleError::misconfigured("cannot set up the link", error))?;
         let (control, waiting) = mpsc::channel(CONTROL_QUEUE);
         let shared = Arc::new(Shared {
@@ -142,6 +149,7 @@ impl ManagementLink {
             waiting: Mutex::new(Some(waiting)),
             report: Mutex::default(),
             state: watch::Sender::new(LinkState::Disconnected),
+            unwritten: Mutex::default(),
         });
         let pinged: Arc<dyn PingedLink> = Arc::clone(&shared) as Arc<dyn PingedLink>;
         cx.heartbeat.register(cx.kind, &pinged);

@@ -7,15 +7,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use key_store::certificate::alternative_names;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{AlertDescription, CertificateError, ClientConfig};
+
 use rustls_pki_types::CertificateDer;
+use tls_material::FileError;
 
 use crate::certificates;
+use crate::client_certificate::ClientCertificate;
 use crate::config::LinkConfig;
-use crate::key_store::{ClientCertificate, KeyFileError};
 use crate::trust::{Anchors, ServerVerifier, TrustError};
 
 /// Everything a handshake needs, read fresh from disk.
@@ -32,22 +35,24 @@ pub(crate) struct Material {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MaterialError {
     #[error(transparent)]
-    File(#[from] KeyFileError),
+    File(#[from] FileError),
     #[error("cannot set up TLS")]
     Setup(#[source] rustls::Error),
 }
 
 impl Material {
-    /// Reads certificates and keys from disk; takes milliseconds, blocks.
-    pub(crate) fn load(link: &LinkConfig) -> Result<Self, MaterialError> {
+    /// Reads certificates and keys from disk; takes milliseconds, blocks. `unwritten` is pinned
+    /// when no file pins anything, see [`Anchors::or_else`].
+    pub(crate) fn load(
+        link: &LinkConfig,
+        unwritten: &[CertificateDer<'static>],
+    ) -> Result<Self, MaterialError> {
         let client = certificates::client_key(link)?;
         let issuers = client.as_ref().map(|key| key.issuers.as_slice()).unwrap_or_default();
         let ca_file = link.management.ca_file.as_deref();
-        let store = match &link.management.client_certificate {
-            Some(ClientCertificate::KeyStore { file, .. }) => Some(file.as_path()),
-            _ => None,
-        };
-        let anchors = Anchors::load(ca_file, link.directory(), issuers, store)?;
+        let configured = link.management.client_certificate.as_ref();
+        let store = configured.and_then(ClientCertificate::store);
+        let anchors = Anchors::load(ca_file, link.directory(), issuers, store)?.or_else(unwritten);
         Self::new(anchors, client.map(|key| key.certified)).map_err(MaterialError::Setup)
     }
 
@@ -62,7 +67,8 @@ impl Material {
             .with_protocol_versions(&[&rustls::version::TLS12])?
             .dangerous()
             .with_custom_certificate_verifier(verifier);
-        let offered = client.as_ref().and_then(|key| key.cert.first()).map(alternative_names);
+        let offered =
+            client.as_ref().and_then(|key| key.cert.first()).map(|own| alternative_names(own));
         let mut config = match client {
             Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
             None => builder.with_no_client_auth(),
@@ -173,38 +179,6 @@ impl HandshakeError {
     }
 }
 
-/// The subject alternative names of a certificate: DNS names and addresses as texts.
-pub(crate) fn alternative_names(certificate: &CertificateDer<'static>) -> Vec<String> {
-    use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
-    let Ok((_rest, parsed)) = X509Certificate::from_der(certificate.as_ref()) else {
-        return vec!["an unreadable certificate".to_owned()];
-    };
-    let mut names = Vec::new();
-    if let Ok(Some(extension)) = parsed.subject_alternative_name() {
-        for name in &extension.value.general_names {
-            match name {
-                GeneralName::DNSName(name) => names.push((*name).to_owned()),
-                GeneralName::IPAddress(bytes) => names.push(address_text(bytes)),
-                _other => {}
-            }
-        }
-    }
-    if names.is_empty() {
-        names.push("no name or address".to_owned());
-    }
-    names
-}
-
-fn address_text(bytes: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return IpAddr::from(v4).to_string();
-    }
-    match <[u8; 16]>::try_from(bytes) {
-        Ok(v6) => IpAddr::from(v6).to_string(),
-        Err(_odd) => "an odd address".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -230,17 +204,5 @@ mod tests {
         assert!(bare.contains("may demand a client certificate"), "{bare}");
         let other = words(AlertDescription::HandshakeFailure, Some(&names));
         assert_eq!(other, "the management server ended the TLS handshake: HandshakeFailure");
-    }
-
-    #[test]
-    fn the_names_of_a_certificate_are_read() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["10.0.0.5".to_owned(), "v-2-VM".to_owned(), "::1".to_owned()];
-        let params = rcgen::CertificateParams::new(names).unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        assert_eq!(alternative_names(certificate.der()), ["10.0.0.5", "v-2-VM", "::1"]);
-        let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        assert_eq!(alternative_names(certificate.der()), ["no name or address"]);
     }
 }

@@ -4,7 +4,8 @@
 //! name in it, which every ordinary check refuses. So a certificate is trusted when
 //!
 //! 1. it is byte for byte one of the pinned ones, or
-//! 2. a chain leads from it to one of them (other CA plugins), whatever its name, or
+//! 2. a chain leads from it to one of them, whatever its name: a certificate that an authority
+//!    issued (other CA plugins), or an authority below the pinned one (4.23), or
 //! 3. nothing is pinned yet: trust on first use. It is remembered once the server has spoken the
 //!    protocol, and from then on rule 1 and 2 hold.
 //!
@@ -14,16 +15,18 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use key_store::certificate::to_pem;
+pub(crate) use key_store::fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use sha2::{Digest, Sha256};
+use tls_material::chain::is_authority;
+use tls_material::{Chains, FileError, read_certificates, read_optional};
 
 use crate::files::{self, WriteError};
-use crate::key_store::{KeyFileError, read_certificates};
 
 /// Certificates remembered at first use.
 pub(crate) const REMEMBERED: &str = "management-ca.pem";
@@ -61,26 +64,48 @@ pub(crate) struct Anchors {
 impl Anchors {
     /// Reads what is pinned now. `issuers` are the certificates that a stock agent's key store
     /// (`store`) held besides the key: that agent trusted them, so do we.
+    ///
+    /// A file that exists and cannot be read is an error, not an absent pin: nobody is trusted
+    /// then.
     pub(crate) fn load(
         ca_file: Option<&Path>,
         directory: &Path,
         issuers: &[CertificateDer<'static>],
         store: Option<&Path>,
-    ) -> Result<Self, KeyFileError> {
+    ) -> Result<Self, FileError> {
         let remembered = directory.join(REMEMBERED);
         let provisioned = directory.join(PROVISIONED_CA);
-        let first_use = ca_file.is_none() && remembered.exists();
-        let mut pinned = issuers.to_vec();
-        let mut place = store.unwrap_or(&remembered).to_owned();
-        if provisioned.exists() {
-            pinned.extend(read_certificates(&provisioned)?);
-            place.clone_from(&provisioned);
+        let mut anchors = Self {
+            pinned: issuers.to_vec(),
+            place: store.unwrap_or(&remembered).to_owned(),
+            remembered: false,
+        };
+        if let Some(found) = read_optional(&provisioned)? {
+            anchors.pinned.extend(found);
+            anchors.place = provisioned;
         }
-        if let Some(path) = ca_file.or(first_use.then_some(remembered.as_path())) {
-            pinned.splice(0..0, read_certificates(path)?);
-            path.clone_into(&mut place);
+        if let Some(path) = ca_file {
+            anchors.put_first(read_certificates(path)?, path);
+        } else if let Some(found) = read_optional(&remembered)? {
+            anchors.put_first(found, &remembered);
+            anchors.remembered = true;
         }
-        Ok(Self { pinned, place, remembered: first_use })
+        Ok(anchors)
+    }
+
+    fn put_first(&mut self, certificates: Vec<CertificateDer<'static>>, place: &Path) {
+        self.pinned.splice(0..0, certificates);
+        place.clone_into(&mut self.place);
+    }
+
+    /// What was presented at first use and could not be written down, so that it holds at least
+    /// until the process ends. Anything pinned in a file counts instead.
+    pub(crate) fn or_else(mut self, unwritten: &[CertificateDer<'static>]) -> Self {
+        if self.is_first_use() && !unwritten.is_empty() {
+            self.pinned = unwritten.to_vec();
+            self.remembered = true;
+        }
+        self
     }
 
     /// Nothing is pinned: the next server is trusted and remembered.
@@ -99,20 +124,25 @@ impl Anchors {
     }
 }
 
-/// Remembers what the server presented at first use.
+/// Why the server's certificate could not be remembered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RememberError {
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("cannot see whether a server is remembered already")]
+    Read(#[from] FileError),
+}
+
+/// Remembers what the server presented at first use; never replaces what is remembered.
 pub(crate) fn remember(
     directory: &Path,
     presented: &[CertificateDer<'static>],
-) -> Result<(), WriteError> {
+) -> Result<(), RememberError> {
     let path = directory.join(REMEMBERED);
-    let text = files::pem("CERTIFICATE", presented.iter().map(AsRef::as_ref));
-    files::replace(&path, text.as_bytes(), files::PUBLIC)
-}
-
-/// SHA-256 of a certificate as tools print it, in lower case.
-pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    let digest = Sha256::digest(certificate.as_ref());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    if read_optional(&path)?.is_none() {
+        files::replace(&path, to_pem(presented).as_bytes(), files::PUBLIC)?;
+    }
+    Ok(())
 }
 
 /// See the module's head.
@@ -139,6 +169,14 @@ impl ServerVerifier {
         Arc::new(Self { anchors, roots, algorithms: provider.signature_verification_algorithms })
     }
 
+    /// Whether what a server presented, its own certificate first, is trusted.
+    pub(crate) fn trusts(&self, presented: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some((own, others)) = presented.split_first() else { return false };
+        self.anchors.is_first_use()
+            || self.anchors.pinned.iter().any(|pin| pin.as_ref() == own.as_ref())
+            || self.is_issued_by_a_pin(own, others, now)
+    }
+
     fn is_issued_by_a_pin(
         &self,
         presented: &CertificateDer<'_>,
@@ -155,8 +193,16 @@ impl ServerVerifier {
                 algorithms,
             )
         });
+        let Err(error) = checked else { return true };
+        tracing::debug!(%error, "no chain to a pinned certificate");
+        // The TLS library takes no CA for a server's own certificate.
+        let chains = Chains { pins: &self.anchors.pinned, algorithms: self.algorithms };
+        let checked = match is_authority(presented) {
+            true => chains.check(presented, intermediates, now),
+            false => return false,
+        };
         if let Err(error) = &checked {
-            tracing::debug!(%error, "no chain to a pinned certificate");
+            tracing::debug!(%error, "no chain from the presented CA to a pinned certificate");
         }
         checked.is_ok()
     }
@@ -171,10 +217,9 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let trusted = self.anchors.is_first_use()
-            || self.anchors.pinned.iter().any(|pin| pin.as_ref() == end_entity.as_ref())
-            || self.is_issued_by_a_pin(end_entity, intermediates, now);
-        if trusted {
+        let presented: Vec<_> =
+            std::iter::once(end_entity).chain(intermediates).map(|der| (**der).into()).collect();
+        if self.trusts(&presented, now) {
             return Ok(ServerCertVerified::assertion());
         }
         let error = OtherError(Arc::new(self.anchors.refuse(end_entity)));

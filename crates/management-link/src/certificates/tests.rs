@@ -67,7 +67,7 @@ fn a_requested_certificate_is_installed_with_the_requested_key() {
     install(directory.path(), &certificate, &none(), &authority.pem).unwrap();
 
     let key = client_key(&link(directory.path())).unwrap().unwrap();
-    let names = crate::tls::alternative_names(&key.certified.cert[0]);
+    let names = key_store::certificate::alternative_names(&key.certified.cert[0]);
     assert!(names.contains(&"s-1-VM".to_owned()), "{names:?}");
     assert!(names.contains(&"127.0.0.9".to_owned()), "{names:?}");
     let mode = std::fs::metadata(directory.path().join(KEY)).unwrap().permissions().mode();
@@ -109,7 +109,7 @@ fn what_does_not_fit_replaces_nothing() {
     try_install("no certificate", &key, &authority.pem);
     try_install(&certificate, &Secret::new("no key".to_owned()), &authority.pem);
     try_install(&certificate, &key, "no authority");
-    let garbage = files::pem("CERTIFICATE", [[1_u8, 2, 3].as_slice()]);
+    let garbage = key_store::certificate::to_pem([&vec![1_u8, 2, 3].into()]);
     try_install(&garbage, &key, &authority.pem);
     assert_eq!(snapshot(directory.path()), before);
 }
@@ -124,7 +124,7 @@ fn a_crash_before_the_last_rename_still_loads_the_new_pair() {
     std::fs::write(directory.path().join(CERTIFICATE), &newer).unwrap();
     std::fs::write(directory.path().join(REQUESTED_KEY), newer_key.reveal()).unwrap();
     let loaded = client_key(&link(directory.path())).unwrap().unwrap();
-    assert_eq!(loaded.certified.cert, parse_certificates(&newer).unwrap());
+    assert_eq!(loaded.certified.cert, key_store::certificates(newer.as_bytes()).unwrap());
 }
 
 #[test]
@@ -140,13 +140,15 @@ fn the_certificate_issued_later_is_offered() {
         std::fs::write(&files[0], &configured).unwrap();
         std::fs::write(&files[1], configured_key.reveal()).unwrap();
         let [certificate_file, key_file] = files;
-        link.management.client_certificate = Some(key_store::ClientCertificate::Pem {
-            certificate: certificate_file,
-            key: key_file,
-        });
+        link.management.client_certificate =
+            Some(crate::ClientCertificate::Pem { certificate: certificate_file, key: key_file });
         let offered = client_key(&link).unwrap().unwrap();
         let expected = if configured_wins { &configured } else { &certificate };
-        assert_eq!(offered.certified.cert, parse_certificates(expected).unwrap(), "{year}");
+        assert_eq!(
+            offered.certified.cert,
+            key_store::certificates(expected.as_bytes()).unwrap(),
+            "{year}"
+        );
     }
 }
 

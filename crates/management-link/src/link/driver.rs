@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_protocol::agent::PlainAnswer;
@@ -391,7 +391,8 @@ impl Driver {
         let reports = self.reports_tx.clone();
         tracing::debug!(%endpoint, "connecting");
         self.shared.cx.tasks.spawn("link connect", async move {
-            let attempt = connect::open(&shared.config, endpoint, &shared.cx.tasks);
+            let attempt =
+                connect::open(&shared.config, shared.unwritten(), endpoint, &shared.cx.tasks);
             let report = tokio::select! {
                 () = given_up.cancelled() => return,
                 outcome = attempt => match outcome {
@@ -457,15 +458,23 @@ impl Driver {
             let written = shared
                 .cx
                 .tasks
-                .blocking("remember server", move || trust::remember(&directory, &presented))
+                .blocking("remember server", {
+                    let presented = presented.clone();
+                    move || trust::remember(&directory, &presented)
+                })
                 .await;
+            // Trusted once is not trusted for ever: until it is written, memory holds the pin.
+            if !matches!(written, Ok(Ok(()))) {
+                *shared.unwritten.lock().unwrap_or_else(PoisonError::into_inner) = presented;
+            }
             match written {
                 Ok(Ok(())) => tracing::info!(
                     fingerprint,
                     "trusted the management server at first use and remembered its certificate"
                 ),
                 Ok(Err(error)) => {
-                    tracing::warn!(error = bedrock::chain(&error), "cannot remember the server");
+                    let error = bedrock::chain(&error);
+                    tracing::error!(error, "cannot remember the server beyond this process");
                 }
                 Err(error) => tracing::debug!(%error, "cannot remember the server"),
             }

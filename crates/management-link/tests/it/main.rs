@@ -15,6 +15,7 @@ mod commands;
 mod java;
 mod loss;
 mod peer;
+mod pins;
 mod recorded;
 mod register;
 mod server;

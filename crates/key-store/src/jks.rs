@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use sha1::{Digest, Sha1};
 
 /// First four bytes of every JKS file.
-pub(crate) const MAGIC: [u8; 4] = [0xFE, 0xED, 0xFE, 0xED];
+pub const MAGIC: [u8; 4] = [0xFE, 0xED, 0xFE, 0xED];
 const WHITENER: &[u8] = b"Mighty Aphrodite";
 /// 1.3.6.1.4.1.42.2.17.1.1, the key protector of this format.
 const PROTECTOR_OID: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x2a, 0x02, 0x11, 0x01, 0x01];
@@ -40,23 +40,27 @@ pub enum JksError {
 
 /// A private key with its chain, the key's own certificate first.
 #[derive(Debug)]
-pub(crate) struct KeyEntry {
-    pub(crate) alias: String,
+pub struct KeyEntry {
+    /// As the store names it; only to be shown.
+    pub alias: String,
     /// PKCS#8 DER.
-    pub(crate) key: Secret<Vec<u8>>,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub key: Secret<Vec<u8>>,
+    /// The key's own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// The entries of a store in file order.
 #[derive(Debug, Default)]
-pub(crate) struct JavaKeyStore {
-    pub(crate) keys: Vec<KeyEntry>,
-    pub(crate) certificates: Vec<CertificateDer<'static>>,
+pub struct JavaKeyStore {
+    /// Private keys with their chains.
+    pub keys: Vec<KeyEntry>,
+    /// Certificates that the store trusts.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 impl JavaKeyStore {
     /// Reads a whole file; keys must have the store's password, as stock agents' have.
-    pub(crate) fn read(bytes: &[u8], password: &str) -> Result<Self, JksError> {
+    pub fn read(bytes: &[u8], password: &str) -> Result<Self, JksError> {
         let password = utf16(password);
         let content_len = bytes.len().saturating_sub(DIGEST_LEN);
         let (content, trailer) =

@@ -1,0 +1,19 @@
+//! What TLS needs from the machine: certificates, keys and trust roots from files, and the checks
+//! that the TLS library does not make by itself.
+//!
+//! Every error names the file, what is wrong with it and the remedy. Reading blocks: call it where
+//! file work belongs.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`files`] | certificates, keys and key stores from files, bounded |
+//! | [`chain`] | whether a pinned certificate vouches for another one, a CA presented as itself included |
+//! | [`https`] | the check of ordinary servers: system roots, an operator's file, self-signed servers |
+
+pub mod chain;
+pub mod files;
+pub mod https;
+
+pub use chain::{ChainError, Chains};
+pub use files::{FileError, read_certificates, read_key, read_key_store, read_optional, read_pair};
+pub use https::HttpsVerifier;
