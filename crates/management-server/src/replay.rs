@@ -33,7 +33,7 @@ use crate::token::TokenError;
 pub use compare::{Difference, Mismatch};
 pub use consoles::RecordedConsole;
 pub use conversation::{Conversation, ConversationError, Ending, Recorded};
-pub use report::{Exchange, Report};
+pub use report::{Exchange, Report, Step, Unanswered};
 
 /// Settings of a replay.
 #[derive(Debug, Clone)]
@@ -166,7 +166,28 @@ impl Replay {
     ///
     /// # Errors
     /// As [`Replay::run`].
-    pub async fn run_with(self, after: impl AsyncFnMut(&Exchange)) -> Result<Report, ReplayError> {
+    pub async fn run_with(
+        self,
+        mut after: impl AsyncFnMut(&Exchange),
+    ) -> Result<Report, ReplayError> {
+        self.run_observed(async |step: Step<'_>| {
+            if let Step::Answered(exchange) = step {
+                after(exchange).await;
+            }
+        })
+        .await
+    }
+
+    /// As [`Replay::run`]; `observe` runs after each command that is sent, and after each that is
+    /// answered: the place to stop the agent in the middle. The agent's own requests are answered
+    /// meanwhile; after its goodbye nothing more is sent, as by a server.
+    ///
+    /// # Errors
+    /// As [`Replay::run`].
+    pub async fn run_observed(
+        self,
+        observe: impl AsyncFnMut(Step<'_>),
+    ) -> Result<Report, ReplayError> {
         let Self { conversation, settings, authority, listener, .. } = self;
         let accepted = tokio::time::timeout(settings.answer_timeout, listener.accept()).await;
         let (stream, peer) = accepted
@@ -174,6 +195,6 @@ impl Replay {
             .map_err(|error| ReplayError::Link(error.to_string()))?;
         // Only one agent is played to: the next one finds the door closed.
         drop(listener);
-        player::play(&conversation, &settings, &authority, stream, peer, after).await
+        player::play(&conversation, &settings, &authority, stream, peer, observe).await
     }
 }

@@ -165,7 +165,7 @@ impl Conversation {
     }
 
     /// What the server sent without being asked, in order.
-    pub(super) fn commands(&self) -> impl Iterator<Item = &Recorded> {
+    pub fn commands(&self) -> impl Iterator<Item = &Recorded> {
         self.messages.iter().filter(|message| message.from_server && message.is_request())
     }
 

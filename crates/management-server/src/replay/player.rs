@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use agent_protocol::Envelope;
-use agent_protocol::agent::{AgentControlAnswer, AgentRequest, PingAnswer, PlainAnswer};
+use agent_protocol::agent::{
+    AgentControlAnswer, AgentRequest, PingAnswer, PlainAnswer, ShutdownCommand,
+};
 use agent_protocol::frame::{DEFAULT_MAX_INFLATED, Flags, Frame, FrameHeader, Sequence};
 use agent_protocol::storage::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
@@ -18,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::compare::{self, Replacements};
 use super::conversation::{self, Conversation, Ending, Recorded, simple};
-use super::report::{Exchange, Report};
+use super::report::{Exchange, Report, Step, Unanswered};
 use super::{ReplayError, ReplaySettings};
 use crate::ClientCertificates;
 use crate::ca::CertificateAuthority;
@@ -48,6 +50,11 @@ struct Open<'a> {
     answer: oneshot::Receiver<Answer>,
 }
 
+struct Pending {
+    command: Unanswered,
+    caller: oneshot::Sender<Answer>,
+}
+
 /// What the futures of one replay share.
 struct Stage<'a> {
     conversation: &'a Conversation,
@@ -60,8 +67,10 @@ struct Stage<'a> {
 struct Inner {
     report: Report,
     replacements: Replacements,
-    /// Who waits for the answer to a sequence, and the line of its command.
-    pending: HashMap<i64, (usize, oneshot::Sender<Answer>)>,
+    /// Who waits for the answer to a sequence.
+    pending: HashMap<i64, Pending>,
+    /// Whether the agent said goodbye, and what was unanswered at that time.
+    goodbye: Option<Vec<Unanswered>>,
     /// Which of the differences on purpose occurred.
     used: Vec<bool>,
     /// Lines of recorded requests that the agent made already.
@@ -80,7 +89,7 @@ pub(super) async fn play(
     authority: &CertificateAuthority,
     mut stream: TcpStream,
     peer: SocketAddr,
-    after: impl AsyncFnMut(&Exchange),
+    observe: impl AsyncFnMut(Step<'_>),
 ) -> Result<Report, ReplayError> {
     let broken = |error: tls::TlsError| ReplayError::Link(chain(&error));
     let tls = tls::settings(authority, ClientCertificates::Wanted, peer.ip()).map_err(broken)?;
@@ -95,6 +104,7 @@ pub(super) async fn play(
         report: Report::default(),
         replacements: Replacements::new(settings.substitutions.clone(), settings.overrides.clone()),
         pending: HashMap::new(),
+        goodbye: None,
         used: vec![false; settings.differences.len()],
         taken: Vec::new(),
         next_request: 0,
@@ -106,11 +116,19 @@ pub(super) async fn play(
     let stage = Stage { conversation, settings, outbox, inner: Mutex::new(inner), started };
     let (read_half, write_half) = stream.split();
     let reader = MessageReader::new(read_half, Arc::clone(&session), early);
-    let ended = tokio::select! {
-        reason = stage.direct(after) => reason,
-        reason = stage.listen(reader) => reason,
-        outcome = wire::write_all(write_half, session, queue) => {
-            outcome.err().map_or_else(String::new, |error| chain(&error))
+    let ended = {
+        let mut listen = std::pin::pin!(stage.listen(reader));
+        tokio::select! {
+            reason = stage.direct(observe) => reason,
+            reason = &mut listen => reason,
+            outcome = wire::write_all(write_half, session, queue) => match outcome {
+                Ok(()) => String::new(),
+                // What the agent said before it closed counts, so it is read to its end.
+                Err(error) => {
+                    tokio::time::timeout(settings.answer_timeout, listen).await.ok();
+                    chain(&error)
+                }
+            },
         }
     };
     Ok(stage.finish(ended))
@@ -119,7 +137,7 @@ pub(super) async fn play(
 impl<'a> Stage<'a> {
     /// Sends the recorded commands, each after the answers that came before it in the recording.
     /// Returns only when the agent does not start.
-    async fn direct(&self, mut after: impl AsyncFnMut(&Exchange)) -> String {
+    async fn direct(&self, mut observe: impl AsyncFnMut(Step<'_>)) -> String {
         let mut started = self.started.subscribe();
         let startup = started.wait_for(|started| *started);
         if tokio::time::timeout(self.settings.answer_timeout, startup).await.is_err() {
@@ -129,10 +147,15 @@ impl<'a> Stage<'a> {
         for command in self.conversation.commands() {
             let (due, later) = open.into_iter().partition(|open| open.expected.line < command.line);
             open = later;
-            self.conclude(due, &mut after).await;
+            self.conclude(due, &mut observe).await;
+            if lock(&self.inner).goodbye.is_some() {
+                break;
+            }
             open.extend(self.send_command(command).await);
+            let (line, command) = (command.line, simple(command.class()));
+            observe(Step::Sent { line, command }).await;
         }
-        self.conclude(open, &mut after).await;
+        self.conclude(open, &mut observe).await;
         lock(&self.inner).done = true;
         if self.conversation.ending() == Ending::Agent {
             tokio::time::sleep(self.settings.linger).await;
@@ -150,7 +173,13 @@ impl<'a> Stage<'a> {
             if command.header.agent_id >= 0 {
                 inner.host = command.header.agent_id;
             }
-            inner.pending.insert(command.header.sequence.0, (command.line, caller));
+            // A refusal wants no answer.
+            if command.header.sequence.0 >= 0 {
+                let name = simple(command.class()).to_owned();
+                let command_sent = Unanswered { line: command.line, command: name };
+                let pending = Pending { command: command_sent, caller };
+                inner.pending.insert(command.header.sequence.0, pending);
+            }
             inner.replacements.apply(&command.json)
         };
         self.send(command.header, &conversation::envelopes(&sent)).await;
@@ -159,11 +188,11 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits for answers, compares them and tells the caller, in the recorded order.
-    async fn conclude(&self, mut due: Vec<Open<'a>>, after: &mut impl AsyncFnMut(&Exchange)) {
+    async fn conclude(&self, mut due: Vec<Open<'a>>, observe: &mut impl AsyncFnMut(Step<'_>)) {
         due.sort_by_key(|open| open.expected.line);
         for open in due {
             let exchange = self.exchange(open).await;
-            after(&exchange).await;
+            observe(Step::Answered(&exchange)).await;
             lock(&self.inner).report.answers.push(exchange);
         }
     }
@@ -232,7 +261,9 @@ impl<'a> Stage<'a> {
             let mut inner = lock(&self.inner);
             inner.next_own += 1;
             let sequence = inner.next_own;
-            inner.pending.insert(sequence, (0, caller));
+            let command = simple(<DownloadProgressCommand as agent_protocol::Body>::CLASS);
+            let command = Unanswered { line: 0, command: command.to_owned() };
+            inner.pending.insert(sequence, Pending { command, caller });
             FrameHeader {
                 flags: Flags::REQUEST | Flags::STOP_ON_ERROR | Flags::FROM_SERVER,
                 sequence: Sequence(sequence),
@@ -275,7 +306,7 @@ impl<'a> Stage<'a> {
         let mut inner = lock(&self.inner);
         let json = conversation::json(envelopes);
         match inner.pending.remove(&header.sequence.0) {
-            Some((line, caller)) => {
+            Some(Pending { command: Unanswered { line, .. }, caller }) => {
                 if line > 0 {
                     inner.report.order.push(line);
                 }
@@ -298,6 +329,7 @@ impl<'a> Stage<'a> {
         let Some(envelope) = envelopes.into_iter().next() else { return };
         let recorded = self.recorded_request(&envelope, &got);
         let is_startup = envelope.simple_name().starts_with("Startup");
+        let is_goodbye = envelope.is::<ShutdownCommand>();
         {
             let mut inner = lock(&self.inner);
             let mut exchange = Exchange {
@@ -319,6 +351,10 @@ impl<'a> Stage<'a> {
             let via = if is_startup { -1 } else { lock(&self.inner).host };
             let answer = header.server_response(self.management_id(), via);
             self.send(answer, &answers).await;
+        }
+        if is_goodbye {
+            let mut inner = lock(&self.inner);
+            inner.goodbye = Some(inner.unanswered());
         }
         if is_startup {
             self.started.send_replace(true);
@@ -400,12 +436,21 @@ impl<'a> Stage<'a> {
         inner.report.broken = (!inner.done).then_some(ended);
         let stale = settings.differences.iter().zip(&inner.used).filter(|(_, used)| !**used);
         inner.report.stale = stale.map(|(difference, _)| difference.clone()).collect();
+        inner.report.unanswered = inner.goodbye.take().unwrap_or_else(|| inner.unanswered());
         inner.report.reordered = reordered(conversation, &inner.report.order);
         inner.report
     }
 }
 
 impl Inner {
+    /// The commands that nobody has answered so far.
+    fn unanswered(&self) -> Vec<Unanswered> {
+        let mut commands: Vec<_> =
+            self.pending.values().map(|pending| pending.command.clone()).collect();
+        commands.sort();
+        commands
+    }
+
     /// The header rules of an agent's requests.
     fn request_faults(
         &mut self,

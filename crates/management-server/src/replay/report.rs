@@ -35,6 +35,29 @@ impl Exchange {
     }
 }
 
+/// What a replay tells its caller while it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// A command was handed to the writer; it may not have left yet.
+    Sent {
+        /// Line of the command.
+        line: usize,
+        /// Its class without its package.
+        command: &'a str,
+    },
+    /// A command was answered, or given up; the next one follows.
+    Answered(&'a Exchange),
+}
+
+/// A command that nobody answered.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unanswered {
+    /// Line of the command; 0 for a question that the recording does not have.
+    pub line: usize,
+    /// Class of the command, without its package.
+    pub command: String,
+}
+
 /// The whole report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
@@ -49,6 +72,10 @@ pub struct Report {
     pub reordered: Vec<(usize, usize)>,
     /// Differences that never occurred: the list is longer than needed.
     pub stale: Vec<Difference>,
+    /// Commands that were sent before the agent said goodbye and had no answer when the link ended,
+    /// in the order of their lines. A server waits for them, in the connect phase with its host
+    /// locked. What an agent refused or was not asked to answer is not among them.
+    pub unanswered: Vec<Unanswered>,
     /// Why the link ended, when it did before the end of the conversation.
     pub broken: Option<String>,
 }
@@ -105,6 +132,9 @@ impl fmt::Display for Report {
         }
         for Difference { path, .. } in &self.stale {
             writeln!(formatter, "difference that did not occur: {path}")?;
+        }
+        for Unanswered { line, command } in &self.unanswered {
+            writeln!(formatter, "unanswered at the end of the link: line {line} {command}")?;
         }
         if let Some(reason) = &self.broken {
             writeln!(formatter, "the link ended: {reason}")?;

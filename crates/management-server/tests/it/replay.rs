@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use management_server::replay::{Conversation, Difference, Replay, ReplaySettings, Report};
+use management_server::replay::{
+    Conversation, Difference, Replay, ReplaySettings, Report, Step, Unanswered,
+};
 use serde_json::Value;
 
 use crate::agent::{Agent, Received};
@@ -242,4 +244,61 @@ async fn an_agent_of_the_other_role_is_refused_as_recorded() {
     let report = report.unwrap();
     assert!(report.requests[0].mismatches.iter().any(|place| place.path.ends_with(".<class>")));
     assert_eq!(report.broken, None);
+}
+
+/// Plays a conversation to an agent that answers `answered` commands, then stops: with a goodbye or
+/// without a word.
+async fn stopped(name: &str, answered: usize, goodbye: bool) -> (Report, Vec<usize>) {
+    let recording = Conversation::parse(&text(name)).unwrap();
+    let replay = Replay::listen(recording, settings()).await.unwrap();
+    let (address, ca) = (replay.address(), replay.ca_pem());
+    let lines = conversation(name);
+    let agent = async {
+        let mut agent = Agent::connect_as(address, &ca, "127.0.0.2", None).await.unwrap();
+        agent.host = lines[0].agent;
+        agent.request(lines[0].flags, &lines[0].text()).await;
+        let mut left = answered;
+        while let Ok(command) = agent.next().await {
+            if command.flags & 0x01 == 0 {
+                continue;
+            }
+            if left == 0 {
+                if goodbye {
+                    let class = "com.cloud.agent.api.ShutdownCommand";
+                    let base = crate::agent::BASE;
+                    let json = format!(r#"[{{"{class}":{{"reason":"sig.kill",{base}}}}}]"#);
+                    agent.request(0x07, &json).await;
+                }
+                return;
+            }
+            left -= 1;
+            agent.answer_well(&command).await;
+        }
+    };
+    let mut sent = Vec::new();
+    let run = replay.run_observed(async |step: Step<'_>| match step {
+        Step::Sent { line, .. } => sent.push(line),
+        Step::Answered(_) => {}
+    });
+    let (report, ()) = tokio::join!(run, agent);
+    (report.unwrap(), sent)
+}
+
+#[tokio::test]
+async fn a_stop_at_any_step_tells_which_command_the_server_still_waits_for() {
+    let name = "link-taking-over";
+    let recording = Conversation::parse(&text(name)).unwrap();
+    let commands: Vec<_> = recording.commands().map(|command| command.line).collect();
+    assert_eq!(commands.len(), 2);
+    for goodbye in [false, true] {
+        for stop in 0..commands.len() {
+            let (report, sent) = stopped(name, stop, goodbye).await;
+            let expected = Unanswered { line: commands[stop], command: "ReadyCommand".to_owned() };
+            assert_eq!(report.unanswered, [expected], "stop at {stop}, goodbye {goodbye}");
+            assert!(report.to_string().contains("unanswered at the end"), "{report}");
+            assert_eq!(sent, commands[..=stop]);
+        }
+    }
+    let (report, sent) = stopped(name, commands.len(), false).await;
+    assert_eq!((report.unanswered, sent), (vec![], commands));
 }
