@@ -103,10 +103,10 @@ pub fn read<C: Command>(bytes: &[u8]) -> Result<Result<C::Answer, Refusal>, Read
     let expected = C::NAME.to_ascii_lowercase() + "response";
     with_root(bytes, |root| {
         let is_error = root.name() == "errorresponse";
-        if is_error || root.name() == expected {
-            if let Some(refusal) = Refusal::read(root)? {
-                return Ok(Err(refusal));
-            }
+        if (is_error || root.name() == expected)
+            && let Some(refusal) = Refusal::read(root)?
+        {
+            return Ok(Err(refusal));
         }
         if root.name() != expected {
             return Err(ReadError::WrongRoot { expected, found: root.name().to_owned() });
