@@ -1,6 +1,14 @@
 //! The client against recorded documents and against a scripted server.
 
-#![allow(clippy::disallowed_methods, reason = "tests spawn and read files as they like")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    reason = "tests"
+)]
 
 mod recorded;
 mod scripted;
