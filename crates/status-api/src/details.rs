@@ -125,6 +125,9 @@ pub struct DownloadStatus {
     /// What the server is told.
     #[serde(default)]
     pub text: String,
+    /// What an operator may want to know of an image that is usable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     pub started_ago_ms: u64,
 }
 
@@ -277,6 +280,7 @@ mod tests {
             store: "nfs://h/p".into(),
             path: "template/1".into(),
             text: String::new(),
+            warnings: vec!["7 bytes were ignored".into()],
             started_ago_ms: 3,
         }]);
         let link = DownloadLink {

@@ -11,8 +11,9 @@ use role::ConfigInput;
 use crate::sources::Retries;
 use crate::sources::http::HttpLimits;
 use crate::sources::http::url::ProxySetting;
-use crate::stores::mount::MountOptions;
-use crate::stores::{Modes, StoreSettings, StoreUrl};
+use crate::stores::directory::mount::MountOptions;
+use crate::stores::directory::open::StoreSettings;
+use crate::stores::{Modes, StoreUrl};
 use bedrock::net::Network;
 
 /// Everything the role was told.
@@ -30,6 +31,8 @@ pub struct SecondaryStorageConfig {
     pub listen: Vec<SocketAddr>,
     pub stores: StoreSettings,
     pub downloads: DownloadSettings,
+    /// After which a link ends, whether the server says so or not.
+    pub link_lifetime: Duration,
     pub link: LinkConfig,
     /// The role's own directory for what survives a restart.
     pub state_directory: PathBuf,
@@ -64,9 +67,12 @@ const NFS_OPTIONS: &str = "soft,timeo=133,retrans=10,tcp,acdirmax=0,acdirmin=0";
 const SIZE_LIMIT: u64 = 50 << 30;
 const DOWNLOADS: usize = 8;
 const RETRIES: u32 = 5;
-/// The original's first answer always takes three seconds; small images are done by then, which
-/// saves the server its first poll after ten seconds.
-const ANSWER_WAIT: Duration = Duration::from_millis(2_500);
+/// The server asks again after ten seconds only, so an image that is there by then is worth a wait;
+/// its own limit for an answer is fifty seconds.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// The server's links end after four hours and are looked at every two; an operator who sets
+/// `extract.url.expiration.interval` higher sets this higher, too.
+const LINK_LIFETIME: Duration = Duration::from_hours(24);
 const FILE_MODE: u32 = 0o666;
 const DIRECTORY_MODE: u32 = 0o777;
 
@@ -80,6 +86,7 @@ impl SecondaryStorageConfig {
         let listen = read_listen(&mut section);
         let stores = read_stores(&mut section);
         let downloads = read_downloads(&mut section);
+        let link_lifetime = read_link_lifetime(&mut section);
         section.finish();
         let (management, identity) = (management?, identity?);
         let guid = format!("{}-{}", identity.guid, identity.resource_name);
@@ -92,6 +99,7 @@ impl SecondaryStorageConfig {
             listen,
             stores,
             downloads,
+            link_lifetime,
             link: LinkConfig { management, guid, state_directory: state_directory.clone() },
             state_directory,
         })
@@ -138,6 +146,14 @@ impl Identity {
             storage_address: storage_address.unwrap_or(private_address),
         })
     }
+}
+
+fn read_link_lifetime(section: &mut Section<'_>) -> Duration {
+    let lifetime = section.duration("link_lifetime", LINK_LIFETIME);
+    if lifetime.is_zero() {
+        section.violation("link_lifetime", "0 would end every link at once", "give a time: \"24h\"");
+    }
+    lifetime
 }
 
 fn read_listen(section: &mut Section<'_>) -> Vec<SocketAddr> {

@@ -28,12 +28,13 @@ use std::time::Duration;
 
 use role::{Host, TaskScope};
 
-pub use downloads::{Downloads, JobStatus};
+pub use downloads::Downloads;
 pub use error::IngestError;
 pub use job::{Job, Phase, Report, Request};
 
+use crate::config::DownloadSettings;
+use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::sources::Retries;
 use crate::stores::Stores;
 use journal::Journal;
 
@@ -45,8 +46,7 @@ pub struct DownloadContext {
     pub tasks: TaskScope,
     pub journal: Journal,
     pub metrics: Arc<Metrics>,
-    /// For content that has to be asked for anew.
-    pub retries: Retries,
-    /// How long a store may take no data.
-    pub stall_timeout: Duration,
+    pub settings: Live<DownloadSettings>,
+    /// How long a command waits for a cancelled download to end.
+    pub cancel_limit: Duration,
 }

@@ -12,6 +12,7 @@
 //! | [`stores`] | stores: verified roots with threads of their own |
 //! | [`links`] | links for users, and the listener behind them |
 //! | [`setup`] | what the management server said at set-up |
+//! | [`live`], [`redacted`] | values that a reload replaces; URLs without their secrets |
 //! | [`state_file`] | small facts that survive a restart |
 //! | [`metrics`] | figures |
 
@@ -22,8 +23,10 @@ pub mod commands;
 pub mod config;
 pub mod ingest;
 pub mod links;
+pub mod live;
 pub mod metrics;
 pub mod objects;
+pub mod redacted;
 pub mod service;
 pub mod setup;
 pub mod sources;

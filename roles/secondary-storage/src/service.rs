@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config_reader::Violations;
-use http_front::{Site, Transport, TrustedProxies};
 use management_link::ManagementLink;
 use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
@@ -13,15 +12,24 @@ use role::{
 
 use crate::agent::StorageAgent;
 use crate::commands::Commands;
-use crate::config::SecondaryStorageConfig;
+use crate::commands::access::StoreAccess;
+use crate::commands::downloads::DownloadCommands;
+use crate::commands::inventory::InventoryCommands;
+use crate::commands::links::LinkCommands;
+use crate::commands::objects::ObjectCommands;
+use crate::commands::setup::SetupCommands;
+use crate::config::{DownloadSettings, SecondaryStorageConfig};
 use crate::ingest::journal::Journal;
 use crate::ingest::{DownloadContext, Downloads};
 use crate::links::Links;
 use crate::links::serve::{LinkService, PREFIX, router};
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::setup::ServerSettings;
 use crate::sources::http::trust::Trust;
 use crate::stores::Stores;
+use crate::stores::directory::open::Directories;
+use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
 use crate::stores::watch::{INTERVAL, watch};
 
@@ -34,6 +42,10 @@ pub const KIND: RoleKind =
 
 /// How often an address that could not be bound is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(10);
+/// How long a command waits for a cancelled download to end.
+const CANCEL_LIMIT: Duration = Duration::from_secs(30);
+/// Between two looks at the links whose time is over; they serve nothing before either.
+const LINKS_INTERVAL: Duration = Duration::from_secs(600);
 
 fn configure(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Arc<dyn RoleSpec>> {
     let config = SecondaryStorageConfig::read(input, violations)?;
@@ -85,87 +97,166 @@ impl Role for SecondaryStorage {
     }
 }
 
+/// One run's parts: the handlers and everything below them, without a link and a listener.
+#[derive(Debug)]
+pub struct Assembled {
+    pub commands: Commands,
+    pub stores: Stores,
+    pub downloads: Downloads,
+    pub links: Links,
+    pub server: ServerSettings,
+    pub metrics: Arc<Metrics>,
+    settings: Live<DownloadSettings>,
+    link_lifetime: Live<Duration>,
+    trust: Trust,
+    host: Host,
+}
+
 /// What is read from disk before anything starts.
 struct Loaded {
     trust: Trust,
     memory: Memory,
     links: Links,
+    server: ServerSettings,
 }
 
-fn load(config: &SecondaryStorageConfig, metrics: Arc<Metrics>) -> Result<Loaded, RoleError> {
+fn load(
+    config: &SecondaryStorageConfig,
+    metrics: Arc<Metrics>,
+    lifetime: Live<Duration>,
+) -> Result<Loaded, RoleError> {
     let trust = Trust::load(config.downloads.ca_file.as_deref()).map_err(|error| {
-        RoleError::misconfigured("roles.secondary_storage.ca_file is of no use", error)
+        RoleError::misconfigured("roles.secondary_storage.ca_file cannot be used", error)
     })?;
     let state = &config.state_directory;
-    let memory = Memory::load(state).map_err(|error| {
-        RoleError::misconfigured("cannot read what is known about stores", error)
-    })?;
-    let links = Links::load(state, metrics)
-        .map_err(|error| RoleError::misconfigured("cannot read the table of links", error))?;
-    Ok(Loaded { trust, memory, links })
+    let unreadable = |what| move |error| RoleError::misconfigured(what, error);
+    Ok(Loaded {
+        trust,
+        memory: Memory::load(state)
+            .map_err(unreadable("cannot read what is known about stores"))?,
+        links: Links::load(state, metrics, lifetime)
+            .map_err(unreadable("cannot read the table of links"))?,
+        server: ServerSettings::load(state)
+            .map_err(unreadable("cannot read the list of other storage hosts"))?,
+    })
 }
 
-/// Puts the handlers and everything below them together, without a link and a listener.
+/// Puts a run together.
 ///
 /// # Errors
-/// [`RoleError::Misconfigured`] when a file of the configuration or of the state directory is of
-/// no use.
+/// [`RoleError::Misconfigured`] when a file of the configuration or of the state directory cannot
+/// be used.
 pub async fn assemble(
     config: &SecondaryStorageConfig,
     cx: &RoleContext,
-) -> Result<Commands, RoleError> {
+) -> Result<Assembled, RoleError> {
+    let engines = Directories::new(config.stores.clone(), cx.host.clone(), cx.tasks.clone());
+    assemble_on(Arc::new(engines), config, cx).await
+}
+
+/// As [`assemble`], on stores of another kind.
+///
+/// # Errors
+/// As [`assemble`].
+pub async fn assemble_on(
+    engines: Arc<dyn Engines>,
+    config: &SecondaryStorageConfig,
+    cx: &RoleContext,
+) -> Result<Assembled, RoleError> {
     let metrics = Arc::new(Metrics::default());
-    let (settings, figures) = (config.clone(), Arc::clone(&metrics));
-    let loaded = cx.tasks.blocking("read state", move || load(&settings, figures)).await;
-    let Loaded { trust, memory, links } =
+    let settings = Live::new(config.downloads.clone());
+    let link_lifetime = Live::new(config.link_lifetime);
+    let (read, figures, lifetime) = (config.clone(), Arc::clone(&metrics), link_lifetime.clone());
+    let loaded = cx.tasks.blocking("read state", move || load(&read, figures, lifetime)).await;
+    let Loaded { trust, memory, links, server } =
         loaded.map_err(|error| RoleError::internal("cannot read state", error))??;
-    let stores = Stores::new(config.stores.clone(), cx.host.clone(), cx.tasks.clone(), memory);
+    let stores = Stores::new(engines, cx.tasks.clone(), memory);
     let context = DownloadContext {
         stores: stores.clone(),
         host: cx.host.clone(),
         tasks: cx.tasks.clone(),
         journal: Journal::new(&config.state_directory),
         metrics: Arc::clone(&metrics),
-        retries: config.downloads.limits.retries,
-        stall_timeout: config.downloads.limits.stall_timeout,
+        settings: settings.clone(),
+        cancel_limit: CANCEL_LIMIT,
     };
-    Ok(Commands {
+    // The other half of the link's places stays free for lists, deletions and questions.
+    let waiting = config.link.management.limits.max_commands / 2;
+    let downloads = Downloads::new(context, config.downloads.per_store, waiting);
+    let access = StoreAccess { stores: stores.clone() };
+    let tasks = cx.tasks.clone();
+    let commands = Commands {
+        setup: SetupCommands {
+            access: access.clone(),
+            trust: trust.clone(),
+            server: server.clone(),
+            tasks: tasks.clone(),
+        },
+        downloads: DownloadCommands {
+            access: access.clone(),
+            downloads: downloads.clone(),
+            settings: settings.clone(),
+            server: server.clone(),
+            trust: trust.clone(),
+        },
+        inventory: InventoryCommands { access: access.clone(), metrics: Arc::clone(&metrics) },
+        objects: ObjectCommands {
+            access: access.clone(),
+            downloads: downloads.clone(),
+            links: links.clone(),
+            tasks: tasks.clone(),
+        },
+        links: LinkCommands { access, links: links.clone(), host: cx.host.clone(), tasks },
+        metrics: Arc::clone(&metrics),
+    };
+    let host = cx.host.clone();
+    Ok(Assembled {
+        commands,
         stores,
-        downloads: Downloads::new(
-            context,
-            config.downloads.per_store,
-            config.downloads.answer_wait,
-        ),
-        download_settings: config.downloads.clone(),
+        downloads,
         links,
-        settings: ServerSettings::default(),
-        trust,
+        server,
         metrics,
-        tasks: cx.tasks.clone(),
-        host: cx.host.clone(),
+        settings,
+        link_lifetime,
+        trust,
+        host,
     })
 }
 
+impl Assembled {
+    /// The listener's view.
+    pub fn link_service(&self) -> LinkService {
+        LinkService {
+            links: self.links.clone(),
+            stores: self.stores.clone(),
+            metrics: Arc::clone(&self.metrics),
+            host: self.host.clone(),
+        }
+    }
+}
+
 async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), RoleError> {
-    let commands = assemble(&config, &cx).await?;
+    let parts = assemble(&config, &cx).await?;
     let link = ManagementLink::new(config.link.clone(), &cx)?;
-    publish(&cx, &link, &commands);
-    let recovering = (commands.downloads.clone(), cx.shutdown.clone());
+    publish(&cx, &parts);
+    let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
-    let stopping = (commands.downloads.clone(), cx.shutdown.clone());
+    let stopping = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("stop downloads", async move {
         stopping.1.cancelled().await;
         stopping.0.stop().await;
     });
     let watched = watch(
-        commands.stores.clone(),
+        parts.stores.clone(),
         cx.health.clone(),
-        Arc::clone(&commands.metrics),
+        Arc::clone(&parts.metrics),
         cx.shutdown.clone(),
         INTERVAL,
     );
     cx.tasks.spawn_vital("watch stores", watched);
-    let service = LinkService::of(&commands);
+    cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
+    let service = parts.link_service();
     let serving =
         cx.tasks.spawn_vital("serve links", serve_links(cx.clone(), config.listen, service));
     cx.health.started();
@@ -175,7 +266,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
         private_address: config.private_address,
         public_address: config.public_address,
         storage_address: config.storage_address,
-        commands,
+        commands: parts.commands,
     };
     link.serve(Arc::new(agent)).await?;
     if serving.await.is_err() {
@@ -185,17 +276,33 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
 }
 
 /// Everything `/status` and `/metrics` show.
-fn publish(cx: &RoleContext, link: &ManagementLink, commands: &Commands) {
-    let to_json = |value: Result<serde_json::Value, serde_json::Error>| value.unwrap_or_default();
-    let source = link.clone();
-    cx.health.publish("link", move || source.status());
-    let source = commands.stores.clone();
-    cx.health.publish("stores", move || to_json(serde_json::to_value(source.status())));
-    let source = commands.downloads.clone();
-    cx.health.publish("downloads", move || to_json(serde_json::to_value(source.status())));
-    let source = commands.links.clone();
-    cx.health.publish("links", move || source.status());
-    cx.health.install_metrics(commands.metrics.registry());
+fn publish(cx: &RoleContext, parts: &Assembled) {
+    let source = parts.stores.clone();
+    cx.health.report(move || source.status());
+    let source = parts.downloads.clone();
+    cx.health.report(move || source.status());
+    let (source, host) = (parts.links.clone(), cx.host.clone());
+    cx.health.report(move || source.status(host.clock.unix_ms()));
+    cx.health.install_metrics(parts.metrics.registry());
+}
+
+/// Removes links whose time is over, now and then.
+async fn end_links(links: Links, cx: RoleContext) {
+    loop {
+        let (table, now) = (links.clone(), cx.host.clock.unix_ms());
+        match cx.tasks.blocking("end links", move || table.remove_ended(now)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(ended)) => tracing::info!(ended, "links ended"),
+            Ok(Err(error)) => {
+                tracing::warn!(error = bedrock::chain(&error), "cannot end links");
+            }
+            Err(error) => tracing::warn!(error = bedrock::chain(&error), "cannot end links"),
+        }
+        tokio::select! {
+            () = cx.shutdown.cancelled() => return,
+            () = tokio::time::sleep(LINKS_INTERVAL) => {}
+        }
+    }
 }
 
 /// Keeps the link listener on every configured address until shutdown. An address that cannot be
@@ -208,16 +315,7 @@ async fn serve_links(cx: RoleContext, addresses: Vec<std::net::SocketAddr>, serv
         let mut failed = Vec::new();
         let mut reasons = Vec::new();
         for addr in missing {
-            let site = Site {
-                owner: KIND.short,
-                addr,
-                prefixes: &[PREFIX],
-                router: router(service.clone()),
-                tasks: cx.tasks.clone(),
-                trusted_proxies: TrustedProxies::default(),
-                transport: Transport::default(),
-            };
-            match cx.http.register(site).await {
+            match cx.http.register(KIND.short, addr, &[PREFIX], router(service.clone())).await {
                 Ok(registration) => {
                     tracing::info!(addr = %registration.local_addr(), "serving links");
                     registrations.push(registration);

@@ -21,15 +21,21 @@ pub enum StateError {
 
 /// Reads the file; the default value when there is none. Blocks.
 pub fn load<T: DeserializeOwned + Default>(path: &Path) -> Result<T, StateError> {
+    Ok(read(path)?.unwrap_or_default())
+}
+
+/// Reads the file; `None` when there is none. Blocks.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let read = |source| StateError::Read { path: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(T::default()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(read(error)),
     };
     let mut bytes = Vec::new();
     file.take(MAX_LEN).read_to_end(&mut bytes).map_err(read)?;
     serde_json::from_slice(&bytes)
+        .map(Some)
         .map_err(|source| StateError::Content { path: path.to_owned(), source })
 }
 

@@ -1,32 +1,31 @@
-//! Stores: from the URL in a command to a verified directory with threads of its own.
+//! Stores: from the URL in a command to a verified place for objects.
 //!
-//! Everything that touches a store goes through [`Store::run`]: it opens the root anew, makes sure
-//! that the directory still is the store (see [`marker`]), and runs the work on the store's own
-//! threads with a deadline. A store that never got a set-up command is opened when the first
-//! command for it comes.
+//! What a store is made of is an [`engine`]: a directory today. [`Stores`] opens each store once,
+//! makes sure that it is the store it was before (see [`marker`]), and opens it again when it was
+//! lost. A store that never got a set-up command is opened when the first command for it comes.
 
-pub mod dir;
+pub mod directory;
+pub mod engine;
 pub mod marker;
-pub mod mount;
 pub mod path;
-pub mod pool;
 pub mod registry;
 pub mod url;
 pub mod watch;
+pub mod work;
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
-pub use dir::{Dir, Modes, Space};
+use tokio::sync::watch as changes;
+
+pub use directory::Modes;
+pub use engine::{Engine, EngineError, EntryKind, Listed, Opened, Operation, Part, Space};
 pub use path::{FileName, InstallPath, ObjectKind};
-pub use pool::{Lane, PoolError};
-pub use registry::{StoreSettings, Stores};
+pub use registry::Stores;
 pub use url::StoreUrl;
-
-use marker::Memory;
-use pool::Pool;
+pub use work::Work;
 
 /// Why nothing can be done with a store.
 #[derive(Debug, thiserror::Error)]
@@ -38,15 +37,13 @@ pub enum StoreError {
     #[error("cannot find the address of store host {host}")]
     Resolve { host: String, source: std::io::Error },
     #[error(transparent)]
-    Mount(#[from] mount::MountError),
-    #[error("{} is not the store {url} that was there before (no or another {marker}): is it mounted? If the store was replaced on purpose, remove its entry from {}", root.display(), memory.display(), marker = marker::MARKER_FILE)]
-    Lost { url: StoreUrl, root: PathBuf, memory: PathBuf },
-    #[error("cannot use {} as store {url}", root.display())]
-    Root { url: StoreUrl, root: PathBuf, source: std::io::Error },
+    Mount(#[from] directory::mount::MountError),
+    #[error("{place} is not the store {url} that was there before (no or another {marker}): is it mounted? If the store was replaced on purpose, remove its entry from {}", memory.display(), marker = marker::MARKER_FILE)]
+    Lost { url: StoreUrl, place: String, memory: PathBuf },
+    #[error("cannot use {place} as store {url}")]
+    Place { url: StoreUrl, place: String, source: EngineError },
     #[error("cannot {operation} in store {url}")]
-    Io { operation: &'static str, url: StoreUrl, source: std::io::Error },
-    #[error("cannot {operation} in store {url}")]
-    Pool { operation: &'static str, url: StoreUrl, source: PoolError },
+    Operation { operation: &'static str, url: StoreUrl, source: EngineError },
     #[error("cannot remember store {0}")]
     Memory(StoreUrl, #[source] crate::state_file::StateError),
     #[error("cannot start threads for store {0}")]
@@ -55,30 +52,26 @@ pub enum StoreError {
     Opening(StoreUrl),
     #[error("there are more stores than the {0} this host serves")]
     TooMany(usize),
+    #[error(transparent)]
+    Task(#[from] role::tasks::BlockingError),
     /// Somebody else opened it at the same time and failed; their words.
     #[error("{0}")]
     Shared(String),
 }
 
 /// An opened store.
-#[derive(Debug)]
 pub struct Store {
     url: StoreUrl,
     /// Name of its directory in the management server's records.
     name: String,
-    root: PathBuf,
-    marker: Option<String>,
-    /// Of the root when it was opened; all there is to tell an unmarked store by.
-    identity: (u64, u64),
-    modes: Modes,
-    deadline: Duration,
-    pool: Arc<Pool>,
-    memory: Arc<Memory>,
-    /// The directory turned out not to be the store any more; it is opened anew next time.
+    engine: Arc<dyn Engine>,
+    /// The place turned out not to be the store any more; it is opened anew next time.
     lost: AtomicBool,
     held: AtomicBool,
     capacity: AtomicU64,
     used: AtomicU64,
+    /// Told when the store is lost.
+    changes: changes::Sender<u64>,
 }
 
 impl Store {
@@ -90,15 +83,16 @@ impl Store {
         &self.name
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// Where it is, for people.
+    pub fn place(&self) -> String {
+        self.engine.place()
     }
 
-    pub const fn modes(&self) -> Modes {
-        self.modes
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
     }
 
-    /// The last known figures of the file system.
+    /// The last known figures.
     pub fn space(&self) -> Space {
         Space {
             capacity: self.capacity.load(Ordering::Relaxed),
@@ -106,7 +100,7 @@ impl Store {
         }
     }
 
-    pub fn remember_space(&self, space: Space) {
+    fn remember_space(&self, space: Space) {
         self.capacity.store(space.capacity, Ordering::Relaxed);
         self.used.store(space.used, Ordering::Relaxed);
     }
@@ -115,68 +109,30 @@ impl Store {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Opens the root and makes sure it is the store. Blocks.
-    pub fn open_root(&self) -> std::io::Result<Dir> {
-        let root = Dir::open_root(&self.root)?;
-        let is_store = match &self.marker {
-            Some(marker) => marker::read(&root)?.as_ref() == Some(marker),
-            None => root.identity()? == self.identity,
-        };
-        if !is_store {
-            self.lost.store(true, Ordering::Relaxed);
-            return Err(std::io::Error::other(format!(
-                "{} does not hold the store any more: is it mounted?",
-                self.root.display()
-            )));
-        }
-        Ok(root)
-    }
-
-    /// Notes that the store holds something, so that an empty directory is not taken for it. Blocks.
-    pub fn remember_held(&self) -> Result<(), crate::state_file::StateError> {
-        if self.held.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.memory.change(&self.url.key(), |known| known.held = true)
-    }
-
-    /// Runs `work` on the verified root. `operation` completes "cannot …".
-    pub async fn run<T: Send + 'static>(
-        self: &Arc<Self>,
-        operation: &'static str,
-        lane: Lane,
-        work: impl FnOnce(&Dir) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.run_within(operation, lane, self.deadline, work).await
-    }
-
-    /// As [`Store::run`], with a deadline of its own.
-    pub async fn run_within<T: Send + 'static>(
-        self: &Arc<Self>,
-        operation: &'static str,
-        lane: Lane,
-        deadline: Duration,
-        work: impl FnOnce(&Dir) -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let store = Arc::clone(self);
-        let outcome = self
-            .pool
-            .run(lane, deadline, move || store.open_root().and_then(|root| work(&root)))
-            .await
-            .map_err(|source| StoreError::Pool { operation, url: self.url.clone(), source })?;
-        outcome.map_err(|source| StoreError::Io { operation, url: self.url.clone(), source })
-    }
-
-    /// Runs `work` on the store's threads without opening the root again: for files held open.
-    pub async fn run_on_file<T: Send + 'static>(
+    /// Waits for an operation of the engine. `name` completes "cannot …".
+    pub async fn run<T>(
         &self,
-        operation: &'static str,
-        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+        name: &'static str,
+        operation: Operation<T>,
     ) -> Result<T, StoreError> {
-        self.pool
-            .run(Lane::Serve, self.deadline, work)
-            .await
-            .map_err(|source| StoreError::Pool { operation, url: self.url.clone(), source })?
-            .map_err(|source| StoreError::Io { operation, url: self.url.clone(), source })
+        operation.await.map_err(|source| {
+            if matches!(source, EngineError::Lost(_)) && !self.lost.swap(true, Ordering::Relaxed) {
+                self.changes.send_modify(|count| *count += 1);
+            }
+            StoreError::Operation { operation: name, url: self.url.clone(), source }
+        })
+    }
+
+    /// Makes sure that the store is there, and takes its figures.
+    pub async fn probe(&self) -> Result<Space, StoreError> {
+        let space = self.run("look around", self.engine.probe(&Work::new())).await?;
+        self.remember_space(space);
+        Ok(space)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("url", &self.url).finish_non_exhaustive()
     }
 }

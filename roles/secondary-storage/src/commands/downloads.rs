@@ -7,19 +7,34 @@ use agent_protocol::storage::{
     PasswordAuth, Proxy, ResourceType,
 };
 use bedrock::Secret;
-use disk_image::{Format, Sizes};
 
-use super::{Commands, HandlerError};
+use super::HandlerError;
+use super::access::StoreAccess;
+use disk_image::{Format, Sizes};
 use crate::ingest::digest::Expectation;
-use crate::ingest::{Phase, Report, Request};
+use crate::ingest::{Downloads, Phase, Report, Request};
 use crate::objects::inventory::{self, Description};
+use crate::config::DownloadSettings;
+use crate::live::Live;
+use crate::setup::ServerSettings;
 use crate::sources::http::address::AddressPolicy;
+use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
 use crate::sources::{HttpSource, Source};
-use crate::stores::{InstallPath, Lane, ObjectKind};
+use crate::stores::{InstallPath, ObjectKind};
 
-impl Commands {
-    pub(super) async fn download(&self, command: DownloadCommand) -> DownloadAnswer {
+/// Handlers of the commands about downloads.
+#[derive(Debug)]
+pub struct DownloadCommands {
+    pub access: StoreAccess,
+    pub downloads: Downloads,
+    pub settings: Live<DownloadSettings>,
+    pub server: ServerSettings,
+    pub trust: Trust,
+}
+
+impl DownloadCommands {
+    pub async fn start(&self, command: DownloadCommand) -> DownloadAnswer {
         match self.start_download(&command).await {
             Ok(answer) => answer,
             Err(text) => {
@@ -33,7 +48,7 @@ impl Commands {
     async fn start_download(&self, command: &DownloadCommand) -> Result<DownloadAnswer, String> {
         let request = self.request(command)?;
         let job = self.downloads.start(request).await.map_err(|error| error.to_string())?;
-        self.downloads.patience(&job).await;
+        self.downloads.settle(&job).await;
         Ok(answer(&job.id, job.report()))
     }
 
@@ -68,12 +83,12 @@ impl Commands {
         }
         let text = |error: HandlerError| bedrock::chain(&error);
         let store =
-            self.store_url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
-        let settings = &self.download_settings;
+            self.access.url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
+        let settings = self.settings.get();
         let limit = command.max_download_size_in_bytes.and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(settings.size_limit);
         let networks =
-            settings.allowed_sources.iter().copied().chain(self.settings.internal_sites());
+            settings.allowed_sources.iter().copied().chain(self.server.internal_sites());
         Ok(Request {
             kind,
             about: Description {
@@ -101,7 +116,7 @@ impl Commands {
         })
     }
 
-    pub(super) async fn progress(&self, command: DownloadProgressCommand) -> DownloadAnswer {
+    pub async fn progress(&self, command: DownloadProgressCommand) -> DownloadAnswer {
         let id = command.job_id.clone().unwrap_or_default();
         let job = match &command.request {
             Some(DownloadRequest::Abort) => self.downloads.abort(&id).await,
@@ -123,7 +138,7 @@ impl Commands {
         match (job, &command.request) {
             // Under the id that was asked for: the server drops an answer with any other.
             (Some(job), _) => answer(&id, job.report()),
-            (None, Some(DownloadRequest::GetOrRestart)) => self.download(command.download).await,
+            (None, Some(DownloadRequest::GetOrRestart)) => self.start(command.download).await,
             (None, _) => self.unknown_job(command).await,
         }
     }
@@ -149,14 +164,8 @@ impl Commands {
     }
 
     async fn finished_before(&self, request: Request) -> Option<Report> {
-        let store = self.stores.open(&request.store, None).await.ok()?;
-        let (kind, directory) = (request.kind, request.directory);
-        let item = store
-            .run("look for an object", Lane::Quick, move |root| {
-                inventory::read(&root.walk(&directory)?, kind, &directory)
-            })
-            .await
-            .ok()??;
+        let store = self.access.stores.open(&request.store, None).await.ok()?;
+        let item = inventory::find(&store, request.kind, &request.directory).await.ok()??;
         let is_it = item.unique_name == request.about.unique_name && !item.is_corrupted;
         let sizes = Sizes {
             virtual_size: u64::try_from(item.virtual_size).ok()?,

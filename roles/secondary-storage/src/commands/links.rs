@@ -6,14 +6,25 @@ use agent_protocol::storage::{
     UploadType,
 };
 
-use super::{Commands, Handled, HandlerError};
-use crate::links::{LinkName, Target};
-use crate::objects::delete;
-use crate::stores::dir::EntryKind;
-use crate::stores::{InstallPath, Lane, ObjectKind, StoreError, StoreUrl};
+use role::{Host, TaskScope};
 
-impl Commands {
-    pub(super) async fn create_link(
+use super::access::StoreAccess;
+use super::{Handled, HandlerError};
+use crate::links::{LinkName, Links, Target};
+use crate::objects::delete;
+use crate::stores::{EntryKind, InstallPath, ObjectKind, Work};
+
+/// Handlers of the commands about links.
+#[derive(Debug)]
+pub struct LinkCommands {
+    pub access: StoreAccess,
+    pub links: Links,
+    pub host: Host,
+    pub tasks: TaskScope,
+}
+
+impl LinkCommands {
+    pub async fn create(
         &self,
         command: CreateEntityDownloadURLCommand,
     ) -> Handled<CreateEntityDownloadURLAnswer> {
@@ -23,29 +34,16 @@ impl Commands {
         )?;
         let path: InstallPath = command.install_path.as_deref().unwrap_or_default().parse()?;
         let url = match command.data.as_ref().and_then(|data| data.store()) {
-            Some(store) => self.store_url(Some(store), None)?,
+            Some(store) => self.access.url(Some(store), None)?,
             None => {
-                self.store_of_directory(command.parent.as_deref(), command.sec_url.as_deref())?
+                self.access.url_of_directory(command.parent.as_deref(), command.sec_url.as_deref())?
             }
         };
-        let store = self.stores.open(&url, command.nfs_version.as_deref()).await?;
-        let looked_for = path.clone();
-        let found = store
-            .run("look for a file", Lane::Quick, move |root| {
-                let (dir, name) = root.parent_of(&looked_for)?;
-                dir.stat(name)
-            })
-            .await;
-        let is_file = match found {
-            Ok(stat) => stat.kind == EntryKind::File,
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                false
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if !is_file {
-            let absolute = store.root().join(path.to_string());
-            let text = format!("Error in finding the file {}", absolute.display());
+        let store = self.access.stores.open(&url, command.nfs_version.as_deref()).await?;
+        let work = Work::new();
+        let kind = store.engine().kind(&work, path.clone());
+        if store.run("look for a file", kind).await? != Some(EntryKind::File) {
+            let text = format!("Error in finding the file {}/{path}", store.place());
             return Err(HandlerError::Invalid(text));
         }
         let target = Target { store: store.url().clone(), path };
@@ -55,7 +53,7 @@ impl Commands {
         Ok(CreateEntityDownloadURLAnswer { base: AnswerBase::success_with("") })
     }
 
-    pub(super) async fn delete_link(
+    pub async fn delete(
         &self,
         command: DeleteEntityDownloadURLCommand,
     ) -> Handled<PlainAnswer> {
@@ -108,24 +106,11 @@ impl Commands {
         let url = match removed {
             Some(target) => target.store,
             None => {
-                self.store_of_directory(command.parent_path.as_deref(), command.sec_url.as_deref())?
+                let name = command.parent_path.as_deref();
+                self.access.url_of_directory(name, command.sec_url.as_deref())?
             }
         };
-        let store = self.stores.open(&url, None).await?;
-        Ok(store.run("delete", Lane::Quick, move |root| delete::remove_file(root, &path)).await?)
-    }
-
-    /// By the directory name in the server's records; the server has none for a host without a
-    /// system VM's row.
-    fn store_of_directory(
-        &self,
-        name: Option<&str>,
-        url: Option<&str>,
-    ) -> Result<StoreUrl, HandlerError> {
-        let by_name = name.and_then(|name| self.stores.url_of_directory(name.trim_matches('/')));
-        match by_name {
-            Some(url) => Ok(url),
-            None => self.store_url(None, url),
-        }
+        let store = self.access.stores.open(&url, None).await?;
+        Ok(delete::remove_file(&store, &path).await?)
     }
 }

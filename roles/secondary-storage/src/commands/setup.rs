@@ -1,53 +1,51 @@
 //! Set-up of stores and of the host.
 
+use std::net::IpAddr;
+
 use agent_protocol::agent::{AnswerBase, PlainAnswer};
 use agent_protocol::storage::{
     SecStorageFirewallCfgCommand, SecStorageSetupAnswer, SecStorageSetupCommand,
     SecStorageVMSetupCommand,
 };
-
-use super::{Commands, Handled, HandlerError};
 use bedrock::net::Network;
+use role::TaskScope;
 
-impl Commands {
+use super::access::StoreAccess;
+use super::{Handled, HandlerError};
+use crate::setup::ServerSettings;
+use crate::sources::http::trust::Trust;
+
+/// Handlers of the set-up commands.
+#[derive(Debug)]
+pub struct SetupCommands {
+    pub access: StoreAccess,
+    pub trust: Trust,
+    pub server: ServerSettings,
+    pub tasks: TaskScope,
+}
+
+impl SetupCommands {
     /// Opens the store; the answer names its directory, which the server builds links with.
-    pub(super) async fn set_up(
-        &self,
-        command: SecStorageSetupCommand,
-    ) -> Handled<SecStorageSetupAnswer> {
+    pub async fn store(&self, command: SecStorageSetupCommand) -> Handled<SecStorageSetupAnswer> {
         if let Some(root) = command.certs.as_ref().and_then(|certs| certs.root_ca_cert.as_deref()) {
             let added = self.trust.add_pem(root);
             tracing::info!(added, "trusting the server's root certificate for downloads");
         }
-        let store = self
-            .store(
-                command.store.as_ref(),
-                command.sec_url.as_deref(),
-                command.nfs_version.as_deref(),
-            )
-            .await?;
+        let (fallback, version) = (command.sec_url.as_deref(), command.nfs_version.as_deref());
+        let store = self.access.open(command.store.as_ref(), fallback, version).await?;
         // An opened store may have been lost since: prove that it is there now.
-        let space =
-            store.run("look at", crate::stores::Lane::Quick, crate::stores::Dir::space).await?;
-        store.remember_space(space);
+        store.probe().await?;
         Ok(SecStorageSetupAnswer {
             dir: Some(store.name().to_owned()),
             base: AnswerBase::success_with("success"),
         })
     }
 
-    pub(super) fn set_up_host(&self, command: &SecStorageVMSetupCommand) -> Handled<PlainAnswer> {
+    pub fn host(&self, command: &SecStorageVMSetupCommand) -> Handled<PlainAnswer> {
         let sites = command.allowed_internal_sites.as_deref().unwrap_or_default();
-        let mut wrong = Vec::new();
-        let mut parsed: Vec<Network> = Vec::new();
-        for site in sites {
-            match site.parse() {
-                Ok(cidr) => parsed.push(cidr),
-                Err(_bad) => wrong.push(site.as_str()),
-            }
-        }
-        tracing::info!(sites = parsed.len(), "internal sites that downloads may reach");
-        self.settings.set_internal_sites(parsed);
+        let (sites, wrong) = parse_all::<Network>(sites.iter().map(AsRef::as_ref));
+        tracing::info!(sites = sites.len(), "internal sites that downloads may reach");
+        self.server.set_internal_sites(sites);
         if wrong.is_empty() {
             Ok(PlainAnswer::success_with(""))
         } else {
@@ -55,14 +53,33 @@ impl Commands {
         }
     }
 
-    /// The list of other hosts that may copy from here. This host serves no copies yet, so there
-    /// is nothing to protect.
-    pub(super) fn set_up_peers(
-        &self,
-        command: &SecStorageFirewallCfgCommand,
-    ) -> Handled<PlainAnswer> {
-        let count = command.port_configs.as_ref().map_or(0, Vec::len);
-        tracing::debug!(count, append = command.is_append_a_ip, "other storage hosts");
-        Ok(PlainAnswer::success())
+    /// The list of other hosts that may copy from here.
+    pub async fn peers(&self, command: SecStorageFirewallCfgCommand) -> Handled<PlainAnswer> {
+        let configs = command.port_configs.unwrap_or_default();
+        let added = configs.iter().filter(|config| config.add);
+        let named = added.filter_map(|config| config.source_ip.as_deref());
+        let (peers, wrong) = parse_all::<IpAddr>(named);
+        let (server, add) = (self.server.clone(), command.is_append_a_ip);
+        tracing::debug!(count = peers.len(), add, "other storage hosts");
+        self.tasks.blocking("remember peers", move || server.set_peers(peers, add)).await??;
+        if wrong.is_empty() {
+            Ok(PlainAnswer::success())
+        } else {
+            Err(HandlerError::Invalid(format!("not addresses: {}", wrong.join(", "))))
+        }
     }
+}
+
+/// What can be parsed, and what cannot.
+fn parse_all<'a, T: std::str::FromStr>(
+    texts: impl Iterator<Item = &'a str>,
+) -> (Vec<T>, Vec<&'a str>) {
+    let (mut parsed, mut wrong) = (Vec::new(), Vec::new());
+    for text in texts {
+        match text.parse() {
+            Ok(value) => parsed.push(value),
+            Err(_bad) => wrong.push(text),
+        }
+    }
+    (parsed, wrong)
 }

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use digest::DynDigest;
+use tokio::sync::{mpsc, oneshot};
 
 /// A digest algorithm by the name Java knows it under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,21 +44,37 @@ impl Algorithm {
         })
     }
 
-    fn hasher(self) -> Box<dyn DynDigest + Send> {
-        match self {
+    /// The libraries' own code: AWS-LC where it has the algorithm, because it is the fastest at
+    /// hand, else RustCrypto.
+    fn hasher(self) -> Hasher {
+        use aws_lc_rs::digest as lc;
+        let other: Box<dyn DynDigest + Send> = match self {
+            Self::Sha1 => return Hasher::of(&lc::SHA1_FOR_LEGACY_USE_ONLY),
+            Self::Sha224 => return Hasher::of(&lc::SHA224),
+            Self::Sha256 => return Hasher::of(&lc::SHA256),
+            Self::Sha384 => return Hasher::of(&lc::SHA384),
+            Self::Sha512 => return Hasher::of(&lc::SHA512),
+            Self::Sha512_256 => return Hasher::of(&lc::SHA512_256),
+            Self::Sha3_256 => return Hasher::of(&lc::SHA3_256),
+            Self::Sha3_384 => return Hasher::of(&lc::SHA3_384),
+            Self::Sha3_512 => return Hasher::of(&lc::SHA3_512),
             Self::Md5 => Box::new(md5::Md5::default()),
-            Self::Sha1 => Box::new(sha1::Sha1::default()),
-            Self::Sha224 => Box::new(sha2::Sha224::default()),
-            Self::Sha256 => Box::new(sha2::Sha256::default()),
-            Self::Sha384 => Box::new(sha2::Sha384::default()),
-            Self::Sha512 => Box::new(sha2::Sha512::default()),
             Self::Sha512_224 => Box::new(sha2::Sha512_224::default()),
-            Self::Sha512_256 => Box::new(sha2::Sha512_256::default()),
             Self::Sha3_224 => Box::new(sha3::Sha3_224::default()),
-            Self::Sha3_256 => Box::new(sha3::Sha3_256::default()),
-            Self::Sha3_384 => Box::new(sha3::Sha3_384::default()),
-            Self::Sha3_512 => Box::new(sha3::Sha3_512::default()),
-        }
+        };
+        Hasher::Other(other)
+    }
+}
+
+/// An algorithm at work.
+enum Hasher {
+    AwsLc(Box<aws_lc_rs::digest::Context>),
+    Other(Box<dyn DynDigest + Send>),
+}
+
+impl Hasher {
+    fn of(algorithm: &'static aws_lc_rs::digest::Algorithm) -> Self {
+        Self::AwsLc(Box::new(aws_lc_rs::digest::Context::new(algorithm)))
     }
 }
 
@@ -125,7 +143,7 @@ impl Expectation {
 /// A digest being computed.
 pub struct Running {
     name: String,
-    hasher: Box<dyn DynDigest + Send>,
+    hasher: Hasher,
 }
 
 impl fmt::Debug for Running {
@@ -136,12 +154,57 @@ impl fmt::Debug for Running {
 
 impl Running {
     pub fn update(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
+        match &mut self.hasher {
+            Hasher::AwsLc(context) => context.update(bytes),
+            Hasher::Other(hasher) => hasher.update(bytes),
+        }
     }
 
     pub fn finish(self) -> Checksum {
-        let hex = self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = match self.hasher {
+            Hasher::AwsLc(context) => hex(context.finish().as_ref()),
+            Hasher::Other(hasher) => hex(&hasher.finalize()),
+        };
         Checksum { name: self.name, hex }
+    }
+}
+
+/// A digest computed on a thread of its own while the bytes pass by.
+#[derive(Debug)]
+pub struct Digester {
+    queue: mpsc::Sender<Bytes>,
+    outcome: oneshot::Receiver<Checksum>,
+}
+
+/// Pieces that wait for the thread.
+const WAITING: usize = 8;
+
+impl Digester {
+    /// Starts the thread. It ends when every queue to it is dropped.
+    pub fn start(expectation: &Expectation) -> std::io::Result<Self> {
+        let mut running = expectation.start();
+        let (queue, mut waiting) = mpsc::channel::<Bytes>(WAITING);
+        let (done, outcome) = oneshot::channel();
+        std::thread::Builder::new().name("ss-digest".to_owned()).spawn(move || {
+            while let Some(bytes) = waiting.blocking_recv() {
+                running.update(&bytes);
+            }
+            // Nobody waits for the digest of a download that was given up.
+            drop(done.send(running.finish()));
+        })?;
+        Ok(Self { queue, outcome })
+    }
+
+    /// Where the bytes go, in order. One that fails has a dead thread behind it.
+    pub fn queue(&self) -> mpsc::Sender<Bytes> {
+        self.queue.clone()
+    }
+
+    /// The digest, once every other queue is dropped; `None` when the thread died.
+    pub async fn finish(self) -> Option<Checksum> {
+        drop(self.queue);
+        self.outcome.await.ok()
     }
 }
 
@@ -178,6 +241,28 @@ mod tests {
         assert!(text.starts_with("{SHA-512}cf83e1357eefb8bdf1542850d66d8007d620e405"), "{text}");
         assert_eq!(outcome, Ok(()));
         assert_eq!(digest(Some(" {}900150983CD24FB0D6963F7D28E17F72 "), b"abc").1, Ok(()));
+    }
+
+    /// Against the other implementation of every algorithm that AWS-LC computes here.
+    #[test]
+    fn both_libraries_agree() {
+        fn check<D: digest::Digest>(name: &str) {
+            let bytes: Vec<u8> = (0..10_000_u32).map(|n| (n % 251) as u8).collect();
+            let mut running = Expectation::compute(name).unwrap().start();
+            bytes.chunks(777).for_each(|chunk| running.update(chunk));
+            let hex: String =
+                D::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(running.finish().to_string(), format!("{{{name}}}{hex}"));
+        }
+        check::<sha1::Sha1>("SHA-1");
+        check::<sha2::Sha224>("SHA-224");
+        check::<sha2::Sha256>("SHA-256");
+        check::<sha2::Sha384>("SHA-384");
+        check::<sha2::Sha512>("SHA-512");
+        check::<sha2::Sha512_256>("SHA-512/256");
+        check::<sha3::Sha3_256>("SHA3-256");
+        check::<sha3::Sha3_384>("SHA3-384");
+        check::<sha3::Sha3_512>("SHA3-512");
     }
 
     #[test]

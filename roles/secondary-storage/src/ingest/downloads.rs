@@ -1,26 +1,24 @@
 //! The table of jobs: started, shared, stopped, forgotten.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use status_api::{DownloadState, DownloadStatus};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::journal::{Note, remove_leftovers};
 use super::{DownloadContext, IngestError, Job, Phase, Request, run};
-use crate::stores::{InstallPath, Lane, StoreUrl};
+use crate::stores::{InstallPath, StoreUrl};
 
 /// Jobs that wait or run, over all stores.
 const MAX_ACTIVE: usize = 512;
 /// Ended jobs that are kept for a late question.
 const MAX_ENDED: usize = 1_000;
 const KEEP_ENDED: Duration = Duration::from_secs(3_600);
-/// How long a cancelled job may take to let go of its directory.
-const CANCEL_LIMIT: Duration = Duration::from_secs(30);
-/// Commands that may wait at the same time for a small image to be done.
-const PATIENT_ANSWERS: usize = 3;
 const RECOVERY_RETRY: Duration = Duration::from_secs(60);
 
 /// The table of jobs. Cloneable; clones share everything.
@@ -33,8 +31,8 @@ pub struct Downloads {
 struct Shared {
     cx: DownloadContext,
     per_store: usize,
-    answer_wait: Duration,
-    patience: Semaphore,
+    /// Commands that may wait at the same time for a small image to be done.
+    waiting: Semaphore,
     table: Mutex<Table>,
 }
 
@@ -46,28 +44,13 @@ struct Table {
     slots: HashMap<String, Arc<Semaphore>>,
 }
 
-/// A job for `/status`.
-#[derive(Debug, serde::Serialize)]
-pub struct JobStatus {
-    pub job: String,
-    pub phase: Phase,
-    pub percent: u8,
-    pub received_bytes: u64,
-    pub url: String,
-    pub store: String,
-    pub path: String,
-    pub text: String,
-    pub warnings: Vec<String>,
-    pub age_seconds: u64,
-}
-
 impl Downloads {
-    /// At most `per_store` downloads write to one store at the same time; a first answer waits up
-    /// to `answer_wait` for its download.
-    pub fn new(cx: DownloadContext, per_store: usize, answer_wait: Duration) -> Self {
-        let patience = Semaphore::new(PATIENT_ANSWERS);
+    /// At most `per_store` downloads write to one store at the same time; at most `waiting` first
+    /// answers wait for their download.
+    pub fn new(cx: DownloadContext, per_store: usize, waiting: usize) -> Self {
+        let waiting = Semaphore::new(waiting.min(Semaphore::MAX_PERMITS));
         let table = Mutex::default();
-        Self { shared: Arc::new(Shared { cx, per_store, answer_wait, patience, table }) }
+        Self { shared: Arc::new(Shared { cx, per_store, waiting, table }) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -100,8 +83,8 @@ impl Downloads {
                 }
             };
             conflicting.cancel.cancel();
-            if !conflicting.wait(CANCEL_LIMIT).await {
-                return Err(IngestError::Internal);
+            if !conflicting.wait(self.shared.cx.cancel_limit).await {
+                return Err(IngestError::StillEnding);
             }
         }
     }
@@ -134,34 +117,48 @@ impl Downloads {
         Ok(job)
     }
 
-    /// Gives a small image the chance to be done before the first answer. Only a few commands wait
-    /// like this, so that a server that sends many at once gets its answers at once.
-    pub async fn patience(&self, job: &Job) {
-        if let Ok(_turn) = self.shared.patience.try_acquire() {
-            job.wait(self.shared.answer_wait).await;
+    /// Gives a small image the chance to be done before the first answer: the server asks again
+    /// after ten seconds only. Waiting costs nothing but a place among the commands under way, so
+    /// some of those places stay free.
+    pub async fn settle(&self, job: &Job) {
+        if let Ok(_turn) = self.shared.waiting.try_acquire() {
+            job.wait(self.shared.cx.settings.get().answer_wait).await;
         }
     }
 
-    /// Stops a job and waits for it.
+    /// Stops a job and waits a while for it. A job whose store hangs goes on ending.
     pub async fn abort(&self, id: &str) -> Option<Arc<Job>> {
         let job = self.get(id)?;
-        job.cancel.cancel();
-        if !job.wait(CANCEL_LIMIT).await {
-            tracing::warn!(job = job.id, "a cancelled download does not end");
-        }
+        self.end(&job).await;
         Some(job)
     }
 
-    /// Stops a job and forgets it.
+    /// Stops a job and waits a while; `false` when its store still has not let go of it.
+    async fn end(&self, job: &Job) -> bool {
+        job.cancel.cancel();
+        let ended = job.wait(self.shared.cx.cancel_limit).await;
+        if !ended {
+            tracing::warn!(job = job.id, "a cancelled download does not end");
+        }
+        ended
+    }
+
+    /// Stops a job and forgets it, as soon as its store has let go of it.
     pub async fn purge(&self, id: &str) -> Option<Arc<Job>> {
-        let job = self.abort(id).await?;
-        self.table().jobs.remove(id);
+        let job = self.get(id)?;
+        job.forgotten.store(true, Ordering::Relaxed);
+        if self.end(&job).await {
+            self.table().jobs.remove(id);
+        }
         Some(job)
     }
 
     /// Stops a job and does its work again under the same id, the only one that the server knows.
     pub async fn restart(&self, id: &str) -> Option<Result<Arc<Job>, IngestError>> {
-        let job = self.purge(id).await?;
+        let job = self.get(id)?;
+        if !self.end(&job).await {
+            return Some(Err(IngestError::StillEnding));
+        }
         Some(self.start_as(job.id.clone(), job.request.clone()).await)
     }
 
@@ -185,9 +182,14 @@ impl Downloads {
     }
 
     /// Stops whatever downloads into a directory that is about to be removed.
-    pub async fn release(&self, store: &StoreUrl, directory: &InstallPath) {
-        if let Some(job) = self.running_at(store, directory) {
-            self.abort(&job.id).await;
+    pub async fn release(
+        &self,
+        store: &StoreUrl,
+        directory: &InstallPath,
+    ) -> Result<(), IngestError> {
+        match self.running_at(store, directory) {
+            Some(job) if !self.end(&job).await => Err(IngestError::StillEnding),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -201,9 +203,8 @@ impl Downloads {
         for job in &running {
             job.cancel.cancel();
         }
-        for job in &running {
-            job.wait(CANCEL_LIMIT).await;
-        }
+        let limit = self.shared.cx.cancel_limit;
+        futures_util::future::join_all(running.iter().map(|job| job.wait(limit))).await;
     }
 
     /// Removes from the stores what a former run of this process left there. A store that is not
@@ -242,21 +243,13 @@ impl Downloads {
 
     async fn recover_one(&self, job: &str, note: &Note) -> bool {
         // An ISO has the same name each time: what is being installed there is not a leftover.
-        if let (Ok(url), Ok(directory)) = (note.store.parse(), note.directory.parse())
-            && self.running_at(&url, &directory).is_some()
-        {
+        if self.running_at(&note.store, &note.directory).is_some() {
             return false;
         }
         let cx = &self.shared.cx;
         let removed = async {
-            let url: StoreUrl = note.store.parse()?;
-            let store = cx.stores.open(&url, None).await?;
-            let (id, note) = (job.to_owned(), note.clone());
-            store
-                .run("remove leftovers", Lane::Quick, move |root| {
-                    remove_leftovers(root, &id, &note)
-                })
-                .await
+            let store = cx.stores.open(&note.store, None).await?;
+            remove_leftovers(&store, job, note).await
         };
         if let Err(error) = removed.await {
             tracing::warn!(
@@ -266,35 +259,42 @@ impl Downloads {
             );
             return false;
         }
-        tracing::info!(job, path = note.directory, "removed what a former download left");
+        tracing::info!(job, path = %note.directory, "removed what a former download left");
         let (journal, id) = (cx.journal.clone(), job.to_owned());
         matches!(cx.tasks.blocking("erase a note", move || journal.erase(&id)).await, Ok(Ok(())))
     }
 
     /// For `/status`: running jobs first, then ended ones.
-    pub fn status(&self) -> Vec<JobStatus> {
+    pub fn status(&self) -> Vec<DownloadStatus> {
         let jobs: Vec<Arc<Job>> = self.table().jobs.values().cloned().collect();
-        let mut list: Vec<JobStatus> = jobs.iter().map(|job| JobStatus::of(job)).collect();
-        list.sort_by_key(|status| (status.phase.is_over(), status.age_seconds));
-        list
+        let mut list: Vec<(bool, DownloadStatus)> =
+            jobs.iter().map(|job| (job.phase().is_over(), status(job))).collect();
+        list.sort_by_key(|(is_over, status)| (*is_over, status.started_ago_ms));
+        list.into_iter().map(|(_, status)| status).collect()
     }
 }
 
-impl JobStatus {
-    fn of(job: &Job) -> Self {
-        let report = job.report();
-        Self {
-            job: job.id.clone(),
-            phase: report.phase,
-            percent: report.percent,
-            received_bytes: job.received(),
-            url: job.request.source.to_string(),
-            store: job.request.store.to_string(),
-            path: report.install_path,
-            text: report.text.trim().to_owned(),
-            warnings: report.warnings,
-            age_seconds: job.started.elapsed().as_secs(),
-        }
+fn status(job: &Job) -> DownloadStatus {
+    let report = job.report();
+    DownloadStatus {
+        job: job.id.clone(),
+        state: match report.phase {
+            Phase::Waiting => DownloadState::Queued,
+            Phase::Downloading => DownloadState::Downloading,
+            Phase::Installing => DownloadState::Installing,
+            Phase::Done => DownloadState::Done,
+            Phase::Failed => DownloadState::Failed,
+            Phase::Aborted => DownloadState::Cancelled,
+        },
+        percent: report.percent,
+        received_bytes: job.received(),
+        total_bytes: job.expected(),
+        url: job.request.source.to_string(),
+        store: job.request.store.to_string(),
+        path: report.install_path,
+        text: report.text.trim().to_owned(),
+        warnings: report.warnings,
+        started_ago_ms: u64::try_from(job.started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -310,7 +310,10 @@ impl Table {
 
     fn forget_old(&mut self) {
         let now = Instant::now();
-        let is_old = |job: &Job| job.ended().is_some_and(|at| now.duration_since(at) > KEEP_ENDED);
+        let is_old = |job: &Job| {
+            let kept = if job.forgotten.load(Ordering::Relaxed) { Duration::ZERO } else { KEEP_ENDED };
+            job.ended().is_some_and(|at| now.duration_since(at) >= kept)
+        };
         self.jobs.retain(|_, job| !is_old(job));
         let mut ended: Vec<(Instant, String)> =
             self.jobs.values().filter_map(|job| Some((job.ended()?, job.id.clone()))).collect();

@@ -29,14 +29,20 @@ pub enum IngestError {
     Checksum(String),
     #[error("Failed post download script: The downloaded file {}", bedrock::chain(.0))]
     Image(ImageError),
-    #[error("cannot write to the store: {0}")]
-    Write(std::io::Error),
+    #[error("cannot start a thread for the download: {0}")]
+    Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]
-    Store(StoreError),
+    Store(#[from] StoreError),
     #[error("cannot record the download: {}", bedrock::chain(.0))]
     Journal(crate::state_file::StateError),
     #[error("{0} downloads are waiting already")]
     Busy(usize),
+    #[error(
+        "a former download to this place is still being stopped, because its store does not answer; try again later"
+    )]
+    StillEnding,
+    #[error(transparent)]
+    Task(#[from] role::tasks::BlockingError),
     #[error("the download was aborted")]
     Aborted,
     #[error("the download ended unexpectedly, see the log of the storage host")]

@@ -1,19 +1,18 @@
 //! One download as everybody sees it: what was asked, how far it is, how it ended. The work itself
 //! is in [`super::run`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::ingest::digest::Expectation;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
-use crate::stores::{InstallPath, ObjectKind, StoreUrl};
 use disk_image::{Format, Sizes};
+use crate::stores::{FileName, InstallPath, ObjectKind, StoreUrl, Work};
 
 /// What is to be downloaded, and where to.
 #[derive(Debug, Clone)]
@@ -45,8 +44,7 @@ impl Request {
 }
 
 /// Station of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Waiting,
     Downloading,
@@ -79,6 +77,14 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
+/// A complete image on its way into the listing.
+#[derive(Debug, Clone)]
+pub(super) struct Publishing {
+    pub(super) unique_name: String,
+    pub(super) image: FileName,
+    pub(super) sizes: Sizes,
+}
+
 /// A job. Shared by its task, the table of jobs and whoever asks.
 #[derive(Debug)]
 pub struct Job {
@@ -93,10 +99,12 @@ pub struct Job {
     /// 0 while unknown.
     pub(super) expected: AtomicU64,
     ended: Mutex<Option<Instant>>,
-    /// Threads that still write for the job.
-    pub(super) writing: TaskTracker,
-    /// See [`super::publish::Publication::gate`].
-    pub(super) gate: Arc<Mutex<()>>,
+    /// Everything that the job does on its store. The job is over when all of it has ended.
+    pub(super) work: Work,
+    /// What is being made an object.
+    pub(super) publishing: Mutex<Option<Publishing>>,
+    /// The server has forgotten it: it goes as soon as it is over.
+    pub(super) forgotten: AtomicBool,
 }
 
 impl Job {
@@ -121,13 +129,18 @@ impl Job {
             received: AtomicU64::default(),
             expected: AtomicU64::default(),
             ended: Mutex::default(),
-            writing: TaskTracker::new(),
-            gate: Arc::default(),
+            work: Work::new(),
+            publishing: Mutex::default(),
+            forgotten: AtomicBool::new(false),
         }
     }
 
     pub(super) fn about(&self) -> MutexGuard<'_, Description> {
         self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn publishing(&self) -> Option<Publishing> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A second command for the same download brings its own ids and texts.
@@ -145,6 +158,11 @@ impl Job {
 
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Length of the download, when its source told it.
+    pub fn expected(&self) -> Option<u64> {
+        Some(self.expected.load(Ordering::Relaxed)).filter(|length| *length > 0)
     }
 
     /// Of the expected length; of the limit while the length is unknown, as the original counts.

@@ -11,20 +11,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::objects::inventory;
 use crate::state_file::{self, StateError};
-use crate::stores::{Dir, FileName, InstallPath, ObjectKind};
+use crate::stores::path::PathError;
+use crate::stores::{FileName, InstallPath, ObjectKind, Store, StoreError, StoreUrl, Work};
 
 /// One job's note.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    pub store: String,
+    pub store: StoreUrl,
     /// Directory of the object below the store's root.
-    pub directory: String,
+    pub directory: InstallPath,
     pub volume: bool,
     /// The file being downloaded.
-    pub temporary: String,
+    pub temporary: FileName,
     /// The file it becomes, once that name may exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
+    pub image: Option<FileName>,
 }
 
 impl Note {
@@ -73,8 +74,10 @@ impl Journal {
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            match state_file::load::<Note>(&path) {
-                Ok(note) => notes.push((job.to_owned(), note)),
+            match state_file::read::<Note>(&path) {
+                Ok(Some(note)) => notes.push((job.to_owned(), note)),
+                // Erased since the directory was read.
+                Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(error = bedrock::chain(&error), "cannot read a download's note");
                 }
@@ -85,69 +88,57 @@ impl Journal {
 }
 
 /// Name of the properties file while it is written.
-pub fn properties_temporary(job: &str) -> String {
-    format!(".properties.{job}")
+pub fn properties_temporary(job: &str) -> Result<FileName, PathError> {
+    format!(".properties.{job}").parse()
 }
 
 /// Removes what an unfinished job left: the temporary, the image unless a properties file lists
-/// it, and the directory if nothing else is in it. Blocks.
-pub fn remove_leftovers(root: &Dir, job: &str, note: &Note) -> std::io::Result<()> {
-    let directory: InstallPath = note
-        .directory
-        .parse()
-        .map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))?;
-    let dir = match root.walk(&directory) {
-        Ok(dir) => dir,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for name in [note.temporary.as_str(), &properties_temporary(job)] {
-        if name.parse::<FileName>().is_ok() {
-            dir.remove_file(name)?;
+/// it, and the directory if nothing else is in it. The job's own work has ended.
+pub async fn remove_leftovers(store: &Store, job: &str, note: &Note) -> Result<(), StoreError> {
+    const NAME: &str = "remove leftovers";
+    let (work, engine, directory) = (Work::new(), store.engine(), &note.directory);
+    let mut names = vec![note.temporary.clone()];
+    names.extend(properties_temporary(job).ok());
+    if let Some(image) = &note.image {
+        let listed = inventory::listed_image(store, &work, note.kind(), directory).await?;
+        if listed.as_deref() != Some(image.as_str()) {
+            names.push(image.clone());
         }
     }
-    if let Some(image) = note.image.as_deref().filter(|name| name.parse::<FileName>().is_ok()) {
-        let listed = match inventory::load(&dir, note.kind()) {
-            Ok(properties) => properties.get("filename") == Some(image),
-            Err(error) if error.kind() == ErrorKind::NotFound => false,
-            Err(error) => return Err(error),
-        };
-        if !listed {
-            dir.remove_file(image)?;
-        }
+    for name in names {
+        store.run(NAME, engine.remove_file(&work, directory.join(name))).await?;
     }
-    let (above, name) = root.parent_of(&directory)?;
-    above.remove_empty(name)?;
-    Ok(())
+    store.run(NAME, engine.remove_empty(&work, directory.clone())).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::registry::tests::{URL, setup};
 
     fn note(image: Option<&str>) -> Note {
         Note {
-            store: "nfs://h/p".to_owned(),
-            directory: "template/tmpl/2/204".to_owned(),
+            store: "nfs://h/p".parse().unwrap(),
+            directory: "template/tmpl/2/204".parse().unwrap(),
             volume: false,
-            temporary: "dnld1tmp_".to_owned(),
-            image: image.map(str::to_owned),
+            temporary: "dnld1tmp_".parse().unwrap(),
+            image: image.map(|name| name.parse().unwrap()),
         }
     }
 
-    fn store(files: &[&str]) -> (tempfile::TempDir, Dir) {
-        let temp = tempfile::tempdir().unwrap();
-        let directory = temp.path().join("template/tmpl/2/204");
+    /// Names left in the directory after its leftovers were removed, twice.
+    async fn left(files: &[&str], note: &Note) -> Vec<String> {
+        let made = setup(&[URL]);
+        let directory = made.temp.path().join("sec/template/tmpl/2/204");
         std::fs::create_dir_all(&directory).unwrap();
         for file in files {
             std::fs::write(directory.join(file), "filename=a.qcow2\n").unwrap();
         }
-        let root = Dir::open_root(temp.path()).unwrap();
-        (temp, root)
-    }
-
-    fn left(temp: &tempfile::TempDir) -> Vec<String> {
-        let Ok(entries) = std::fs::read_dir(temp.path().join("template/tmpl/2/204")) else {
+        let store = made.stores.open(&URL.parse().unwrap(), None).await.unwrap();
+        for _round in 0..2 {
+            remove_leftovers(&store, "j", note).await.unwrap();
+        }
+        let Ok(entries) = std::fs::read_dir(directory) else {
             return vec!["no directory".to_owned()];
         };
         let mut names: Vec<String> =
@@ -156,22 +147,18 @@ mod tests {
         names
     }
 
-    #[test]
-    fn only_what_the_note_names_is_removed() {
-        let (temp, root) = store(&["dnld1tmp_", "dnld2tmp_", ".properties.j"]);
-        remove_leftovers(&root, "j", &note(None)).unwrap();
-        assert_eq!(left(&temp), ["dnld2tmp_"], "another agent's download goes on");
-        let (temp, root) = store(&["a.qcow2", "dnld1tmp_"]);
-        remove_leftovers(&root, "j", &note(Some("a.qcow2"))).unwrap();
-        assert_eq!(left(&temp), ["no directory"]);
-        remove_leftovers(&root, "j", &note(Some("a.qcow2"))).unwrap();
+    #[tokio::test]
+    async fn only_what_the_note_names_is_removed() {
+        let files = ["dnld1tmp_", "dnld2tmp_", ".properties.j"];
+        assert_eq!(left(&files, &note(None)).await, ["dnld2tmp_"], "another agent's goes on");
+        let image = note(Some("a.qcow2"));
+        assert_eq!(left(&["a.qcow2", "dnld1tmp_"], &image).await, ["no directory"]);
     }
 
-    #[test]
-    fn a_listed_image_stays() {
-        let (temp, root) = store(&["a.qcow2", "template.properties"]);
-        remove_leftovers(&root, "j", &note(Some("a.qcow2"))).unwrap();
-        assert_eq!(left(&temp), ["a.qcow2", "template.properties"]);
+    #[tokio::test]
+    async fn a_listed_image_stays() {
+        let files = ["a.qcow2", "template.properties"];
+        assert_eq!(left(&files, &note(Some("a.qcow2"))).await, files);
     }
 
     #[test]
@@ -181,6 +168,9 @@ mod tests {
         assert_eq!(journal.all().unwrap(), []);
         journal.write("j", &note(None)).unwrap();
         std::fs::write(temp.path().join("downloads/k.json"), "{").unwrap();
+        // A note that leads elsewhere is none of ours.
+        let odd = serde_json::to_string(&note(None)).unwrap().replace("dnld1tmp_", "../x");
+        std::fs::write(temp.path().join("downloads/l.json"), odd).unwrap();
         assert_eq!(journal.all().unwrap(), [("j".to_owned(), note(None))]);
         journal.erase("j").unwrap();
         journal.erase("j").unwrap();

@@ -1,33 +1,26 @@
 //! From a complete temporary file to a listed object.
 
-use std::io::{ErrorKind, Result, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::journal::properties_temporary;
-use crate::objects::inventory::{self, Description};
-use crate::stores::url::name_uuid;
-use crate::stores::{Dir, FileName, InstallPath, Modes, ObjectKind};
 use disk_image::{Format, Sizes};
+use crate::objects::inventory::{self, Description};
+use crate::stores::path::PathError;
+use crate::stores::url::name_uuid;
+use crate::stores::{FileName, InstallPath, ObjectKind, Store, StoreError, Work};
 
 /// Everything needed to publish one image.
 #[derive(Debug, Clone)]
 pub struct Publication {
-    pub job: String,
     pub kind: ObjectKind,
     pub directory: InstallPath,
-    pub temporary: String,
+    pub temporary: FileName,
     pub image: FileName,
+    /// Name of the properties file until it is complete.
+    pub aside: FileName,
     pub about: Description,
     pub format: Format,
     pub sizes: Sizes,
     pub now: SystemTime,
-    pub modes: Modes,
-    /// Set when nobody waits for the outcome any more; then nothing is listed.
-    pub abandoned: Arc<AtomicBool>,
-    /// Held while the object becomes listed, and while leftovers of the same job are removed.
-    pub gate: Arc<Mutex<()>>,
 }
 
 /// The name of the installed file: for an ISO the unique name itself, else a UUID made of the
@@ -36,7 +29,7 @@ pub fn image_name(
     name: &str,
     format: Format,
     unix_ms: i64,
-) -> std::result::Result<FileName, crate::stores::path::PathError> {
+) -> Result<FileName, PathError> {
     let extension = format.extension();
     match format {
         Format::Iso => format!("{}.{extension}", name.trim().replace(' ', "_")).parse(),
@@ -48,47 +41,32 @@ pub fn image_name(
 }
 
 /// Renames the temporary to its final name, then makes it an object by writing the properties
-/// file. Before that last rename a crash leaves an unlisted file, which the job's note names. An
-/// image that was there before goes last. Blocks.
-pub fn publish(root: &Dir, publication: &Publication) -> Result<()> {
-    let dir = root.walk(&publication.directory)?;
-    let image = publication.image.as_str();
-    let before = match inventory::load(&dir, publication.kind) {
-        Ok(properties) => properties.get("filename").map(str::to_owned),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    dir.rename(&publication.temporary, image)?;
-    let listed = dir.sync().and_then(|()| list(&dir, publication));
-    if let Err(error) = listed {
-        if let Err(also) = dir.remove_file(image) {
-            tracing::warn!(path = image, error = %also, "cannot remove an image that was not listed");
+/// file. Before that last step a crash leaves an unlisted file, which the job's note names. An
+/// image that was there before goes last.
+pub async fn publish(
+    store: &Store,
+    work: &Work,
+    publication: Publication,
+) -> Result<(), StoreError> {
+    const NAME: &str = "install";
+    let Publication { kind, directory, aside, temporary, image, about, format, sizes, now } =
+        publication;
+    let engine = store.engine();
+    let before = inventory::listed_image(store, work, kind, &directory).await?;
+    let properties = inventory::properties(kind, &about, format, &image, sizes).to_bytes(now);
+    let rename = engine.rename(work, directory.clone(), temporary, image.clone());
+    store.run(NAME, rename).await?;
+    let path = directory.join(kind.properties_file());
+    store.run(NAME, engine.put(work, path, aside, properties.into())).await?;
+    let replaced = before.and_then(|name| name.parse().ok()).filter(|old| *old != image);
+    if let Some(old) = replaced {
+        let removal = engine.remove_file(work, directory.join(old));
+        if let Err(error) = store.run(NAME, removal).await {
+            let error = bedrock::chain(&error);
+            tracing::warn!(error, "cannot remove the image that was replaced");
         }
-        return Err(error);
-    }
-    if let Some(old) = before.filter(|old| old != image && old.parse::<FileName>().is_ok())
-        && let Err(error) = dir.remove_file(&old)
-    {
-        tracing::warn!(path = old, %error, "cannot remove the image that was replaced");
     }
     Ok(())
-}
-
-fn list(dir: &Dir, publication: &Publication) -> Result<()> {
-    let Publication { kind, about, format, image, sizes, now, modes, .. } = publication;
-    let bytes = inventory::properties(*kind, about, *format, image, *sizes).to_bytes(*now);
-    let aside = properties_temporary(&publication.job);
-    dir.remove_file(&aside)?;
-    let mut file = dir.create_file(&aside, *modes)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    let _gate = publication.gate.lock().unwrap_or_else(PoisonError::into_inner);
-    if publication.abandoned.load(Ordering::Relaxed) {
-        dir.remove_file(&aside)?;
-        return Err(ErrorKind::TimedOut.into());
-    }
-    dir.rename(&aside, kind.properties_file())?;
-    dir.sync()
 }
 
 #[cfg(test)]
@@ -97,13 +75,22 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::stores::registry::tests::{URL, setup};
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
 
     fn publication(image: &str) -> Publication {
         Publication {
-            job: "j".to_owned(),
+            aside: ".properties.j".parse().unwrap(),
             kind: ObjectKind::Template,
             directory: "template/tmpl/2/204".parse().unwrap(),
-            temporary: "dnld1tmp_".to_owned(),
+            temporary: "dnld1tmp_".parse().unwrap(),
             image: image.parse().unwrap(),
             about: Description {
                 id: 204,
@@ -114,18 +101,7 @@ mod tests {
             format: Format::Raw,
             sizes: Sizes { virtual_size: 1, physical_size: 1 },
             now: UNIX_EPOCH,
-            modes: Modes { directory: 0o777, file: 0o666 },
-            abandoned: Arc::default(),
-            gate: Arc::default(),
         }
-    }
-
-    fn names(directory: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(directory).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
     }
 
     #[test]
@@ -138,23 +114,23 @@ mod tests {
         assert!(name("../x", Format::Iso).is_err());
     }
 
-    #[test]
-    fn a_new_image_replaces_the_old_one_and_an_abandoned_one_is_not_listed() {
-        let temp = tempfile::tempdir().unwrap();
-        let directory = temp.path().join("template/tmpl/2/204");
+    #[tokio::test]
+    async fn a_new_image_replaces_the_old_one_and_one_given_up_is_not_listed() {
+        let made = setup(&[URL]);
+        let directory = made.temp.path().join("sec/template/tmpl/2/204");
         std::fs::create_dir_all(&directory).unwrap();
-        let root = Dir::open_root(temp.path()).unwrap();
+        let store = made.stores.open(&URL.parse().unwrap(), None).await.unwrap();
         for image in ["a.raw", "b.raw"] {
             std::fs::write(directory.join("dnld1tmp_"), "x").unwrap();
-            publish(&root, &publication(image)).unwrap();
+            publish(&store, &Work::new(), publication(image)).await.unwrap();
             assert_eq!(names(&directory), [image, "template.properties"]);
         }
         std::fs::write(directory.join("dnld1tmp_"), "x").unwrap();
-        let late = publication("c.raw");
-        late.abandoned.store(true, Ordering::Relaxed);
-        assert!(publish(&root, &late).is_err());
-        assert_eq!(names(&directory), ["b.raw", "template.properties"]);
-        let item = inventory::list(&root, ObjectKind::Template).unwrap().remove(0);
+        let given_up = Work::new();
+        given_up.give_up();
+        assert!(publish(&store, &given_up, publication("c.raw")).await.is_err());
+        assert_eq!(names(&directory), ["b.raw", "dnld1tmp_", "template.properties"]);
+        let item = inventory::list(&store, ObjectKind::Template).await.unwrap().remove(0);
         assert_eq!(item.install_path, "template/tmpl/2/204/b.raw");
     }
 }

@@ -1,6 +1,5 @@
 //! The work of a download, from its turn to the listed object, and what is done when it fails.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -8,15 +7,17 @@ use tokio::sync::Semaphore;
 
 use super::DownloadContext;
 use super::error::IngestError;
-use super::job::{Job, Phase};
-use super::journal::{Note, remove_leftovers};
+use super::job::{Job, Phase, Publishing, Request};
+use super::journal::{Note, properties_temporary, remove_leftovers};
 use super::publish::{Publication, image_name, publish};
 use super::transfer::attempt;
 use super::write::Written;
-use crate::stores::{Lane, ObjectKind, Store, StoreError};
+use disk_image::Sizes;
+use crate::objects::inventory;
+use crate::stores::{ObjectKind, Store, Work};
 
-/// How long a writer may take to notice that its download has ended.
-const WRITER_LIMIT: Duration = Duration::from_secs(10);
+/// How long the store may take to let go of an ended download before that is told.
+const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs a job to its end; never fails, the outcome is in the job.
 pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, slots: Arc<Semaphore>) {
@@ -33,10 +34,17 @@ pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, slots: Arc<Semaphore
     // Its connection and its writer end with it.
     drop(work);
     guard.armed = false;
-    clean_up(&job, &cx, outcome.is_ok()).await;
+    let outcome = end(&job, &cx, outcome).await;
     let seconds = job.started.elapsed().as_secs_f64();
     match outcome {
-        Ok(()) => {
+        Ok(sizes) => {
+            let now = cx.host.clock.now();
+            job.update(|report| {
+                report.phase = Phase::Done;
+                report.percent = 100;
+                report.text = format!("Install completed successfully at {}", short_date(now));
+                report.sizes = Some(sizes);
+            });
             tracing::info!(
                 job = job.id,
                 path = job.report().install_path,
@@ -86,8 +94,8 @@ async fn work(
     job: &Arc<Job>,
     cx: &DownloadContext,
     slots: &Arc<Semaphore>,
-) -> Result<(), IngestError> {
-    let permit = match Arc::clone(slots).try_acquire_owned() {
+) -> Result<Sizes, IngestError> {
+    let _permit = match Arc::clone(slots).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_none) => {
             job.update(|report| {
@@ -96,51 +104,51 @@ async fn work(
             Arc::clone(slots).acquire_owned().await.map_err(|_closed| IngestError::Aborted)?
         }
     };
-    let permit = Arc::new(permit);
-    let store = cx.stores.open(&job.request.store, None).await.map_err(IngestError::Store)?;
-    let note = note_for(job);
+    let store = cx.stores.open(&job.request.store, None).await?;
+    let note = note_for(job)?;
     job.update(|report| {
         report.phase = Phase::Downloading;
         " ".clone_into(&mut report.text);
         let directory = &job.request.directory;
-        let path = store.root().join(directory.to_string()).join(&note.temporary);
-        report.temporary = Some(path.display().to_string());
+        let path = format!("{}/{directory}/{}", store.place(), note.temporary);
+        report.temporary = Some(path);
     });
     write_note(job, cx, note.clone()).await?;
+    let retries = cx.settings.get().limits.retries;
     let mut restarts = 0;
     let written = loop {
-        let reason = match attempt(job, cx, &store, &note, &permit).await {
+        let reason = match attempt(job, cx, &store, &note).await {
             Ok(written) => break written,
             Err(IngestError::Source(reason)) if reason.can_begin_again(restarts > 0) => reason,
             Err(error) => return Err(error),
         };
         restarts += 1;
-        if restarts > cx.retries.count {
+        if restarts > retries.count {
             return Err(reason.into());
         }
         tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
-        tokio::time::sleep(cx.retries.delay(restarts)).await;
+        tokio::time::sleep(retries.delay(restarts)).await;
     };
     install(job, cx, &store, note, written).await
 }
 
-fn note_for(job: &Job) -> Note {
+fn note_for(job: &Job) -> Result<Note, IngestError> {
     // The name that the original's temporaries have, so that an operator knows what it is.
     let digits = job.id.parse::<uuid::Uuid>().map_or(0, |id| id.as_u64_pair().0);
-    Note {
-        store: job.request.store.to_string(),
-        directory: job.request.directory.to_string(),
+    let temporary = format!("dnld{digits}tmp_");
+    Ok(Note {
+        store: job.request.store.clone(),
+        directory: job.request.directory.clone(),
         volume: job.request.kind == ObjectKind::Volume,
-        temporary: format!("dnld{digits}tmp_"),
+        temporary: temporary.parse().map_err(|_bad| IngestError::Name(temporary.clone()))?,
         image: None,
-    }
+    })
 }
 
 async fn write_note(job: &Job, cx: &DownloadContext, note: Note) -> Result<(), IngestError> {
     let (journal, id) = (cx.journal.clone(), job.id.clone());
     let work = move || journal.write(&id, &note);
-    let written = cx.tasks.blocking("note a download", work).await;
-    written.map_err(|_stopped| IngestError::Aborted)?.map_err(IngestError::Journal)
+    cx.tasks.blocking("note a download", work).await?.map_err(IngestError::Journal)
 }
 
 /// Checks the complete file and makes it an object of the store.
@@ -150,7 +158,7 @@ async fn install(
     store: &Arc<Store>,
     mut note: Note,
     written: Written,
-) -> Result<(), IngestError> {
+) -> Result<Sizes, IngestError> {
     let request = &job.request;
     request.expectation.verify(&written.checksum).map_err(IngestError::Checksum)?;
     let about = job.about().clone();
@@ -171,51 +179,28 @@ async fn install(
     for warning in &warnings {
         tracing::warn!(job = job.id, warning, "the downloaded file is odd, it is installed");
     }
-    note.image = Some(image.to_string());
+    job.update(|report| report.warnings = warnings);
+    note.image = Some(image.clone());
     write_note(job, cx, note.clone()).await?;
-    let now = cx.host.clock.now();
-    let abandoned = Arc::new(AtomicBool::new(false));
+    let publishing =
+        Publishing { unique_name: about.unique_name.clone(), image: image.clone(), sizes };
+    *job.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(publishing);
+    let aside = properties_temporary(&job.id);
     let publication = Publication {
-        job: job.id.clone(),
         kind: request.kind,
         directory: request.directory.clone(),
         temporary: note.temporary,
         image,
+        aside: aside.map_err(|_bad| IngestError::Name(job.id.clone()))?,
         about,
         format: request.format,
         sizes,
-        now,
-        modes: store.modes(),
-        abandoned: Arc::clone(&abandoned),
-        gate: Arc::clone(&job.gate),
+        now: cx.host.clock.now(),
     };
-    let _abandon = Abandon(abandoned);
-    let holder = Arc::clone(store);
-    store
-        .run("install", Lane::Quick, move |root| {
-            // Remembered first: from now on an empty directory is not this store.
-            holder.remember_held().map_err(std::io::Error::other)?;
-            publish(root, &publication)
-        })
-        .await
-        .map_err(IngestError::Store)?;
-    job.update(|report| {
-        report.phase = Phase::Done;
-        report.percent = 100;
-        report.text = format!("Install completed successfully at {}", short_date(now));
-        report.sizes = Some(sizes);
-        report.warnings = warnings;
-    });
-    Ok(())
-}
-
-/// Tells a publication that nobody waits for it: on a timeout, and when the job is cancelled.
-struct Abandon(Arc<AtomicBool>);
-
-impl Drop for Abandon {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    // Remembered first: from now on an empty place is not this store.
+    cx.stores.remember_held(store).await?;
+    publish(store, &job.work, publication).await?;
+    Ok(sizes)
 }
 
 /// `11/24/26, 1:28 AM`, in UTC.
@@ -226,49 +211,64 @@ fn short_date(now: std::time::SystemTime) -> String {
         .to_string()
 }
 
-/// Removes the temporary of a job that failed, then its note. The writer lets go of the file first:
-/// on NFS a file that is removed while open leaves a name behind, and with it the directory.
-async fn clean_up(job: &Arc<Job>, cx: &DownloadContext, done: bool) {
-    job.writing.close();
-    if tokio::time::timeout(WRITER_LIMIT, job.writing.wait()).await.is_err() {
-        tracing::warn!(job = job.id, "the writer of a download does not end");
+/// Waits until the store has let go of the job, then removes what is left of a failed one. On NFS a
+/// file that is removed while open leaves a name behind, and with it the directory; and what is
+/// still under way could create something after the removal.
+async fn end(
+    job: &Arc<Job>,
+    cx: &DownloadContext,
+    outcome: Result<Sizes, IngestError>,
+) -> Result<Sizes, IngestError> {
+    if tokio::time::timeout(LET_GO_LIMIT, job.work.ended()).await.is_err() {
+        tracing::warn!(job = job.id, "the store does not let go of an ended download");
+        job.update(|report| {
+            "waiting for the store to let go of the download".clone_into(&mut report.text);
+        });
+        job.work.ended().await;
+    }
+    let outcome = match outcome {
+        // The store was late, the object is there: what is listed and whole is no failure.
+        Err(error) => was_published(job, cx).await.ok_or(error),
+        Ok(sizes) => Ok(sizes),
+    };
+    if outcome.is_err()
+        && let Err(error) = remove_remains(job, cx).await
+    {
+        // The note stays: the next start tries again.
+        let error = bedrock::chain(&error);
+        tracing::warn!(job = job.id, error, "cannot remove what a download left");
+        return outcome;
     }
     let (journal, id) = (cx.journal.clone(), job.id.clone());
-    if !done && let Err(error) = remove_remains(job, cx).await {
-        // The note stays: the next start tries again.
-        tracing::warn!(
-            job = job.id,
-            error = bedrock::chain(&error),
-            "cannot remove what a download left"
-        );
-        return;
-    }
     let erased = cx.tasks.blocking("erase a note", move || journal.erase(&id)).await;
     if let Ok(Err(error)) = erased {
-        tracing::warn!(
-            job = job.id,
-            error = bedrock::chain(&error),
-            "cannot erase a download's note"
-        );
+        let error = bedrock::chain(&error);
+        tracing::warn!(job = job.id, error, "cannot erase a download's note");
     }
+    outcome
 }
 
-async fn remove_remains(job: &Arc<Job>, cx: &DownloadContext) -> Result<(), StoreError> {
-    let report = job.report();
-    if report.temporary.is_none() {
+/// The sizes of the object if the job's publication took effect after all.
+async fn was_published(job: &Job, cx: &DownloadContext) -> Option<Sizes> {
+    let Publishing { unique_name, image, sizes } = job.publishing()?;
+    let Request { store, kind, directory, .. } = &job.request;
+    let store = cx.stores.open(store, None).await.ok()?;
+    let temporary = directory.join(note_for(job).ok()?.temporary);
+    let work = Work::new();
+    let left = store.run("look for a file", store.engine().kind(&work, temporary)).await.ok()?;
+    let item = inventory::find(&store, *kind, directory).await.ok()??;
+    let is_ours = item.unique_name == unique_name
+        && item.install_path == directory.join(image).to_string()
+        && u64::try_from(item.physical_size) == Ok(sizes.physical_size);
+    (left.is_none() && is_ours).then_some(sizes)
+}
+
+async fn remove_remains(job: &Arc<Job>, cx: &DownloadContext) -> Result<(), IngestError> {
+    if job.report().temporary.is_none() {
         return Ok(());
     }
-    let mut note = note_for(job);
-    if report.phase == Phase::Installing {
-        let image = report.install_path.rsplit('/').next();
-        note.image = image.map(str::to_owned);
-    }
+    let mut note = note_for(job)?;
+    note.image = job.publishing().map(|publishing| publishing.image);
     let store = cx.stores.open(&job.request.store, None).await?;
-    let (id, gate) = (job.id.clone(), Arc::clone(&job.gate));
-    store
-        .run("remove leftovers", Lane::Quick, move |root| {
-            let _gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
-            remove_leftovers(root, &id, &note)
-        })
-        .await
+    Ok(remove_leftovers(&store, &job.id, &note).await?)
 }

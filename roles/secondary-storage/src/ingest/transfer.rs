@@ -4,77 +4,52 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::DownloadContext;
 use super::error::IngestError;
 use super::job::Job;
 use super::journal::Note;
-use super::write::{self, Piece, WriterJob, WriterResult, Written};
+use super::write::{PIECES, Piece, Target, Written, write};
 use crate::sources::Chunks;
-use crate::stores::{Lane, Store};
-
-/// How long syncing the last bytes of a file may take.
-const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
+use crate::stores::Store;
 
 /// One pass over the image, continued over broken connections.
 pub(super) async fn attempt(
-    job: &Arc<Job>,
+    job: &Job,
     cx: &DownloadContext,
     store: &Arc<Store>,
     note: &Note,
-    permit: &Arc<OwnedSemaphorePermit>,
 ) -> Result<Written, IngestError> {
+    let request = &job.request;
     job.received.store(0, Ordering::Relaxed);
-    let (announced, chunks) = job.request.source.open().await?;
-    let limit = job.request.limit;
+    let (announced, chunks) = request.source.open().await?;
+    let limit = request.limit;
     if announced.length.is_some_and(|length| length > limit) {
         return Err(IngestError::TooLarge { limit });
     }
     let expected = announced.length.or(announced.hint).unwrap_or(0);
     job.expected.store(expected, Ordering::Relaxed);
-    let (directory, temporary, modes) =
-        (job.request.directory.clone(), note.temporary.clone(), store.modes());
-    let file = store
-        .run("create a file", Lane::Quick, move |root| {
-            let create = || {
-                let dir = root.create_all(&directory, modes)?;
-                dir.remove_file(&temporary)?;
-                dir.create_file(&temporary, modes)
-            };
-            // A job that ended in the same directory may remove it, empty, between two steps.
-            create().or_else(|_gone| create())
-        })
-        .await
-        .map_err(IngestError::Store)?;
-    let (pieces, mut outcome) = write::start(WriterJob {
-        file,
-        format: job.request.format,
-        expectation: job.request.expectation.clone(),
+    let (directory, temporary) = (note.directory.clone(), note.temporary.clone());
+    let creating = store.engine().create(&job.work, directory, temporary);
+    let target = Target {
+        store: Arc::clone(store),
+        part: store.run("create a file", creating).await?,
+        format: request.format,
+        expectation: request.expectation.clone(),
         coding: announced.coding,
-        limit: job.request.decompressed_limit,
-        permit: Arc::clone(permit),
-        token: job.writing.token(),
-    })
-    .map_err(IngestError::Write)?;
-    match pass_on(job, cx, chunks, &pieces).await {
-        Ok(()) => {
-            drop(pieces);
-            let limit = cx.stall_timeout + SYNC_LIMIT;
-            let result = tokio::time::timeout(limit, &mut outcome).await;
-            result
-                .map_err(|_elapsed| IngestError::StoreStalled(limit))?
-                .map_err(|_gone| IngestError::Internal)?
-        }
-        Err(Interruption::WriterEnded) => Err(writer_error(outcome).await),
-        Err(Interruption::Failed(error)) => Err(error),
-    }
-}
-
-async fn writer_error(outcome: oneshot::Receiver<WriterResult>) -> IngestError {
-    match outcome.await {
-        Ok(Err(error)) => error,
-        Ok(Ok(_)) | Err(_) => IngestError::Internal,
+        limit: request.decompressed_limit,
+    };
+    let (pieces, incoming) = mpsc::channel(PIECES);
+    let mut writing = Box::pin(write(target, incoming));
+    let passing = pass_on(job, cx, chunks, pieces);
+    tokio::select! {
+        // Ends before the source does only when it fails: it has the reason.
+        written = &mut writing => written,
+        passed = passing => match passed {
+            Ok(()) | Err(Interruption::WriterEnded) => writing.await,
+            Err(Interruption::Failed(error)) => Err(error),
+        },
     }
 }
 
@@ -95,20 +70,21 @@ async fn pass_on(
     job: &Job,
     cx: &DownloadContext,
     mut chunks: Box<dyn Chunks>,
-    pieces: &mpsc::Sender<Piece>,
+    pieces: mpsc::Sender<Piece>,
 ) -> Result<(), Interruption> {
     let limit = job.request.limit;
+    let stall = cx.settings.get().limits.stall_timeout;
     while let Some(chunk) = chunks.next().await? {
         let length = chunk.len() as u64;
         let received = job.received().saturating_add(length);
         if received > limit {
             return Err(IngestError::TooLarge { limit }.into());
         }
-        send(pieces, Piece::Data(chunk), cx.stall_timeout).await?;
+        send(&pieces, Piece::Data(chunk), stall).await?;
         job.received.store(received, Ordering::Relaxed);
         cx.metrics.received(length);
     }
-    send(pieces, Piece::End, cx.stall_timeout).await
+    send(&pieces, Piece::End, stall).await
 }
 
 /// Waits for the writer to take a piece; a store that takes none for a while has failed.

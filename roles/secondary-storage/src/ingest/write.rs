@@ -1,54 +1,56 @@
-//! The threads of a download: one decompresses and writes, one computes the digest.
+//! From pieces of a download to a complete file of a store.
 //!
-//! Bytes arrive from the network as they come. They are hashed as downloaded and written as
-//! decompressed; nothing is read again. Each download has threads of its own, so that one on a
-//! store that hangs holds up nothing else; the download's permit ends with its threads.
+//! Bytes arrive from the source as they come. They are hashed as downloaded and written as
+//! decompressed; nothing is read again but what the inspection looks at. Hashing and decompressing
+//! have a thread each; how a store writes is the store's business.
+//!
+//! ```text
+//! pieces ─▶ decompress (thread) ─ blocks ─▶ Sink ─▶ Part of the store
+//!               └──▶ digest (thread)
+//! ```
 
-use std::fs::File;
-use std::io::{BufRead, Error, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{BufRead, Error, Read};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use bytes::{Buf, Bytes};
 use disk_image::{Format, HEAD_LEN, ImageError, Inspection, Kind};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 
-use super::decompress::{BLOCK, InputBroken, decoded, decompress};
-use super::digest::{Checksum, Expectation};
+use super::decompress::{InputBroken, decoded, decompress};
+use super::digest::{Checksum, Digester, Expectation};
 use super::error::IngestError;
 use super::members::Ignored;
 use crate::sources::Coding;
+use crate::stores::{Opened, Part, Store};
 
-/// What the network side sends. A channel that closes without `End` is a broken download.
+/// What the source's side sends. A channel that closes without `End` is a broken download.
 #[derive(Debug)]
 pub enum Piece {
     Data(Bytes),
     End,
 }
 
-/// Pieces under way between network and disk, and again to the digest. A piece can have half a
-/// megabyte, so this bounds the memory of a download to a few.
+/// Pieces under way between source and decompression, and again to the digest. A piece can have half
+/// a megabyte, so this bounds the memory of a download to a few.
 pub const PIECES: usize = 8;
+/// Decompressed blocks under way to the store.
+const BLOCKS: usize = 4;
 
-/// The job of a writer.
+/// What is to become of the pieces.
 #[derive(Debug)]
-pub struct WriterJob {
-    pub file: File,
+pub struct Target {
+    pub store: Arc<Store>,
+    pub part: Box<dyn Part>,
     pub format: Format,
     pub expectation: Expectation,
     /// What the source put around its content.
     pub coding: Coding,
     /// Largest image after decompression.
     pub limit: u64,
-    pub permit: Arc<OwnedSemaphorePermit>,
-    /// Held until the file is closed.
-    pub token: TaskTrackerToken,
 }
 
-/// A file completely written and synced.
+/// A file completely written and durable.
 #[derive(Debug)]
 pub struct Written {
     pub inspection: Result<Inspection, ImageError>,
@@ -57,62 +59,73 @@ pub struct Written {
     pub ignored: Option<Ignored>,
 }
 
-pub type WriterResult = Result<Written, IngestError>;
-
-/// Starts both threads.
-pub fn start(
-    job: WriterJob,
-) -> std::io::Result<(mpsc::Sender<Piece>, oneshot::Receiver<WriterResult>)> {
-    let (pieces, incoming) = mpsc::channel(PIECES);
-    let (outcome, waiting) = oneshot::channel();
-    let (digest_in, digest_queue) = sync_channel::<Bytes>(PIECES);
-    let mut running = job.expectation.start();
-    let hasher = std::thread::Builder::new().name("ss-digest".to_owned()).spawn(move || {
-        while let Ok(bytes) = digest_queue.recv() {
-            running.update(&bytes);
-        }
-        running.finish()
-    })?;
-    let span = tracing::Span::current();
-    std::thread::Builder::new().name("ss-write".to_owned()).spawn(move || {
-        let result = span.in_scope(|| write(job, incoming, digest_in, hasher));
-        if outcome.send(result).is_err() {
-            tracing::debug!("a download ended before its writer");
-        }
-    })?;
-    Ok((pieces, waiting))
+/// Writes everything and judges the complete file.
+pub async fn write(
+    target: Target,
+    pieces: mpsc::Receiver<Piece>,
+) -> Result<Written, IngestError> {
+    let Target { store, part, format, expectation, coding, limit } = target;
+    let digester = Digester::start(&expectation).map_err(IngestError::Thread)?;
+    let queue = digester.queue();
+    let (out, mut blocks) = mpsc::channel(BLOCKS);
+    let unpacked = on_thread("ss-decompress", move || unpack(coding, limit, pieces, queue, &out))?;
+    let mut sink = Sink::new(store, part, format, limit);
+    while let Some(block) = blocks.recv().await {
+        sink.write(block).await?;
+    }
+    let ignored = unpacked.await.map_err(|_died| IngestError::Internal)??;
+    sink.check_head()?;
+    let inspection = sink.finish().await?;
+    let checksum = digester.finish().await.ok_or(IngestError::Internal)?;
+    Ok(Written { inspection, checksum, ignored })
 }
 
-fn write(
-    job: WriterJob,
-    incoming: mpsc::Receiver<Piece>,
-    digest: SyncSender<Bytes>,
-    hasher: JoinHandle<Checksum>,
-) -> WriterResult {
-    let mut sink = Sink::new(job.file, job.format, job.limit);
-    let out = &mut |block: &[u8]| sink.write(block);
-    let mut pieces = Pieces { incoming, digest: None, current: Bytes::new(), ended: false };
-    let ignored = match job.coding {
-        Coding::Identity => {
-            pieces.digest = Some(digest);
-            decompress(pieces, out)?
-        }
-        coding => {
-            let content =
-                decoded(coding, pieces, job.limit).map_err(|_cut| IngestError::Aborted)?;
-            decompress(Digested { content, digest, is_broken: false }, out)?
+/// Runs `work` on a thread of its own.
+fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, IngestError> {
+    let (done, outcome) = oneshot::channel();
+    let span = tracing::Span::current();
+    let work = move || {
+        if done.send(span.in_scope(work)).is_err() {
+            tracing::debug!("a download ended before one of its threads");
         }
     };
-    sink.check_head()?;
-    let inspection = sink.finish()?;
-    let checksum = hasher.join().map_err(|_panic| IngestError::Internal)?;
-    Ok(Written { inspection, checksum, ignored })
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(IngestError::Thread)?;
+    Ok(outcome)
+}
+
+/// Takes the image out of what it was sent in. Blocks.
+fn unpack(
+    coding: Coding,
+    limit: u64,
+    incoming: mpsc::Receiver<Piece>,
+    digest: mpsc::Sender<Bytes>,
+    out: &mpsc::Sender<Bytes>,
+) -> Result<Option<Ignored>, IngestError> {
+    let out = &mut |block: &[u8]| {
+        // The other end went away: it has the reason.
+        out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
+    };
+    let mut pieces = Pieces { incoming, digest: None, current: Bytes::new(), ended: false };
+    match coding {
+        Coding::Identity => {
+            pieces.digest = Some(digest);
+            decompress(pieces, out)
+        }
+        coding => {
+            let content = decoded(coding, pieces, limit).map_err(|_cut| IngestError::Aborted)?;
+            decompress(Digested { content, digest, is_broken: false }, out)
+        }
+    }
 }
 
 /// The pieces as a reader; each goes to the digest once, unless it is of what is inside them.
 struct Pieces {
     incoming: mpsc::Receiver<Piece>,
-    digest: Option<SyncSender<Bytes>>,
+    digest: Option<mpsc::Sender<Bytes>>,
     current: Bytes,
     ended: bool,
 }
@@ -136,7 +149,7 @@ impl BufRead for Pieces {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
                     if let Some(digest) = &self.digest {
-                        digest.send(bytes.clone()).map_err(gone)?;
+                        digest.blocking_send(bytes.clone()).map_err(gone)?;
                     }
                     self.current = bytes;
                 }
@@ -155,7 +168,7 @@ impl BufRead for Pieces {
 /// Decoded content on its way; each byte goes to the digest once.
 struct Digested<R> {
     content: R,
-    digest: SyncSender<Bytes>,
+    digest: mpsc::Sender<Bytes>,
     is_broken: bool,
 }
 
@@ -166,11 +179,10 @@ impl<R: BufRead> BufRead for Digested<R> {
 
     fn consume(&mut self, amount: usize) {
         // What is consumed is in the buffer: nothing is waited for.
-        let bytes = self
-            .content
-            .fill_buf()
-            .map(|available| Bytes::copy_from_slice(available.get(..amount).unwrap_or(available)));
-        self.is_broken |= bytes.is_ok_and(|bytes| self.digest.send(bytes).is_err());
+        let bytes = self.content.fill_buf().map(|available| {
+            Bytes::copy_from_slice(available.get(..amount).unwrap_or(available))
+        });
+        self.is_broken |= bytes.is_ok_and(|bytes| self.digest.blocking_send(bytes).is_err());
         self.content.consume(amount);
     }
 }
@@ -186,7 +198,8 @@ impl<R: BufRead> Read for Digested<R> {
 
 /// The file being written: counted, bounded, its beginning judged as soon as it is there.
 struct Sink {
-    file: File,
+    store: Arc<Store>,
+    part: Box<dyn Part>,
     format: Format,
     limit: u64,
     length: u64,
@@ -197,29 +210,35 @@ struct Sink {
 
 /// Written data is pushed to the disk in steps, so that the end needs no minutes of syncing.
 const SYNC_EVERY: u64 = 256 * 1024 * 1024;
+/// Completes "cannot …" when the store fails.
+const WRITE: &str = "write a file";
 
 impl Sink {
-    const fn new(file: File, format: Format, limit: u64) -> Self {
-        Self { file, format, limit, length: 0, unsynced: 0, head: Vec::new(), judged: false }
+    fn new(store: Arc<Store>, part: Box<dyn Part>, format: Format, limit: u64) -> Self {
+        let (length, unsynced, head, judged) = (0, 0, Vec::new(), false);
+        Self { store, part, format, limit, length, unsynced, head, judged }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), IngestError> {
-        self.length = self.length.saturating_add(bytes.len() as u64);
+    async fn write(&mut self, bytes: Bytes) -> Result<(), IngestError> {
+        let (offset, count) = (self.length, bytes.len() as u64);
+        self.length = offset.saturating_add(count);
         if self.length > self.limit {
             return Err(IngestError::Bomb { limit: self.limit });
         }
         if self.head.len() < HEAD_LEN {
             let missing = HEAD_LEN - self.head.len();
-            self.head.extend_from_slice(bytes.get(..missing).unwrap_or(bytes));
+            self.head.extend_from_slice(bytes.get(..missing).unwrap_or(&bytes));
         }
         if self.head.len() >= HEAD_LEN {
             self.check_head()?;
         }
-        self.file.write_all(bytes).map_err(IngestError::Write)?;
-        self.unsynced += bytes.len() as u64;
+        let writing = self.part.write(offset, bytes);
+        self.store.run(WRITE, writing).await?;
+        self.unsynced += count;
         if self.unsynced >= SYNC_EVERY {
             self.unsynced = 0;
-            self.file.sync_data().map_err(IngestError::Write)?;
+            let syncing = self.part.sync();
+            self.store.run(WRITE, syncing).await?;
         }
         Ok(())
     }
@@ -235,45 +254,32 @@ impl Sink {
     }
 
     /// Judges the complete file; the outer error is one of the store.
-    fn finish(self) -> Result<Result<Inspection, ImageError>, IngestError> {
-        self.file.sync_all().map_err(IngestError::Write)?;
-        let image = Image { file: &self.file, length: self.length };
-        Ok(disk_image::inspect(self.format, &image))
+    async fn finish(self) -> Result<Result<Inspection, ImageError>, IngestError> {
+        let Self { store, part, format, .. } = self;
+        let file = store.run(WRITE, part.finish()).await?;
+        let runtime = Handle::current();
+        let inspect = move || disk_image::inspect(format, &Image { file, runtime });
+        on_thread("ss-inspect", inspect)?.await.map_err(|_died| IngestError::Internal)
     }
 }
 
-/// The written file, for its inspection.
-struct Image<'a> {
-    file: &'a File,
-    length: u64,
+/// The written file, for its inspection on a thread.
+struct Image {
+    file: Box<dyn Opened>,
+    runtime: Handle,
 }
 
-impl disk_image::Source for Image<'_> {
+impl disk_image::Source for Image {
     fn length(&self) -> u64 {
-        self.length
+        self.file.length()
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(target, offset)
-    }
-}
-
-/// Computes the digest of a file that is read from its beginning. Blocks.
-pub fn digest(
-    mut file: File,
-    expectation: &Expectation,
-    stop: &dyn Fn() -> bool,
-) -> std::io::Result<Checksum> {
-    let mut running = expectation.start();
-    let mut block = vec![0_u8; BLOCK];
-    loop {
-        if stop() {
-            return Err(Error::from(ErrorKind::Interrupted));
-        }
-        match file.read(&mut block)? {
-            0 => return Ok(running.finish()),
-            read => running.update(block.get(..read).unwrap_or_default()),
-        }
+        let range = offset..offset.saturating_add(target.len() as u64);
+        let bytes = self.runtime.block_on(self.file.read(range)).map_err(Error::other)?;
+        let exact = bytes.get(..target.len()).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        target.copy_from_slice(exact);
+        Ok(())
     }
 }
 

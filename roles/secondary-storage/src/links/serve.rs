@@ -3,9 +3,6 @@
 //! Blocks are read on the store's own threads, one ahead of the client; a slow client holds one
 //! block, a stalled store ends the response at its deadline.
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,12 +13,12 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
+use role::Host;
 
 use super::range::{Part, Version, part};
 use super::{LinkName, Links, Target};
-use crate::commands::Commands;
 use crate::metrics::Metrics;
-use crate::stores::{Lane, Store, StoreError, Stores};
+use crate::stores::{Opened, Store, StoreError, Stores, Work};
 
 /// Path prefix of every link.
 pub const PREFIX: &str = "/userdata/";
@@ -33,17 +30,7 @@ pub struct LinkService {
     pub links: Links,
     pub stores: Stores,
     pub metrics: Arc<Metrics>,
-}
-
-impl LinkService {
-    /// The listener's view of what the handlers work with.
-    pub fn of(commands: &Commands) -> Self {
-        Self {
-            links: commands.links.clone(),
-            stores: commands.stores.clone(),
-            metrics: Arc::clone(&commands.metrics),
-        }
-    }
+    pub host: Host,
 }
 
 /// The routes below [`PREFIX`].
@@ -69,9 +56,9 @@ async fn answer(
         return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
     }
     let Ok(name) = LinkName::new(&directory, &file) else { return unknown() };
-    let Some(target) = service.links.find(&name) else { return unknown() };
+    let Some(target) = service.links.find(&name, service.host.clock.unix_ms()) else { return unknown() };
     match open(&service.stores, &target).await {
-        Ok(Some((store, opened))) => respond(&service, store, opened, &name, &method, &headers),
+        Ok(Some(serving)) => respond(&service, serving, &name, &method, &headers),
         Ok(None) => {
             (StatusCode::GONE, "The file behind this link has been deleted.\n").into_response()
         }
@@ -83,35 +70,25 @@ async fn answer(
     }
 }
 
-/// A file to be served.
+/// A file to be served, and the owner of what is read of it.
 #[derive(Debug)]
-struct Opened {
-    file: File,
-    length: u64,
+struct Serving {
+    store: Arc<Store>,
+    file: Box<dyn Opened>,
     version: Version,
+    /// Reads that have not begun when the client goes away never do.
+    _work: Work,
 }
 
 /// `None` when the file is not there.
-async fn open(
-    stores: &Stores,
-    target: &Target,
-) -> Result<Option<(Arc<Store>, Opened)>, StoreError> {
+async fn open(stores: &Stores, target: &Target) -> Result<Option<Serving>, StoreError> {
     let store = stores.open(&target.store, None).await?;
-    let path = target.path.clone();
-    let opened = store
-        .run("open a file", Lane::Quick, move |root| {
-            let found = root.parent_of(&path).and_then(|(dir, name)| dir.open_file(name));
-            let file = match found {
-                Ok(file) => file,
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            let metadata = file.metadata()?;
-            let version = version(metadata.modified()?, metadata.len());
-            Ok(Some(Opened { file, length: metadata.len(), version }))
-        })
-        .await?;
-    Ok(opened.map(|opened| (store, opened)))
+    let work = Work::new();
+    let opening = store.engine().open(&work, target.path.clone());
+    Ok(store.run("open a file", opening).await?.map(|file| {
+        let version = version(file.modified(), file.length());
+        Serving { store, file, version, _work: work }
+    }))
 }
 
 fn version(modified: SystemTime, length: u64) -> Version {
@@ -125,23 +102,22 @@ fn version(modified: SystemTime, length: u64) -> Version {
 
 fn respond(
     service: &LinkService,
-    store: Arc<Store>,
-    opened: Opened,
+    serving: Serving,
     name: &LinkName,
     method: &Method,
     headers: &HeaderMap,
 ) -> Response {
-    let Opened { file, length, version } = opened;
+    let length = serving.file.length();
     let mut out = HeaderMap::new();
     let mut put = |name, text: &str| {
         if let Ok(value) = HeaderValue::from_str(text) {
             out.insert(name, value);
         }
     };
-    put(header::ETAG, &version.etag);
-    put(header::LAST_MODIFIED, &version.modified);
+    put(header::ETAG, &serving.version.etag);
+    put(header::LAST_MODIFIED, &serving.version.modified);
     put(header::ACCEPT_RANGES, "bytes");
-    let (status, range) = match part(headers, &version, length) {
+    let (status, range) = match part(headers, &serving.version, length) {
         Part::NotModified => return (StatusCode::NOT_MODIFIED, out).into_response(),
         Part::Unsatisfiable => {
             put(header::CONTENT_RANGE, &format!("bytes */{length}"));
@@ -161,7 +137,7 @@ fn respond(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        Body::from_stream(blocks(store, file, range, Arc::clone(&service.metrics)))
+        Body::from_stream(blocks(serving, range, Arc::clone(&service.metrics)))
     };
     (status, out, body).into_response()
 }
@@ -181,28 +157,20 @@ fn disposition(name: &str) -> String {
 
 /// The range in blocks, each read when the one before has been taken.
 fn blocks(
-    store: Arc<Store>,
-    file: File,
+    serving: Serving,
     range: std::ops::Range<u64>,
     metrics: Arc<Metrics>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, StoreError>> {
-    let start = (store, Arc::new(file), range, metrics);
-    futures_util::stream::try_unfold(start, |(store, file, range, metrics)| async move {
-        let count = (range.end - range.start).min(BLOCK);
-        if count == 0 {
+    let start = (serving, range, metrics);
+    futures_util::stream::try_unfold(start, |(serving, range, metrics)| async move {
+        let end = range.start.saturating_add(BLOCK).min(range.end);
+        if range.start >= end {
             return Ok(None);
         }
-        let (reader, at) = (Arc::clone(&file), range.start);
-        let block = store
-            .run_on_file("read a file", move || {
-                let mut block = vec![0_u8; usize::try_from(count).unwrap_or(0)];
-                reader.read_exact_at(&mut block, at)?;
-                Ok(Bytes::from(block))
-            })
-            .await?;
-        metrics.served(count);
-        let rest = range.start + count..range.end;
-        Ok(Some((block, (store, file, rest, metrics))))
+        let reading = serving.file.read(range.start..end);
+        let block = serving.store.run("read a file", reading).await?;
+        metrics.served(block.len() as u64);
+        Ok(Some((block, (serving, end..range.end, metrics))))
     })
 }
 

@@ -1,78 +1,82 @@
 //! Removing a template or volume from a store.
 
-use std::io::{ErrorKind, Result};
-
-use crate::stores::{Dir, InstallPath, ObjectKind};
-
-/// How deep an object's directory may be nested: archives unpack into sub-directories.
-const MAX_DEPTH: u8 = 8;
+use crate::stores::{InstallPath, ObjectKind, Store, StoreError, Work};
 
 /// Removes the object's directory with everything in it, the properties file first, so that a
-/// half-removed object is never listed. A missing one is success. Blocks.
-pub fn remove_object(root: &Dir, kind: ObjectKind, directory: &InstallPath) -> Result<()> {
-    let (account, name) = match root.parent_of(directory) {
-        Ok(found) => found,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    match account.remove_tree(name, kind.properties_file(), MAX_DEPTH) {
-        Ok(()) => account.sync(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
-    }
+/// half-removed object is never listed. Success means that nothing is left of it; one that was not
+/// there is success.
+pub async fn remove_object(
+    store: &Store,
+    kind: ObjectKind,
+    directory: &InstallPath,
+) -> Result<bool, StoreError> {
+    let work = Work::new();
+    let removal =
+        store.engine().remove_tree(&work, directory.clone(), kind.properties_file());
+    store.run("delete", removal).await
 }
 
 /// Removes one file, then its directory if nothing else is in it. A missing file is success.
-/// Blocks.
-pub fn remove_file(root: &Dir, path: &InstallPath) -> Result<()> {
-    let Some((directory, name)) = path.split() else { return Ok(()) };
-    let parent = match root.walk(&directory) {
-        Ok(parent) => parent,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    parent.remove_file(name.as_str())?;
-    let (above, name) = root.parent_of(&directory)?;
-    above.remove_empty(name)?;
-    Ok(())
+pub async fn remove_file(store: &Store, path: &InstallPath) -> Result<(), StoreError> {
+    let Some((directory, _)) = path.split() else { return Ok(()) };
+    let (work, engine) = (Work::new(), store.engine());
+    store.run("delete", engine.remove_file(&work, path.clone())).await?;
+    store.run("delete", engine.remove_empty(&work, directory)).await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
-    fn store() -> (tempfile::TempDir, Dir) {
-        let temp = tempfile::tempdir().unwrap();
+    use super::*;
+    use crate::stores::registry::tests::{URL, setup};
+
+    async fn store() -> (tempfile::TempDir, std::sync::Arc<Store>) {
+        let made = setup(&[URL]);
+        let root = made.temp.path().join("sec");
         for path in ["template/tmpl/2/204/sub", "template/tmpl/2/205", "volumes/2/45"] {
-            std::fs::create_dir_all(temp.path().join(path)).unwrap();
+            std::fs::create_dir_all(root.join(path)).unwrap();
         }
         for file in ["template.properties", "a.qcow2", "sub/b.vmdk"] {
-            std::fs::write(temp.path().join("template/tmpl/2/204").join(file), "x").unwrap();
+            std::fs::write(root.join("template/tmpl/2/204").join(file), "x").unwrap();
         }
-        std::fs::write(temp.path().join("volumes/2/45/v.qcow2"), "x").unwrap();
-        let root = Dir::open_root(temp.path()).unwrap();
-        (temp, root)
+        std::fs::write(root.join("volumes/2/45/v.qcow2"), "x").unwrap();
+        let store = made.stores.open(&URL.parse().unwrap(), None).await.unwrap();
+        (made.temp, store)
     }
 
-    #[test]
-    fn an_object_goes_as_a_whole_and_its_account_stays() {
-        let (temp, root) = store();
-        let directory = "template/tmpl/2/204".parse().unwrap();
-        remove_object(&root, ObjectKind::Template, &directory).unwrap();
-        assert!(!temp.path().join("template/tmpl/2/204").exists());
-        assert!(temp.path().join("template/tmpl/2/205").exists());
-        remove_object(&root, ObjectKind::Template, &directory).unwrap();
-        remove_object(&root, ObjectKind::Template, &"template/tmpl/7/1".parse().unwrap()).unwrap();
+    fn exists(temp: &tempfile::TempDir, path: impl AsRef<Path>) -> bool {
+        temp.path().join("sec").join(path).try_exists().unwrap()
     }
 
-    #[test]
-    fn a_single_file_takes_its_empty_directory_along() {
-        let (temp, root) = store();
-        remove_file(&root, &"volumes/2/45/v.qcow2".parse().unwrap()).unwrap();
-        assert!(!temp.path().join("volumes/2/45").exists());
-        assert!(temp.path().join("volumes/2").exists());
-        remove_file(&root, &"volumes/2/45/v.qcow2".parse().unwrap()).unwrap();
-        remove_file(&root, &"template/tmpl/2/204/a.qcow2".parse().unwrap()).unwrap();
-        assert!(temp.path().join("template/tmpl/2/204/sub").exists());
+    #[tokio::test]
+    async fn an_object_goes_as_a_whole_and_its_account_stays() {
+        let (temp, store) = store().await;
+        let odd = OsStr::from_bytes(b"caf\xe9.raw");
+        let inside = temp.path().join("sec/template/tmpl/2/204/sub");
+        std::fs::write(inside.join(odd), "x").unwrap();
+        let remove = async |path: &str| {
+            remove_object(&store, ObjectKind::Template, &path.parse().unwrap()).await.unwrap()
+        };
+        assert!(remove("template/tmpl/2/204").await);
+        assert!(!exists(&temp, "template/tmpl/2/204"));
+        assert!(exists(&temp, "template/tmpl/2/205"));
+        assert!(!remove("template/tmpl/2/204").await, "deleting twice is success");
+        assert!(!remove("template/tmpl/7/1").await);
+    }
+
+    #[tokio::test]
+    async fn a_single_file_takes_its_empty_directory_along() {
+        let (temp, store) = store().await;
+        let remove =
+            async |path: &str| remove_file(&store, &path.parse().unwrap()).await.unwrap();
+        remove("volumes/2/45/v.qcow2").await;
+        assert!(!exists(&temp, "volumes/2/45"));
+        assert!(exists(&temp, "volumes/2"));
+        remove("volumes/2/45/v.qcow2").await;
+        remove("template/tmpl/2/204/a.qcow2").await;
+        assert!(exists(&temp, "template/tmpl/2/204/sub"));
     }
 }

@@ -5,12 +5,10 @@
 //! makes the whole listing fail, because a short list makes the server forget what is missing.
 
 use std::collections::BTreeMap;
-use std::io::{Error, ErrorKind, Read, Result};
 
-use crate::objects::properties::{self, Properties};
-use crate::stores::dir::EntryKind;
-use crate::stores::{Dir, FileName, InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
+use super::properties::Properties;
+use crate::stores::{FileName, InstallPath, Listed, ObjectKind, Store, StoreError, Work};
 
 /// Facts of an object that come from the management server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,11 +37,6 @@ pub struct Item {
 /// Extensions of every image format of CloudStack; the keys of a properties file.
 const EXTENSIONS: [&str; 12] =
     ["qcow2", "raw", "vhd", "iso", "ova", "vhdx", "vmdk", "vdi", "tar", "zip", "dir", "BAREMETAL"];
-
-/// The tree, then account, then object; other parties nest no deeper.
-const MAX_DEPTH: u8 = 5;
-/// A bound on the answer; far more than a zone has.
-const MAX_ITEMS: usize = 200_000;
 
 /// The properties of a finished object, in the order of a recorded file.
 pub fn properties(
@@ -75,82 +68,51 @@ pub fn properties(
     properties
 }
 
-/// Everything of one kind below the root. Blocks.
-pub fn list(root: &Dir, kind: ObjectKind) -> Result<Vec<Item>> {
-    let tree = kind.tree();
-    let start = match root.walk(&tree) {
-        Ok(start) => start,
-        // The tree is made when a store is opened; a store that cannot be written may lack it.
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut items = Vec::new();
-    descend(&start, kind, &tree, MAX_DEPTH, &mut items)?;
-    Ok(items)
+/// Everything of one kind on the store. All or nothing.
+pub async fn list(store: &Store, kind: ObjectKind) -> Result<Vec<Item>, StoreError> {
+    let work = Work::new();
+    let listed = store.engine().list(&work, kind.tree(), kind.properties_file());
+    let listed = store.run("list", listed).await?;
+    Ok(listed.iter().filter_map(item).collect())
 }
 
-fn descend(
-    dir: &Dir,
+/// The object in a directory; `None` when there is none or its properties are not complete.
+pub async fn find(
+    store: &Store,
     kind: ObjectKind,
-    path: &InstallPath,
-    depth: u8,
-    items: &mut Vec<Item>,
-) -> Result<()> {
-    let Some(deeper) = depth.checked_sub(1) else { return Ok(()) };
-    for (name, entry) in dir.entries()? {
-        if entry == EntryKind::File && name == kind.properties_file() {
-            items.extend(vanished(read(dir, kind, path))?.flatten());
-            if items.len() > MAX_ITEMS {
-                return Err(Error::other("the store holds too many objects"));
-            }
-        } else if entry == EntryKind::Directory {
-            // A name that cannot come from the management server cannot be listed to it either.
-            let Ok(part) = name.parse::<FileName>() else { continue };
-            if let Some(inner) = vanished(dir.open_dir(&name))? {
-                let inside = descend(&inner, kind, &path.join(part), deeper, items);
-                vanished(inside)?;
-            }
-        }
-    }
-    Ok(())
+    directory: &InstallPath,
+) -> Result<Option<Item>, StoreError> {
+    let work = Work::new();
+    let listed = store.engine().list(&work, directory.clone(), kind.properties_file());
+    let listed = store.run("look for an object", listed).await?;
+    Ok(listed.iter().find(|listed| listed.directory == *directory).and_then(item))
 }
 
-/// What another party deleted between two steps is not there; any other failure is one.
-fn vanished<T>(outcome: Result<T>) -> Result<Option<T>> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// Name of the image that the properties in a directory name; `None` when nothing is listed there.
+pub async fn listed_image(
+    store: &Store,
+    work: &Work,
+    kind: ObjectKind,
+    directory: &InstallPath,
+) -> Result<Option<String>, StoreError> {
+    let path = directory.join(kind.properties_file());
+    let found = store.run("read properties", store.engine().get(work, path)).await?;
+    Ok(found.and_then(|bytes| Properties::parse(&bytes).get("filename").map(str::to_owned)))
 }
 
-/// The object in a directory; `None` when its properties are not complete. Blocks.
-pub fn read(dir: &Dir, kind: ObjectKind, path: &InstallPath) -> Result<Option<Item>> {
-    let Some(properties) = vanished(load(dir, kind))? else { return Ok(None) };
-    let Some(mut item) = interpret(&properties, path) else { return Ok(None) };
+fn item(listed: &Listed) -> Option<Item> {
+    let properties = Properties::parse(&listed.index);
+    let mut item = interpret(&properties, &listed.directory)?;
     let file = properties.get("filename").or_else(|| first_file(&properties)).unwrap_or_default();
-    if file.parse::<FileName>().is_ok()
-        && vanished(dir.stat(file))?.is_none()
-        && !is_packed_later(dir, file)?
-    {
+    let is_there = |name: &str| listed.names.iter().any(|other| other == name);
+    // VMware's templates are packed into their OVA when somebody needs it; until then a
+    // description of the members lies beside them.
+    let is_packed_later = file.ends_with(".ova") && is_there(&format!("{file}.meta"));
+    if file.parse::<FileName>().is_ok() && !is_there(file) && !is_packed_later {
         tracing::warn!(path = item.install_path, "the file of a listed object is missing");
         item.is_corrupted = true;
     }
-    Ok(Some(item))
-}
-
-/// VMware's templates are packed into their OVA when somebody needs it; until then a description of
-/// the members lies beside them.
-fn is_packed_later(dir: &Dir, file: &str) -> Result<bool> {
-    Ok(file.ends_with(".ova") && vanished(dir.stat(&format!("{file}.meta")))?.is_some())
-}
-
-/// The properties file of a directory, as it is. Blocks.
-pub fn load(dir: &Dir, kind: ObjectKind) -> Result<Properties> {
-    let file = dir.open_file(kind.properties_file())?;
-    let mut bytes = Vec::new();
-    file.take(properties::MAX_LEN).read_to_end(&mut bytes)?;
-    Ok(Properties::parse(&bytes))
+    Some(item)
 }
 
 fn first_file(properties: &Properties) -> Option<&str> {
@@ -203,21 +165,14 @@ pub fn by_id(items: Vec<Item>) -> BTreeMap<i64, Item> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
-
     use super::*;
 
-    fn put(root: &Path, directory: &str, file: &str, text: &str) {
-        let directory = root.join(directory);
-        std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join(file), text).unwrap();
-    }
-
-    fn items(root: &Path, kind: ObjectKind) -> Result<Vec<Item>> {
-        let mut items = list(&Dir::open_root(root).unwrap(), kind)?;
-        items.sort_by_key(|item| item.id);
-        Ok(items)
+    fn listed(directory: &str, text: &str, names: &[&str]) -> Listed {
+        Listed {
+            directory: directory.parse().unwrap(),
+            index: bytes::Bytes::copy_from_slice(text.as_bytes()),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        }
     }
 
     const SEEDED: &str = "filename=a.qcow2\ndescription=SystemVM Template ( kvm )\nhvm=false\nsize=5\n\
@@ -226,11 +181,6 @@ mod tests {
 
     #[test]
     fn what_other_parties_wrote_is_listed() {
-        let temp = tempfile::tempdir().unwrap();
-        put(temp.path(), "template/tmpl/1/3", "template.properties", SEEDED);
-        put(temp.path(), "template/tmpl/1/3", "a.qcow2", "image");
-        put(temp.path(), "template/tmpl/2/9", "template.properties", "");
-        put(temp.path(), "volumes/2/45", "template.properties", SEEDED);
         let expected = Item {
             id: 3,
             unique_name: "routing-3".to_owned(),
@@ -240,54 +190,24 @@ mod tests {
             is_public: true,
             is_corrupted: false,
         };
-        assert_eq!(items(temp.path(), ObjectKind::Template).unwrap(), [expected]);
-        assert_eq!(items(temp.path(), ObjectKind::Volume).unwrap(), []);
+        let found = item(&listed("template/tmpl/1/3", SEEDED, &["a.qcow2", "template.properties"]));
+        assert_eq!(found, Some(expected));
+        for odd in ["", "\u{ff}\u{ff}\u{ff}", "uniquename=x", "uniquename=x\nvirtualsize=1"] {
+            assert_eq!(item(&listed("template/tmpl/2/9", odd, &[])), None, "{odd:?} is no fault");
+        }
     }
 
     #[test]
     fn a_missing_file_or_a_zero_size_is_corrupted_not_forgotten() {
-        let temp = tempfile::tempdir().unwrap();
-        put(temp.path(), "template/tmpl/1/3", "template.properties", SEEDED);
-        let zero = SEEDED
-            .replace("id=3", "id=4")
-            .replace("qcow2.virtualsize=5242880000", "qcow2.virtualsize=0");
-        put(temp.path(), "template/tmpl/1/4", "template.properties", &zero);
-        put(temp.path(), "template/tmpl/1/4", "a.qcow2", "image");
-        let found = items(temp.path(), ObjectKind::Template).unwrap();
-        assert_eq!(found.iter().map(|item| item.is_corrupted).collect::<Vec<_>>(), [true, true]);
-    }
-
-    #[test]
-    fn an_ova_that_is_packed_on_demand_is_sound() {
-        let temp = tempfile::tempdir().unwrap();
+        let is_corrupted = |text: &str, names: &[&str]| {
+            item(&listed("template/tmpl/1/3", text, names)).unwrap().is_corrupted
+        };
+        assert!(is_corrupted(SEEDED, &[]));
+        let zero = SEEDED.replace("qcow2.virtualsize=5242880000", "qcow2.virtualsize=0");
+        assert!(is_corrupted(&zero, &["a.qcow2"]));
         let ova = SEEDED.replace("qcow2", "ova");
-        put(temp.path(), "template/tmpl/2/3", "template.properties", &ova);
-        assert!(items(temp.path(), ObjectKind::Template).unwrap()[0].is_corrupted);
-        put(temp.path(), "template/tmpl/2/3", "a.ova.meta", "ova.filename=a.ova");
-        assert!(!items(temp.path(), ObjectKind::Template).unwrap()[0].is_corrupted);
-    }
-
-    #[test]
-    fn an_unreadable_directory_fails_the_whole_listing() {
-        let temp = tempfile::tempdir().unwrap();
-        put(temp.path(), "template/tmpl/1/3", "template.properties", SEEDED);
-        // Root may read everything, so the fault is one that even root meets: a file of that name
-        // that cannot be opened as a regular file.
-        std::fs::create_dir_all(temp.path().join("template/tmpl/2/5")).unwrap();
-        let odd = temp.path().join("template/tmpl/2/5/template.properties");
-        std::fs::write(&odd, [0xFF; 10]).unwrap();
-        assert_eq!(
-            items(temp.path(), ObjectKind::Template).unwrap().len(),
-            1,
-            "odd bytes are no fault"
-        );
-        if !nix::unistd::geteuid().is_root() {
-            std::fs::set_permissions(&odd, std::fs::Permissions::from_mode(0o000)).unwrap();
-            assert!(items(temp.path(), ObjectKind::Template).is_err());
-        }
-        std::fs::remove_dir_all(temp.path().join("template")).unwrap();
-        std::fs::write(temp.path().join("template"), "a file").unwrap();
-        assert!(items(temp.path(), ObjectKind::Template).is_err());
+        assert!(is_corrupted(&ova, &[]));
+        assert!(!is_corrupted(&ova, &["a.ova.meta"]), "packed on demand");
     }
 
     #[test]

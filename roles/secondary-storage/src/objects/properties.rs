@@ -6,9 +6,6 @@
 
 use std::time::SystemTime;
 
-/// Longest file that is read; a real one has a few hundred bytes.
-pub const MAX_LEN: u64 = 64 * 1024;
-
 /// Key and value pairs in file order. A later duplicate wins, as in Java.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {

@@ -6,17 +6,22 @@
 //! without it is not that store.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::dir::{Dir, Modes};
+use super::engine::{Engine, EngineError};
+use super::path::{InstallPath, ObjectKind};
+use super::url::StoreUrl;
+use super::work::Work;
 use crate::state_file;
 
 /// Name of the marker in the root of a store.
 pub const MARKER_FILE: &str = ".quickcloud-store";
+const MAX_LEN: usize = 128;
 
 /// What this host knows about a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +47,11 @@ impl Memory {
     /// Reads `stores.json` of the role's state directory. Blocks.
     pub fn load(state_directory: &Path) -> Result<Self, state_file::StateError> {
         let path = state_directory.join("stores.json");
-        Ok(Self { known: Mutex::new(state_file::load(&path)?), path })
+        let saved: BTreeMap<String, Known> = state_file::load(&path)?;
+        // Keys of an earlier form (IPv6 without brackets) are read as the store they name.
+        let key = |text: String| text.parse().map_or(text, |url: StoreUrl| url.key());
+        let known = saved.into_iter().map(|(text, known)| (key(text), known)).collect();
+        Ok(Self { known: Mutex::new(known), path })
     }
 
     pub fn path(&self) -> &Path {
@@ -73,34 +82,42 @@ impl Memory {
         if *entry == before {
             return Ok(());
         }
-        state_file::save(&self.path, &*known)
+        let saved = state_file::save(&self.path, &*known);
+        if saved.is_err() {
+            // What would be forgotten at the next start is not known.
+            known.insert(key.to_owned(), before);
+        }
+        saved
     }
 }
 
 /// What a look at the marker means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum MarkerCheck {
     /// It is the store; its marker, unless the store takes no files (read-only, full).
     Same(Option<String>),
-    /// The directory is not the store that was there before.
+    /// The place is not the store that was there before.
     Lost,
 }
 
-/// Compares the marker with what is known, and marks a store that has none yet. Blocks.
-pub fn verify_or_mark(root: &Dir, known: Option<&Known>, modes: Modes) -> std::io::Result<Verdict> {
+/// Compares the marker with what is known, and marks a store that has none yet.
+pub async fn verify_or_mark(
+    engine: &dyn Engine,
+    work: &Work,
+    known: Option<&Known>,
+) -> Result<MarkerCheck, EngineError> {
     let remembered = known.and_then(|known| known.marker.as_deref());
     let held = known.is_some_and(|known| known.held);
-    match (read(root)?, remembered) {
-        (Some(found), Some(remembered)) if found != remembered && held => Ok(Verdict::Lost),
-        (Some(found), _) => Ok(Verdict::Same(Some(found))),
-        (None, Some(_)) if held => Ok(Verdict::Lost),
+    match (read(engine, work).await?, remembered) {
+        (Some(found), Some(remembered)) if found != remembered && held => Ok(MarkerCheck::Lost),
+        (Some(found), _) => Ok(MarkerCheck::Same(Some(found))),
+        (None, Some(_)) if held => Ok(MarkerCheck::Lost),
         // It could not be marked then, and what was seen on it is gone.
-        (None, None) if held && !holds_objects(root)? => Ok(Verdict::Lost),
-        // Others read it; nobody but this host needs to write it.
-        (None, _) => match write(root, Modes { file: 0o644, ..modes }) {
-            Ok(()) => Ok(Verdict::Same(read(root)?)),
+        (None, None) if held && !holds_objects(engine, work).await? => Ok(MarkerCheck::Lost),
+        (None, _) => match write(engine, work).await {
+            Ok(()) => Ok(MarkerCheck::Same(read(engine, work).await?)),
             // A store that takes nothing can still be listed, and a full one be made room on.
-            Err(error) if takes_nothing(&error) => Ok(Verdict::Same(None)),
+            Err(EngineError::Io(error)) if takes_nothing(&error) => Ok(MarkerCheck::Same(None)),
             Err(error) => Err(error),
         },
     }
@@ -113,74 +130,73 @@ fn takes_nothing(error: &std::io::Error) -> bool {
     )
 }
 
-fn holds_objects(root: &Dir) -> std::io::Result<bool> {
-    let entries = root.entries()?;
-    Ok(entries.iter().any(|(name, _)| name == "template" || name == "volumes"))
+async fn holds_objects(engine: &dyn Engine, work: &Work) -> Result<bool, EngineError> {
+    for kind in ObjectKind::ALL {
+        if let Some(tree) = kind.tree().prefix(1)
+            && engine.kind(work, tree).await?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The marker's text; `None` when there is none.
-pub fn read(root: &Dir) -> std::io::Result<Option<String>> {
-    let file = match root.open_file(MARKER_FILE) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut text = String::new();
-    file.take(128).read_to_string(&mut text)?;
-    let text = text.trim().to_owned();
-    Ok((!text.is_empty()).then_some(text))
+async fn read(engine: &dyn Engine, work: &Work) -> Result<Option<String>, EngineError> {
+    let found = engine.get(work, InstallPath::of(MARKER_FILE)?).await?;
+    Ok(found.as_deref().and_then(text))
 }
 
-/// Two hosts may do this at the same time: the last rename wins and both read it back.
-fn write(root: &Dir, modes: Modes) -> std::io::Result<()> {
+/// The text in a marker's file.
+pub fn text(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes.get(..MAX_LEN).unwrap_or(bytes)).trim().to_owned();
+    (!text.is_empty()).then_some(text)
+}
+
+/// Two hosts may do this at the same time: the last one wins and both read it back.
+async fn write(engine: &dyn Engine, work: &Work) -> Result<(), EngineError> {
     let marker = uuid::Uuid::new_v4().to_string();
-    let aside = format!("{MARKER_FILE}.{marker}");
-    let mut file = root.create_file(&aside, modes)?;
-    let written = file
-        .write_all(format!("{marker}\n").as_bytes())
-        .and_then(|()| file.sync_all())
-        .and_then(|()| root.rename(&aside, MARKER_FILE))
-        .and_then(|()| root.sync());
-    if written.is_err()
-        && let Err(error) = root.remove_file(&aside)
-    {
-        tracing::warn!(file = aside, %error, "cannot remove an unused marker");
-    }
-    written
+    let aside = format!("{MARKER_FILE}.{marker}").parse().map_err(std::io::Error::other)?;
+    let content = Bytes::from(format!("{marker}\n"));
+    engine.put(work, InstallPath::of(MARKER_FILE)?, aside, content).await
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    const MODES: Modes = Modes { directory: 0o777, file: 0o666 };
+    use super::*;
+    use crate::stores::directory::pool::Pool;
+    use crate::stores::directory::{Directory, Modes};
+
+    fn directory(root: &Path) -> Directory {
+        let modes = Modes { directory: 0o777, file: 0o666 };
+        let pool = Arc::new(Pool::start().unwrap());
+        Directory::new(root.to_owned(), modes, Duration::from_secs(20), pool)
+    }
 
     fn known(marker: &str, held: bool) -> Known {
         Known { directory_name: "d".to_owned(), marker: Some(marker.to_owned()), held }
     }
 
-    #[test]
-    fn an_emptied_directory_is_not_the_store_that_held_something() {
+    #[tokio::test]
+    async fn an_emptied_directory_is_not_the_store_that_held_something() {
         let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open_root(temp.path()).unwrap();
-        let Verdict::Same(Some(marker)) = verify_or_mark(&root, None, MODES).unwrap() else {
+        let (root, work) = (directory(temp.path()), Work::new());
+        let check = async |known: Option<&Known>| verify_or_mark(&root, &work, known).await.unwrap();
+        let MarkerCheck::Same(Some(marker)) = check(None).await else {
             panic!("a new store is marked");
         };
-        let same = Verdict::Same(Some(marker.clone()));
-        assert_eq!(verify_or_mark(&root, Some(&known(&marker, true)), MODES).unwrap(), same);
-        assert_eq!(verify_or_mark(&root, None, MODES).unwrap(), same, "another host marked it");
-        assert_eq!(
-            verify_or_mark(&root, Some(&known("other", true)), MODES).unwrap(),
-            Verdict::Lost
-        );
-        assert_eq!(verify_or_mark(&root, Some(&known("other", false)), MODES).unwrap(), same);
+        let same = MarkerCheck::Same(Some(marker.clone()));
+        assert_eq!(check(Some(&known(&marker, true))).await, same);
+        assert_eq!(check(None).await, same, "another host marked it");
+        assert_eq!(check(Some(&known("other", true))).await, MarkerCheck::Lost);
+        assert_eq!(check(Some(&known("other", false))).await, same);
         std::fs::remove_file(temp.path().join(MARKER_FILE)).unwrap();
-        assert_eq!(
-            verify_or_mark(&root, Some(&known(&marker, true)), MODES).unwrap(),
-            Verdict::Lost
-        );
-        let again = verify_or_mark(&root, Some(&known(&marker, false)), MODES).unwrap();
-        assert!(matches!(again, Verdict::Same(Some(_))), "nothing was lost with it");
+        assert_eq!(check(Some(&known(&marker, true))).await, MarkerCheck::Lost);
+        let again = check(Some(&known(&marker, false))).await;
+        assert!(matches!(again, MarkerCheck::Same(Some(_))), "nothing was lost with it");
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing but the marker");
     }
 
@@ -197,15 +213,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_unmarked_store_is_known_by_what_it_holds() {
+    #[tokio::test]
+    async fn an_unmarked_store_is_known_by_what_it_holds() {
         let temp = tempfile::tempdir().unwrap();
-        let root = Dir::open_root(temp.path()).unwrap();
+        let (root, work) = (directory(temp.path()), Work::new());
         let unmarked = Known { directory_name: "d".to_owned(), marker: None, held: true };
-        assert_eq!(verify_or_mark(&root, Some(&unmarked), MODES).unwrap(), Verdict::Lost);
+        let check = async || verify_or_mark(&root, &work, Some(&unmarked)).await.unwrap();
+        assert_eq!(check().await, MarkerCheck::Lost);
         std::fs::create_dir(temp.path().join("template")).unwrap();
-        let verdict = verify_or_mark(&root, Some(&unmarked), MODES).unwrap();
-        assert!(matches!(verdict, Verdict::Same(Some(_))), "marked as soon as that is possible");
+        let found = check().await;
+        assert!(matches!(found, MarkerCheck::Same(Some(_))), "marked as soon as that is possible");
     }
 
     #[test]
@@ -217,5 +234,25 @@ mod tests {
         let memory = Memory::load(temp.path()).unwrap();
         assert_eq!(memory.key_of_directory("d").as_deref(), Some("nfs://a/b"));
         assert!(memory.get("nfs://a/b").unwrap().held);
+    }
+
+    #[test]
+    fn keys_of_ipv6_hosts_without_brackets_are_still_understood() {
+        let temp = tempfile::tempdir().unwrap();
+        let old = r#"{"nfs://fd00::1/sec":{"directory_name":"d","held":true}}"#;
+        std::fs::write(temp.path().join("stores.json"), old).unwrap();
+        let memory = Memory::load(temp.path()).unwrap();
+        assert_eq!(memory.key_of_directory("d").as_deref(), Some("nfs://[fd00::1]/sec"));
+        let url: StoreUrl = "nfs://[fd00::1]/sec/".parse().unwrap();
+        assert!(memory.get(&url.key()).unwrap().held);
+    }
+
+    #[test]
+    fn what_cannot_be_saved_is_not_remembered() {
+        let temp = tempfile::tempdir().unwrap();
+        let memory = Memory::load(&temp.path().join("state")).unwrap();
+        std::fs::write(temp.path().join("state"), "in the way").unwrap();
+        assert!(memory.change("nfs://a/b", |known| known.held = true).is_err());
+        assert!(!memory.get("nfs://a/b").unwrap_or_default().held);
     }
 }

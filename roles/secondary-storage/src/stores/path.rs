@@ -3,15 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A relative path below a store's root: no empty part, no `.` or `..`, nothing absolute.
 ///
 /// The only way from a text of the management server to the file system is this type and the
-/// walk of [`super::dir::Dir`], which follows no symbolic link.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// walk of [`super::directory::Dir`], which follows no symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct InstallPath(Vec<FileName>);
 
 /// One component of a path.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct FileName(String);
 
 /// Why a text is not a path below a store.
@@ -55,6 +59,11 @@ impl fmt::Display for FileName {
 impl InstallPath {
     pub fn parts(&self) -> &[FileName] {
         &self.0
+    }
+
+    /// A path of names that this program knows.
+    pub fn of(text: &str) -> Result<Self, std::io::Error> {
+        text.parse().map_err(std::io::Error::other)
     }
 
     /// The path of `name` in this directory.
@@ -107,6 +116,34 @@ impl fmt::Display for InstallPath {
     }
 }
 
+impl TryFrom<String> for FileName {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<Self, PathError> {
+        text.parse()
+    }
+}
+
+impl From<FileName> for String {
+    fn from(name: FileName) -> Self {
+        name.0
+    }
+}
+
+impl TryFrom<String> for InstallPath {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<Self, PathError> {
+        text.parse()
+    }
+}
+
+impl From<InstallPath> for String {
+    fn from(path: InstallPath) -> Self {
+        path.to_string()
+    }
+}
+
 /// What a path names, by CloudStack's layout of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
@@ -115,6 +152,8 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
+    pub const ALL: [Self; 2] = [Self::Template, Self::Volume];
+
     /// `template/tmpl` or `volumes`: the tree that a list command walks.
     pub fn tree(self) -> InstallPath {
         let parts: &[&str] = match self {
@@ -124,11 +163,13 @@ impl ObjectKind {
         InstallPath(parts.iter().map(|part| FileName((*part).to_owned())).collect())
     }
 
-    pub const fn properties_file(self) -> &'static str {
-        match self {
+    /// The file that makes a directory an object.
+    pub fn properties_file(self) -> FileName {
+        let name = match self {
             Self::Template => "template.properties",
             Self::Volume => "volume.properties",
-        }
+        };
+        FileName(name.to_owned())
     }
 
     /// The object's own directory, `<tree>/<account>/<id>`, if `path` is it or lies in it.

@@ -1,37 +1,24 @@
 //! All stores of this host: opened once, opened again when lost, never twice at a time.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use role::{Host, TaskScope};
+use role::TaskScope;
+use status_api::{StoreState, StoreStatus};
 use tokio::sync::watch;
 
-use super::marker::{Known, Memory, Verdict, verify_or_mark};
-use super::mount::{self, MountError, MountOptions};
-use super::pool::{Lane, Pool};
-use super::{Dir, Modes, ObjectKind, Store, StoreError, StoreUrl};
-
-/// What the configuration says about stores.
-#[derive(Debug, Clone)]
-pub struct StoreSettings {
-    pub mount_root: PathBuf,
-    /// Directories that already are a store; nothing is mounted for these.
-    pub configured: Vec<(StoreUrl, PathBuf)>,
-    pub mount: MountOptions,
-    /// How long a piece of quick work on a store may take.
-    pub deadline: Duration,
-    pub modes: Modes,
-}
+use super::engine::{Connected, Engine, EngineError, Engines, Space};
+use super::marker::{Known, MarkerCheck, Memory, verify_or_mark};
+use super::{ObjectKind, Store, StoreError, StoreUrl, Work};
 
 /// One image store of a zone each; a bound against a server that names ever new ones.
 const MAX_STORES: usize = 32;
 /// The management server asks for the figures of each store once a minute.
 const FAILURE_MEMORY: Duration = Duration::from_secs(600);
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the first look at a store that can be reached.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 
 type Outcome = Option<Result<Arc<Store>, String>>;
 
@@ -50,39 +37,19 @@ pub struct Stores {
 
 #[derive(Debug)]
 struct Shared {
-    settings: StoreSettings,
-    host: Host,
+    engines: Arc<dyn Engines>,
     tasks: TaskScope,
     memory: Arc<Memory>,
     slots: Mutex<HashMap<String, (StoreUrl, Slot)>>,
-    /// A store keeps its threads when it is opened again: those that hang on a dead server are not
-    /// joined by more at each attempt.
-    pools: Mutex<HashMap<String, Arc<Pool>>>,
-    /// Counts openings that ended.
+    /// Counts openings that ended and stores that were lost.
     changes: watch::Sender<u64>,
 }
 
-/// State of a store for `/status`.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct StoreStatus {
-    pub url: String,
-    pub state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub directory: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub capacity_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub used_bytes: Option<u64>,
-}
-
 impl Stores {
-    pub fn new(settings: StoreSettings, host: Host, tasks: TaskScope, memory: Memory) -> Self {
-        let memory = Arc::new(memory);
-        let (slots, pools) = (Mutex::default(), Mutex::default());
+    pub fn new(engines: Arc<dyn Engines>, tasks: TaskScope, memory: Memory) -> Self {
+        let (memory, slots) = (Arc::new(memory), Mutex::default());
         let changes = watch::Sender::new(0);
-        Self { shared: Arc::new(Shared { settings, host, tasks, memory, slots, pools, changes }) }
+        Self { shared: Arc::new(Shared { engines, tasks, memory, slots, changes }) }
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoreUrl, Slot)>> {
@@ -105,7 +72,7 @@ impl Stores {
                     let (tx, rx) = watch::channel(None);
                     slots.insert(url.key(), (url.clone(), Slot::Opening(rx.clone())));
                     let (stores, url) = (self.clone(), url.clone());
-                    let version = mount::wire_version(version).map(str::to_owned);
+                    let version = wire_version(version).map(str::to_owned);
                     self.shared.tasks.spawn("open store", async move {
                         stores.attempt(url, version, tx).await;
                     });
@@ -113,7 +80,7 @@ impl Stores {
                 }
             }
         };
-        let limit = self.shared.settings.mount.timeout + self.shared.settings.deadline;
+        let limit = self.shared.engines.connect_limit() + LOOK_LIMIT;
         let outcome = tokio::time::timeout(limit, attempt.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(done)) => match done.as_ref() {
@@ -128,11 +95,11 @@ impl Stores {
     async fn attempt(&self, url: StoreUrl, version: Option<String>, tx: watch::Sender<Outcome>) {
         // If this task is killed half way, the guard turns the slot into a failed one.
         let mut guard = Unfinished { stores: self, url: &url, done: false };
-        let outcome = self.open_now(&url, version.as_deref()).await;
+        let outcome = self.open_now(&url, version).await;
         guard.done = true;
         let slot = match &outcome {
             Ok(store) => {
-                tracing::info!(store = %url, path = %store.root.display(), "store ready");
+                tracing::info!(store = %url, place = store.place(), "store ready");
                 Slot::Ready(Arc::clone(store))
             }
             Err(error) => {
@@ -149,123 +116,61 @@ impl Stores {
     async fn open_now(
         &self,
         url: &StoreUrl,
-        version: Option<&str>,
+        version: Option<String>,
     ) -> Result<Arc<Store>, StoreError> {
-        let settings = &self.shared.settings;
         let known = self.shared.memory.get(&url.key());
-        let configured = settings.configured.iter().find(|(known, _)| known.key() == url.key());
-        let (name, address) = match &known {
-            Some(known) => (known.directory_name.clone(), None),
-            None => {
-                let address = resolve(url).await?;
-                (url.directory_name(address), Some(address))
-            }
-        };
-        let root = match configured {
-            Some((_, directory)) => directory.clone(),
-            None => {
-                let root = settings.mount_root.join(&name);
-                self.ensure_mounted(url, &root, address, version).await?;
-                root
-            }
-        };
-        let pool = self.pool(url)?;
-        let (path, modes, held_before) = (root.clone(), settings.modes, known.clone());
-        let looked = pool
-            .run(Lane::Quick, settings.deadline, move || look(&path, held_before.as_ref(), modes))
-            .await
-            .map_err(|source| StoreError::Pool { operation: "open", url: url.clone(), source })?;
-        let Look { verdict, space, identity } = looked.map_err(|source| StoreError::Root {
+        let name = known.as_ref().map(|known| known.directory_name.clone());
+        let Connected { name, engine } =
+            self.shared.engines.connect(url.clone(), name, version).await?;
+        let looked = look(&*engine, known.as_ref()).await;
+        let (check, space) = looked.map_err(|source| StoreError::Place {
             url: url.clone(),
-            root: root.clone(),
+            place: engine.place(),
             source,
         })?;
-        let Verdict::Same(marker) = verdict else {
+        let MarkerCheck::Same(marker) = check else {
             let memory = self.shared.memory.path().to_owned();
-            return Err(StoreError::Lost { url: url.clone(), root, memory });
+            return Err(StoreError::Lost { url: url.clone(), place: engine.place(), memory });
         };
-        self.remember(url, &name, marker.clone()).await?;
+        let known_name = name.clone();
+        self.remember(url, move |known| {
+            known.directory_name = known_name;
+            known.marker = marker.or_else(|| known.marker.take());
+        })
+        .await?;
         let store = Store {
             url: url.clone(),
             name,
-            root,
-            marker,
-            identity,
-            modes,
-            deadline: settings.deadline,
-            pool,
-            memory: Arc::clone(&self.shared.memory),
+            engine,
             lost: AtomicBool::new(false),
             held: AtomicBool::new(known.is_some_and(|known| known.held)),
             capacity: AtomicU64::default(),
             used: AtomicU64::default(),
+            changes: self.shared.changes.clone(),
         };
         store.remember_space(space);
         Ok(Arc::new(store))
     }
 
-    fn pool(&self, url: &StoreUrl) -> Result<Arc<Pool>, StoreError> {
-        let mut pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pools.get(&url.key()) {
-            return Ok(Arc::clone(pool));
+    /// Notes that the store holds something, so that an empty place is not taken for it.
+    pub async fn remember_held(&self, store: &Store) -> Result<(), StoreError> {
+        if store.held.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        let started = Pool::start().map_err(|source| StoreError::Threads(url.clone(), source))?;
-        let pool = Arc::new(started);
-        pools.insert(url.key(), Arc::clone(&pool));
-        Ok(pool)
+        self.remember(store.url(), |known| known.held = true).await?;
+        store.held.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn remember(
         &self,
         url: &StoreUrl,
-        name: &str,
-        marker: Option<String>,
+        change: impl FnOnce(&mut Known) + Send + 'static,
     ) -> Result<(), StoreError> {
-        let (memory, key, name) = (Arc::clone(&self.shared.memory), url.key(), name.to_owned());
-        let work = move || {
-            memory.change(&key, |known| {
-                known.directory_name = name;
-                known.marker = marker.or_else(|| known.marker.take());
-            })
-        };
-        match self.shared.tasks.blocking("remember store", work).await {
-            Ok(saved) => saved.map_err(|source| StoreError::Memory(url.clone(), source)),
-            Err(error) => Err(StoreError::Shared(error.to_string())),
-        }
-    }
-
-    /// Mounted already, or visibly a store, or mounted now.
-    async fn ensure_mounted(
-        &self,
-        url: &StoreUrl,
-        root: &Path,
-        address: Option<IpAddr>,
-        version: Option<&str>,
-    ) -> Result<(), StoreError> {
-        let path = root.to_owned();
-        let prepared = self.shared.tasks.blocking("look at mounts", move || prepare(&path)).await;
-        if prepared.map_err(|error| StoreError::Shared(error.to_string()))?? {
-            return Ok(());
-        }
-        let address = match address {
-            Some(address) => address,
-            None => resolve(url).await?,
-        };
-        let how = &self.shared.settings.mount;
-        tracing::info!(store = %url, path = %root.display(), "mounting store");
-        let mounted = mount::mount_nfs(&self.shared.host, url, address, root, version, how).await;
-        if mounted.is_err() {
-            let path = root.to_owned();
-            let removed = self
-                .shared
-                .tasks
-                .blocking("remove mount point", move || std::fs::remove_dir(path))
-                .await;
-            if let Ok(Err(error)) = removed {
-                tracing::debug!(path = %root.display(), %error, "mount point stays");
-            }
-        }
-        Ok(mounted?)
+        let (memory, key) = (Arc::clone(&self.shared.memory), url.key());
+        let work = move || memory.change(&key, change);
+        let saved = self.shared.tasks.blocking("remember a store", work).await?;
+        saved.map_err(|source| StoreError::Memory(url.clone(), source))
     }
 
     /// The store whose directory has this name in the management server's records.
@@ -276,8 +181,8 @@ impl Stores {
 
     /// The one configured store, when there is exactly one.
     pub fn only_configured(&self) -> Option<StoreUrl> {
-        match self.shared.settings.configured.as_slice() {
-            [(url, _)] => Some(url.clone()),
+        match self.shared.engines.configured().as_slice() {
+            [url] => Some(url.clone()),
             _ => None,
         }
     }
@@ -302,9 +207,7 @@ impl Stores {
             Slot::Failed { at, .. } => at.elapsed() < FAILURE_MEMORY,
             Slot::Opening(_) | Slot::Ready(_) => true,
         });
-        let mut pools = self.shared.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        pools.retain(|key, _| slots.contains_key(key));
-        drop(pools);
+        self.shared.engines.retain(&|key| slots.contains_key(key));
         let failed = slots.values().filter_map(|(_, slot)| match slot {
             Slot::Failed { reason, .. } => Some(reason.clone()),
             Slot::Opening(_) | Slot::Ready(_) => None,
@@ -338,7 +241,7 @@ impl Slot {
     fn status(&self, url: &StoreUrl) -> StoreStatus {
         let mut status = StoreStatus {
             url: url.to_string(),
-            state: "opening",
+            state: StoreState::Opening,
             reason: None,
             directory: None,
             capacity_bytes: None,
@@ -347,19 +250,24 @@ impl Slot {
         match self {
             Self::Opening(_) => {}
             Self::Failed { reason, .. } => {
-                status.state = "failed";
+                status.state = StoreState::Failed;
                 status.reason = Some(reason.clone());
             }
             Self::Ready(store) => {
                 let space = store.space();
-                status.state = if store.is_lost() { "lost" } else { "ready" };
-                status.directory = Some(store.root.display().to_string());
+                status.state = if store.is_lost() { StoreState::Lost } else { StoreState::Ready };
+                status.directory = Some(store.place());
                 status.capacity_bytes = Some(space.capacity);
                 status.used_bytes = Some(space.used);
             }
         }
         status
     }
+}
+
+/// A version as the wire carries it: absent, blank and the text `null` all mean "not set".
+fn wire_version(version: Option<&str>) -> Option<&str> {
+    version.map(str::trim).filter(|version| !version.is_empty() && *version != "null")
 }
 
 struct Unfinished<'a> {
@@ -378,54 +286,23 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// `true`: the directory can be used as it is. Otherwise it exists as an empty mount point.
-fn prepare(root: &Path) -> Result<bool, MountError> {
-    if mount::is_mounted(root)? {
-        return Ok(true);
-    }
-    let is_store = |name: &str| root.join(name).exists();
-    if is_store(super::marker::MARKER_FILE) || is_store("template") || is_store("volumes") {
-        return Ok(true);
-    }
-    std::fs::create_dir_all(root)
-        .map_err(|source| MountError::MountPoint { path: root.to_owned(), source })?;
-    Ok(false)
-}
-
-/// What a first look at a root shows.
-struct Look {
-    verdict: Verdict,
-    space: super::Space,
-    identity: (u64, u64),
-}
-
 /// Looks at the marker, makes the trees that other parties expect, takes the figures.
-fn look(root: &Path, known: Option<&Known>, modes: Modes) -> std::io::Result<Look> {
-    let dir = Dir::open_root(root)?;
-    let verdict = verify_or_mark(&dir, known, modes)?;
-    if let Verdict::Same(Some(_)) = verdict {
-        for tree in [ObjectKind::Template.tree(), ObjectKind::Volume.tree()] {
-            dir.create_all(&tree, modes)?;
+async fn look(
+    engine: &dyn Engine,
+    known: Option<&Known>,
+) -> Result<(MarkerCheck, Space), EngineError> {
+    let work = Work::new();
+    let check = verify_or_mark(engine, &work, known).await?;
+    if let MarkerCheck::Same(marker) = &check {
+        if marker.is_some() {
+            for kind in ObjectKind::ALL {
+                engine.ensure(&work, kind.tree()).await?;
+            }
         }
+        engine.pin(&work, marker.clone()).await?;
     }
-    Ok(Look { verdict, space: dir.space()?, identity: dir.identity()? })
-}
-
-async fn resolve(url: &StoreUrl) -> Result<IpAddr, StoreError> {
-    if let Ok(address) = url.host().parse() {
-        return Ok(address);
-    }
-    let error = |source| StoreError::Resolve { host: url.host().to_owned(), source };
-    let lookup = tokio::net::lookup_host((url.host(), 0));
-    let mut found = tokio::time::timeout(RESOLVE_TIMEOUT, lookup)
-        .await
-        .map_err(|_elapsed| error(std::io::Error::from(std::io::ErrorKind::TimedOut)))?
-        .map_err(error)?;
-    let first = found.next();
-    first
-        .map(|address| address.ip())
-        .ok_or_else(|| error(std::io::Error::from(std::io::ErrorKind::NotFound)))
+    Ok((check, engine.probe(&work).await?))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

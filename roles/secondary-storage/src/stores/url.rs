@@ -1,14 +1,19 @@
 //! URLs of stores, and the directory name that follows from one.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use md5::{Digest, Md5};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::redacted::RedactedUrl;
+
 /// Where a store is, as the management server names it: `nfs://10.0.0.9/export/sec`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct StoreUrl {
     scheme: String,
     host: String,
@@ -17,8 +22,8 @@ pub struct StoreUrl {
 
 /// The text is not a store's URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a store URL (nfs://HOST/PATH)")]
-pub struct StoreUrlError(pub String);
+#[error("\"{0}\" is not a store URL (nfs://HOST/PATH)")]
+pub struct StoreUrlError(RedactedUrl);
 
 impl StoreUrl {
     pub fn scheme(&self) -> &str {
@@ -37,8 +42,16 @@ impl StoreUrl {
 
     /// Two URLs with the same key are the same store: only a trailing slash may differ.
     pub fn key(&self) -> String {
-        let path = self.path.trim_end_matches('/');
-        format!("{}://{}{path}", self.scheme, self.host)
+        self.with_path(self.path.trim_end_matches('/'))
+    }
+
+    /// A text that is read as the same URL again.
+    fn with_path(&self, path: &str) -> String {
+        let path = utf8_percent_encode(path, AMBIGUOUS);
+        match self.host.parse::<Ipv6Addr>() {
+            Ok(host) => format!("{}://[{host}]{path}", self.scheme),
+            Err(_) => format!("{}://{}{path}", self.scheme, self.host),
+        }
     }
 
     /// The directory name that the management server's records refer to.
@@ -46,6 +59,9 @@ impl StoreUrl {
         name_uuid(format!("{}:{}", java_address(address), self.path).as_bytes()).to_string()
     }
 }
+
+/// What would be read as something else in a path.
+const AMBIGUOUS: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 
 /// Java's `UUID.nameUUIDFromBytes`: version 3 over the bytes alone, without a namespace.
 pub fn name_uuid(bytes: &[u8]) -> Uuid {
@@ -67,12 +83,7 @@ fn java_address(address: IpAddr) -> String {
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = &self.host;
-        if host.contains(':') {
-            write!(f, "{}://[{host}]{}", self.scheme, self.path)
-        } else {
-            write!(f, "{}://{host}{}", self.scheme, self.path)
-        }
+        f.write_str(&self.with_path(&self.path))
     }
 }
 
@@ -80,29 +91,49 @@ impl FromStr for StoreUrl {
     type Err = StoreUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || StoreUrlError(text.to_owned());
+        let bad = || StoreUrlError(RedactedUrl::of(text));
         let (scheme, rest) = text.trim().split_once("://").ok_or_else(bad)?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
         };
         let path = path.split(['?', '#']).next().unwrap_or_default();
-        let host = authority.rsplit('@').next().unwrap_or_default();
-        let host = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((inner, _port)) => inner,
-            None => host.split(':').next().unwrap_or_default(),
+        let authority = authority.rsplit('@').next().unwrap_or_default();
+        let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((inner, _port)) => Some(inner).filter(|inner| inner.parse::<Ipv6Addr>().is_ok()),
+            // An address without brackets is meant, whatever the standard says.
+            None if authority.parse::<Ipv6Addr>().is_ok() => Some(authority),
+            None => authority.split(':').next().filter(|host| is_host_name(host)),
         };
+        let host = host.ok_or_else(bad)?;
         let valid_scheme = !scheme.is_empty() && scheme.bytes().all(|b| b.is_ascii_alphanumeric());
-        let valid_host = !host.is_empty()
-            && host.len() <= 253
-            && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._:".contains(c))
-            && !host.starts_with('-');
         let path = percent_decode(path);
-        if !valid_scheme || !valid_host || path.chars().any(char::is_control) {
+        if !valid_scheme || path.chars().any(char::is_control) {
             return Err(bad());
         }
         Ok(Self { scheme: scheme.to_ascii_lowercase(), host: host.to_ascii_lowercase(), path })
     }
+}
+
+impl TryFrom<String> for StoreUrl {
+    type Error = StoreUrlError;
+
+    fn try_from(text: String) -> Result<Self, StoreUrlError> {
+        text.parse()
+    }
+}
+
+impl From<StoreUrl> for String {
+    fn from(url: StoreUrl) -> Self {
+        url.to_string()
+    }
+}
+
+fn is_host_name(host: &str) -> bool {
+    !host.is_empty()
+        && host.len() <= 253
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        && !host.starts_with('-')
 }
 
 fn percent_decode(text: &str) -> String {
@@ -144,10 +175,34 @@ mod tests {
         let url: StoreUrl = "nfs://[fd00::1]:2049/a%20b/?x=1".parse().unwrap();
         assert_eq!((url.host(), url.path()), ("fd00::1", "/a b/"));
         assert_eq!(url.to_string(), "nfs://[fd00::1]/a b/");
-        assert_eq!(url.key(), "nfs://fd00::1/a b");
+        assert_eq!(url.key(), "nfs://[fd00::1]/a b");
         assert_eq!(java_address("fd00::1".parse().unwrap()), "fd00:0:0:0:0:0:0:1");
-        for bad in ["", "nfs:/x", "nfs:///x", "nfs://a b/x", "nfs://-o/x", "/srv/sec"] {
+        for bad in ["", "nfs:/x", "nfs:///x", "nfs://a b/x", "nfs://-o/x", "/srv/sec", "nfs://[::1/x"] {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_is_read_as_the_same_store() {
+        for text in [
+            "nfs://10.0.0.9/export/sec",
+            "nfs://[fd00::1]/x",
+            "nfs://fd00::1/x/",
+            "nfs://nas.example:2049/a%20b%25c%3Fd",
+            "cifs://u:p@h/share?user=u&password=p",
+        ] {
+            let url: StoreUrl = text.parse().unwrap();
+            assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url, "{text}");
+            let by_key: StoreUrl = url.key().parse().unwrap();
+            assert_eq!(by_key.key(), url.key(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_secret_of_a_malformed_url_is_told() {
+        for text in ["cifs:/h/s?user=u&password=geheim", "nfs://u:geheim@-/x", "geheim@h"] {
+            let error = text.parse::<StoreUrl>().unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("geheim"), "{error}");
         }
     }
 }

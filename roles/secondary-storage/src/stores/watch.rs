@@ -10,13 +10,15 @@ use std::time::Duration;
 use role::HealthReporter;
 use tokio_util::sync::CancellationToken;
 
-use super::{Dir, Lane, Store, StoreUrl, Stores};
+use super::{Store, StoreUrl, Stores};
 use crate::metrics::Metrics;
 
 /// Name of the role's condition.
 const CONDITION: &str = "stores";
 /// Between two looks.
-pub const INTERVAL: Duration = Duration::from_secs(30);
+pub const INTERVAL: Duration = Duration::from_secs(2);
+/// For one look.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs until shutdown.
 pub async fn watch(
@@ -46,7 +48,7 @@ pub async fn watch(
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(interval) => {}
-            // A store was opened or failed: say so at once.
+            // A store was opened, failed or was found lost by a command: say so at once.
             changed = changes.changed() => if changed.is_err() { return },
         }
     }
@@ -54,12 +56,16 @@ pub async fn watch(
 
 /// The reason why a store cannot be used, if it cannot.
 async fn look(store: &Arc<Store>, metrics: &Metrics) -> Option<String> {
-    match store.run("look at", Lane::Quick, Dir::space).await {
-        Ok(space) => {
-            store.remember_space(space);
+    // A store that hangs is told long before its commands fail.
+    match tokio::time::timeout(LOOK_LIMIT, store.probe()).await {
+        Ok(Ok(space)) => {
             metrics.store(&store.url().to_string(), space.capacity, space.used);
             None
         }
-        Err(error) => Some(bedrock::chain(&error)),
+        Ok(Err(error)) => Some(bedrock::chain(&error)),
+        Err(_elapsed) => {
+            let url = store.url();
+            Some(format!("store {url} does not answer (nothing within {LOOK_LIMIT:?})"))
+        }
     }
 }

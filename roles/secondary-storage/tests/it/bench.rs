@@ -11,9 +11,8 @@ use agent_protocol::{Command, Envelope};
 use config_reader::Violations;
 use management_link::CommandContext;
 use role::{ConfigInput, RoleContext};
-use secondary_storage::commands::Commands;
 use secondary_storage::config::SecondaryStorageConfig;
-use secondary_storage::service::{KIND, assemble};
+use secondary_storage::service::{Assembled, KIND, assemble};
 
 use crate::images::ImageServer;
 
@@ -22,7 +21,7 @@ pub const NAME: &str = "320-2-3aeb9d60-1176-3215-bb38-fb5279d529d2";
 pub const SOON: Duration = Duration::from_secs(30);
 
 pub struct Bench {
-    pub commands: Commands,
+    pub parts: Assembled,
     pub cx: RoleContext,
     pub config: SecondaryStorageConfig,
     pub images: ImageServer,
@@ -84,9 +83,9 @@ impl Bench {
         let temp = tempfile::tempdir().unwrap();
         let config = config(temp.path(), more);
         let cx = testkit::context(KIND);
-        let commands = assemble(&config, &cx).await.unwrap();
+        let parts = assemble(&config, &cx).await.unwrap();
         let directory = temp.path().to_owned();
-        Self { commands, cx, config, images: ImageServer::start().await, directory, _temp: temp }
+        Self { parts, cx, config, images: ImageServer::start().await, directory, _temp: temp }
     }
 
     /// The same host after its process ended and started again.
@@ -95,8 +94,8 @@ impl Bench {
         self.cx.tasks.kill();
         self.cx.tasks.wait().await;
         let cx = testkit::context(KIND);
-        let commands = assemble(&self.config, &cx).await.unwrap();
-        Self { commands, cx, ..self }
+        let parts = assemble(&self.config, &cx).await.unwrap();
+        Self { parts, cx, ..self }
     }
 
     pub fn store(&self, path: &str) -> PathBuf {
@@ -133,7 +132,7 @@ impl Bench {
     }
 
     pub async fn raw(&self, envelope: Envelope) -> Envelope {
-        tokio::time::timeout(SOON, self.commands.handle(envelope, &context())).await.unwrap()
+        tokio::time::timeout(SOON, self.parts.commands.handle(envelope, &context())).await.unwrap()
     }
 
     pub async fn ask<C: Command>(&self, command: &C) -> C::Answer {

@@ -76,7 +76,7 @@ async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() 
     // A sister host's temporary beside it is none of our business.
     std::fs::write(bench.store("template/tmpl/2/320/dnld99tmp_"), "x").unwrap();
     assert!(bench.listed().await.is_empty(), "a partial template is never listed");
-    bench.commands.downloads.recover(bench.cx.shutdown.clone()).await;
+    bench.parts.downloads.recover(bench.cx.shutdown.clone()).await;
     assert_eq!(bench.files(), ["template/tmpl/2/320/dnld99tmp_"]);
     let left = std::fs::read_dir(temp.path().join("state/ss/downloads")).unwrap().count();
     assert_eq!(left, 0, "the note is erased");
@@ -92,7 +92,7 @@ async fn a_download_that_is_killed_with_its_role_is_cleaned_up_too() {
     assert_eq!(bench.files().len(), 1);
     let bench = bench.restarted().await;
     assert!(bench.listed().await.is_empty());
-    bench.commands.downloads.recover(bench.cx.shutdown.clone()).await;
+    bench.parts.downloads.recover(bench.cx.shutdown.clone()).await;
     assert_eq!(bench.files(), Vec::<String>::new());
 }
 
@@ -101,9 +101,9 @@ impl Bench {
     pub async fn at(directory: &Path) -> Self {
         let config = config(directory, "");
         let cx = testkit::context(KIND);
-        let commands = assemble(&config, &cx).await.unwrap();
+        let parts = assemble(&config, &cx).await.unwrap();
         let temp = tempfile::TempDir::new().unwrap();
         let images = ImageServer::start().await;
-        Self { commands, cx, config, images, _temp: temp, directory: directory.to_owned() }
+        Self { parts, cx, config, images, _temp: temp, directory: directory.to_owned() }
     }
 }

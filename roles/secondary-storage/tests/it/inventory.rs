@@ -97,9 +97,9 @@ async fn an_emptied_store_is_never_listed_as_empty_not_even_after_a_restart() {
 async fn a_store_that_is_lost_shows_in_the_roles_health_and_heals() {
     let (bench, _) = with_template().await;
     let watching = secondary_storage::stores::watch::watch(
-        bench.commands.stores.clone(),
+        bench.parts.stores.clone(),
         bench.cx.health.clone(),
-        bench.commands.metrics.clone(),
+        bench.parts.metrics.clone(),
         bench.cx.shutdown.clone(),
         std::time::Duration::from_millis(10),
     );

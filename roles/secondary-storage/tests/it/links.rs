@@ -7,7 +7,7 @@ use agent_protocol::storage::{
     ImageFormat, UploadType,
 };
 use http_front::{HttpLimits, Listener, serve};
-use secondary_storage::links::serve::{LinkService, router};
+use secondary_storage::links::serve::router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::Bench;
@@ -31,7 +31,7 @@ impl Reply {
 async fn listen(bench: &Bench) -> SocketAddr {
     let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let router = router(LinkService::of(&bench.commands));
+    let router = router(bench.parts.link_service());
     let (tasks, shutdown) = (bench.cx.tasks.clone(), bench.cx.shutdown.clone());
     bench.cx.tasks.spawn("links", serve(listener, router, HttpLimits::default(), tasks, shutdown));
     addr

@@ -133,7 +133,7 @@ async fn a_template_is_registered_fetched_over_its_link_and_deleted() {
     assert!(bytes == vector("tiny.qcow2"));
     let details = serde_json::Value::Object(role.cx.health.details());
     assert_eq!(details["stores"][0]["state"], "ready", "{details}");
-    assert_eq!(details["links"]["count"], 1, "{details}");
+    assert_eq!(details["download_links"]["count"], 1, "{details}");
     let mut metrics = String::new();
     prometheus_client::encoding::text::encode(&mut metrics, &role.cx.health.metrics().unwrap())
         .unwrap();

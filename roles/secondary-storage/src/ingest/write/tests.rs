@@ -1,15 +1,16 @@
 //! The write path without a network.
 
-use std::io::Seek;
+use std::io::Write;
 
 use flate2::write::GzEncoder;
-use tokio::sync::Semaphore;
 
 use super::*;
+use crate::stores::Work;
+use crate::stores::registry::tests::{URL, setup};
 
 const QCOW2: &[u8] = b"QFI\xfb\0\0\0\x03";
 
-async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (WriterResult, Vec<u8>) {
+async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (Result<Written, IngestError>, Vec<u8>) {
     run_coded(format, limit, Coding::Identity, pieces).await
 }
 
@@ -18,29 +19,25 @@ async fn run_coded(
     limit: u64,
     coding: Coding,
     pieces: Vec<Piece>,
-) -> (WriterResult, Vec<u8>) {
-    let mut file = tempfile::tempfile().unwrap();
-    let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-    let job = WriterJob {
-        file: file.try_clone().unwrap(),
-        format,
-        expectation: Expectation::parse(Some("00")).unwrap(),
-        coding,
-        limit,
-        permit: Arc::new(permit),
-        token: tokio_util::task::TaskTracker::new().token(),
-    };
-    let (tx, rx) = start(job).unwrap();
-    for piece in pieces {
-        if tx.send(piece).await.is_err() {
-            break;
+) -> (Result<Written, IngestError>, Vec<u8>) {
+    let made = setup(&[URL]);
+    let store = made.stores.open(&URL.parse().unwrap(), None).await.unwrap();
+    let work = Work::new();
+    let directory = "template/tmpl/2/204".parse().unwrap();
+    let part = store.engine().create(&work, directory, "part".parse().unwrap()).await.unwrap();
+    let expectation = Expectation::parse(Some("00")).unwrap();
+    let target = Target { store, part, format, expectation, coding, limit };
+    let (tx, rx) = mpsc::channel(PIECES);
+    let sending = async move {
+        for piece in pieces {
+            if tx.send(piece).await.is_err() {
+                break;
+            }
         }
-    }
-    drop(tx);
-    let outcome = rx.await.unwrap();
-    let mut written = Vec::new();
-    file.rewind().unwrap();
-    file.read_to_end(&mut written).unwrap();
+    };
+    let (outcome, ()) = tokio::join!(write(target, rx), sending);
+    work.ended().await;
+    let written = std::fs::read(made.temp.path().join("sec/template/tmpl/2/204/part")).unwrap();
     (outcome, written)
 }
 

@@ -1,16 +1,21 @@
 //! Opening stores on real directories.
 
-use role::host::CommandRunner;
-use role::host::{CommandError, CommandOutput};
+use role::Host;
+use role::host::{CommandError, CommandOutput, CommandRunner};
+
+use std::path::Path;
 
 use super::*;
+use crate::stores::Modes;
+use crate::stores::directory::mount::MountOptions;
+use crate::stores::directory::open::{Directories, StoreSettings};
 
-const URL: &str = "nfs://127.0.0.1/export/sec";
+pub(crate) const URL: &str = "nfs://127.0.0.1/export/sec";
 const NAME: &str = "b523f0c4-0847-33cd-bb44-f46c4da95327";
 
-struct Setup {
-    temp: tempfile::TempDir,
-    stores: Stores,
+pub(crate) struct Setup {
+    pub(crate) temp: tempfile::TempDir,
+    pub(crate) stores: Stores,
 }
 
 /// A mount program that always refuses.
@@ -45,10 +50,12 @@ fn stores(temp: &tempfile::TempDir, configured: &[&str]) -> Stores {
     };
     let host = Host { runner: Arc::new(NoMount), ..Host::system() };
     let memory = Memory::load(&temp.path().join("state")).unwrap();
-    Stores::new(settings, host, TaskScope::new(), memory)
+    let tasks = TaskScope::new();
+    let engines = Directories::new(settings, host, tasks.clone());
+    Stores::new(Arc::new(engines), tasks, memory)
 }
 
-fn setup(configured: &[&str]) -> Setup {
+pub(crate) fn setup(configured: &[&str]) -> Setup {
     let temp = tempfile::tempdir().unwrap();
     std::fs::create_dir(temp.path().join("sec")).unwrap();
     Setup { stores: stores(&temp, configured), temp }
@@ -58,12 +65,13 @@ fn setup(configured: &[&str]) -> Setup {
 async fn a_configured_directory_is_used_and_named_as_the_server_expects() {
     let Setup { temp, stores } = setup(&[URL]);
     let store = stores.open(&URL.parse().unwrap(), Some("null")).await.unwrap();
-    assert_eq!((store.name(), store.root()), (NAME, temp.path().join("sec").as_path()));
+    assert_eq!(store.name(), NAME);
+    assert_eq!(Path::new(&store.place()), temp.path().join("sec"));
     assert!(temp.path().join("sec/template/tmpl").is_dir());
     let other_form = format!("{URL}/").parse().unwrap();
     let again = stores.open(&other_form, None).await.unwrap();
     assert!(Arc::ptr_eq(&store, &again), "a trailing slash is the same store");
-    assert_eq!(stores.status()[0].state, "ready");
+    assert_eq!(stores.status()[0].state, StoreState::Ready);
     assert_eq!(stores.url_of_directory(NAME), Some(URL.parse().unwrap()));
     assert_eq!(stores.only_configured(), Some(URL.parse().unwrap()));
 }
@@ -74,7 +82,7 @@ async fn a_directory_below_the_mount_root_that_is_a_store_needs_no_mount() {
     let root = temp.path().join("mnt").join(NAME);
     std::fs::create_dir_all(root.join("template")).unwrap();
     let store = stores.open(&URL.parse().unwrap(), None).await.unwrap();
-    assert_eq!(store.root(), root);
+    assert_eq!(Path::new(&store.place()), root);
 }
 
 #[tokio::test]
@@ -83,7 +91,7 @@ async fn a_failed_mount_says_why_and_is_tried_again_at_the_next_command() {
     let url = URL.parse().unwrap();
     let error = stores.open(&url, None).await.unwrap_err();
     assert!(error.to_string().ends_with("no nfs here"), "{error}");
-    assert_eq!(stores.status()[0].state, "failed");
+    assert_eq!(stores.status()[0].state, StoreState::Failed);
     let root = temp.path().join("mnt").join(NAME);
     assert!(!root.exists(), "the mount point is removed again");
     std::fs::create_dir_all(root.join("template")).unwrap();
@@ -95,10 +103,10 @@ async fn an_emptied_directory_is_refused_even_after_a_restart() {
     let Setup { temp, stores } = setup(&[URL]);
     let url: StoreUrl = URL.parse().unwrap();
     let store = stores.open(&url, None).await.unwrap();
-    store.remember_held().unwrap();
+    stores.remember_held(&store).await.unwrap();
     std::fs::remove_dir_all(temp.path().join("sec")).unwrap();
     std::fs::create_dir(temp.path().join("sec")).unwrap();
-    let error = store.run("list", Lane::Quick, Dir::entries).await.unwrap_err();
+    let error = store.probe().await.unwrap_err();
     assert!(bedrock::chain(&error).contains("is it mounted?"), "{}", bedrock::chain(&error));
     for stores in [stores, super::tests::stores(&temp, &[URL])] {
         let error = stores.open(&url, None).await.unwrap_err();
@@ -109,40 +117,15 @@ async fn an_emptied_directory_is_refused_even_after_a_restart() {
 #[tokio::test]
 async fn an_unmarked_store_is_lost_with_its_directory() {
     let Setup { temp, stores } = setup(&[URL]);
-    let marked = stores.open(&URL.parse().unwrap(), None).await.unwrap();
-    let unmarked = Arc::new(Store {
-        url: marked.url.clone(),
-        name: marked.name.clone(),
-        root: marked.root.clone(),
-        marker: None,
-        identity: marked.identity,
-        modes: marked.modes,
-        deadline: marked.deadline,
-        pool: Arc::clone(&marked.pool),
-        memory: Arc::clone(&marked.memory),
-        lost: AtomicBool::new(false),
-        held: AtomicBool::new(true),
-        capacity: AtomicU64::default(),
-        used: AtomicU64::default(),
-    });
-    assert!(unmarked.run("list", Lane::Quick, Dir::entries).await.is_ok());
+    let unmarked = stores.open(&URL.parse().unwrap(), None).await.unwrap();
+    let work = Work::new();
+    // As if it had taken no marker: its identity is all there is to know it by.
+    unmarked.run("pin", unmarked.engine().pin(&work, None)).await.unwrap();
+    unmarked.probe().await.unwrap();
     std::fs::rename(temp.path().join("sec"), temp.path().join("elsewhere")).unwrap();
     std::fs::create_dir(temp.path().join("sec")).unwrap();
-    assert!(unmarked.run("list", Lane::Quick, Dir::entries).await.is_err());
+    assert!(unmarked.probe().await.is_err());
     assert!(unmarked.is_lost());
-}
-
-#[tokio::test]
-async fn a_store_that_is_opened_again_and_again_keeps_its_threads() {
-    let Setup { temp, stores } = setup(&[URL]);
-    let url: StoreUrl = URL.parse().unwrap();
-    std::fs::remove_dir(temp.path().join("sec")).unwrap();
-    assert!(stores.open(&url, None).await.is_err());
-    let before = stores.pool(&url).unwrap();
-    assert!(stores.open(&url, None).await.is_err());
-    std::fs::create_dir(temp.path().join("sec")).unwrap();
-    let store = stores.open(&url, None).await.unwrap();
-    assert!(Arc::ptr_eq(&store.pool, &before));
 }
 
 #[tokio::test]
@@ -158,4 +141,25 @@ async fn callers_share_one_attempt_and_ever_new_stores_are_bounded() {
     }
     let one_more = "nfs://127.0.0.1/more".parse().unwrap();
     assert!(matches!(stores.open(&one_more, None).await, Err(StoreError::TooMany(_))));
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_is_lost_at_the_first_look_and_told_at_once() {
+    let Setup { temp, stores } = setup(&[URL]);
+    let store = stores.open(&URL.parse().unwrap(), None).await.unwrap();
+    let mut changes = stores.changes();
+    std::fs::rename(temp.path().join("sec"), temp.path().join("elsewhere")).unwrap();
+    let error = store.probe().await.unwrap_err();
+    assert!(bedrock::chain(&error).contains("is it mounted?"), "{}", bedrock::chain(&error));
+    assert!(store.is_lost() && changes.has_changed().unwrap());
+    assert_eq!(stores.status()[0].state, StoreState::Lost);
+    changes.mark_unchanged();
+    assert!(store.probe().await.is_err());
+    assert!(!changes.has_changed().unwrap(), "told once");
+}
+
+#[test]
+fn versions_that_mean_nothing_are_none() {
+    assert_eq!(wire_version(Some(" null ")), None);
+    assert_eq!(wire_version(Some("4.1")), Some("4.1"));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use role::{CommandSpec, Host};
 
-use super::url::StoreUrl;
+use crate::stores::url::StoreUrl;
 
 /// Why a store could not be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum MountError {
     Scheme(StoreUrl),
     #[error("{0:?} is not an NFS version")]
     Version(String),
-    #[error("cannot create the mount point {}", path.display())]
+    #[error("cannot use the mount point {}", path.display())]
     MountPoint { path: PathBuf, source: std::io::Error },
     #[error("cannot read the list of mounts")]
     Mounts(#[source] std::io::Error),
@@ -98,11 +98,6 @@ pub async fn mount_nfs(
     Err(MountError::Refused { device, path: path.to_owned(), message })
 }
 
-/// A version as the wire carries it: absent, blank and the text `null` all mean "not set".
-pub fn wire_version(version: Option<&str>) -> Option<&str> {
-    version.map(str::trim).filter(|version| !version.is_empty() && *version != "null")
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
@@ -172,6 +167,5 @@ mod tests {
         assert!(specs.is_empty() && outcome.is_err());
         let (specs, outcome) = mount(Some(0), "cifs://10.0.0.9/e", None).await;
         assert!(specs.is_empty() && outcome.is_err());
-        assert_eq!(wire_version(Some(" null ")), None);
     }
 }

@@ -5,9 +5,11 @@
 //! moment between a check and a use at which somebody could swap a directory for a link. All
 //! functions block: they run on a store's own threads.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::dir::Dir as Entries;
@@ -16,7 +18,8 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use super::path::{FileName, InstallPath};
+use crate::stores::engine::{EntryKind, Space};
+use crate::stores::path::{FileName, InstallPath};
 
 /// Permissions of what is created. Hypervisor hosts of other users read and write the same files,
 /// so the process's umask must not get in the way.
@@ -30,22 +33,6 @@ pub struct Modes {
 #[derive(Debug)]
 pub struct Dir(OwnedFd);
 
-/// What a name in a directory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum EntryKind {
-    Directory,
-    File,
-    /// A link, a device, a socket: left alone.
-    Other,
-}
-
-/// Length and type of an entry; a link is not followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stat {
-    pub kind: EntryKind,
-    pub length: u64,
-}
-
 impl Dir {
     /// Opens the root itself. Links in the operator's own path are followed.
     pub fn open_root(path: &Path) -> Result<Self> {
@@ -53,20 +40,20 @@ impl Dir {
         Ok(Self(nix::fcntl::open(path, flags, Mode::empty())?))
     }
 
-    fn open_with(&self, name: &str, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
+    fn open_with(&self, name: &OsStr, flags: OFlag, mode: Mode) -> Result<OwnedFd> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         match nix::fcntl::openat(&self.0, name, flags, mode) {
             Ok(fd) => Ok(fd),
             Err(Errno::ELOOP) => Err(Error::new(
                 ErrorKind::PermissionDenied,
-                format!("{name} is a symbolic link, which is not followed"),
+                format!("{} is a symbolic link, which is not followed", name.display()),
             )),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    pub fn open_dir(&self, name: &str) -> Result<Self> {
-        self.open_with(name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(Self)
+    pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        self.open_with(name.as_ref(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).map(Self)
     }
 
     /// Walks down `path`.
@@ -74,7 +61,7 @@ impl Dir {
         self.walk_parts(path.parts())
     }
 
-    fn walk_parts(&self, parts: &[FileName]) -> Result<Self> {
+    pub(super) fn walk_parts(&self, parts: &[FileName]) -> Result<Self> {
         let mut current = Self(self.0.try_clone()?);
         for part in parts {
             current = current.open_dir(part.as_str())?;
@@ -115,7 +102,7 @@ impl Dir {
     pub fn open_file(&self, name: &str) -> Result<File> {
         // O_NONBLOCK: a FIFO of that name must not block the opener.
         let file =
-            File::from(self.open_with(name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
+            File::from(self.open_with(name.as_ref(), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -127,7 +114,7 @@ impl Dir {
     pub fn create_file(&self, name: &str, modes: Modes) -> Result<File> {
         let mode = Mode::from_bits_truncate(modes.file);
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
-        let fd = self.open_with(name, flags, mode)?;
+        let fd = self.open_with(name.as_ref(), flags, mode)?;
         nix::sys::stat::fchmod(&fd, mode)?;
         Ok(File::from(fd))
     }
@@ -142,20 +129,20 @@ impl Dir {
     }
 
     /// Removes a file; `false` when there was none.
-    pub fn remove_file(&self, name: &str) -> Result<bool> {
-        self.unlink(name, UnlinkatFlags::NoRemoveDir)
+    pub fn remove_file(&self, name: impl AsRef<OsStr>) -> Result<bool> {
+        self.unlink(name.as_ref(), UnlinkatFlags::NoRemoveDir)
     }
 
     /// Removes an empty directory; `false` when there was none or it is not empty.
-    pub fn remove_empty(&self, name: &str) -> Result<bool> {
-        match nix::unistd::unlinkat(&self.0, name, UnlinkatFlags::RemoveDir) {
+    pub fn remove_empty(&self, name: impl AsRef<OsStr>) -> Result<bool> {
+        match nix::unistd::unlinkat(&self.0, name.as_ref(), UnlinkatFlags::RemoveDir) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT | Errno::ENOTEMPTY | Errno::EEXIST) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    fn unlink(&self, name: &str, flags: UnlinkatFlags) -> Result<bool> {
+    fn unlink(&self, name: &OsStr, flags: UnlinkatFlags) -> Result<bool> {
         match nix::unistd::unlinkat(&self.0, name, flags) {
             Ok(()) => Ok(true),
             Err(Errno::ENOENT) => Ok(false),
@@ -164,40 +151,62 @@ impl Dir {
     }
 
     /// Removes everything below `name` and `name` itself, the files named `first` before all
-    /// others. `depth` bounds the descent.
-    pub fn remove_tree(&self, name: &str, first: &str, depth: u8) -> Result<()> {
+    /// others; `false` when there was none. Whatever other parties do meanwhile: success means that
+    /// the name is gone. `depth` bounds the descent.
+    pub fn remove_tree(&self, name: &OsStr, first: &str, depth: u8) -> Result<bool> {
         let Some(deeper) = depth.checked_sub(1) else {
-            return Err(Error::other(format!("{name} is nested too deeply")));
+            return Err(Error::other(format!("{} is nested too deeply", name.display())));
         };
-        let inner = self.open_dir(name)?;
-        inner.remove_file(first).or_else(|error| {
-            if error.kind() == ErrorKind::IsADirectory { Ok(false) } else { Err(error) }
-        })?;
-        for (entry, kind) in inner.entries()? {
-            if kind == EntryKind::Directory {
-                inner.remove_tree(&entry, first, deeper)?;
-            } else {
-                inner.remove_file(&entry)?;
+        let mut found = false;
+        for _round in 0..REMOVE_ROUNDS {
+            let inner = match self.open_dir(name) {
+                Ok(inner) => inner,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+                Err(error) => return Err(error),
+            };
+            found = true;
+            inner.remove_file(first).or_else(|error| {
+                if error.kind() == ErrorKind::IsADirectory { Ok(false) } else { Err(error) }
+            })?;
+            for (entry, kind) in inner.entries()? {
+                if kind == EntryKind::Directory {
+                    inner.remove_tree(&entry, first, deeper)?;
+                } else {
+                    inner.remove_file(&entry)?;
+                }
+            }
+            if self.remove_empty(name)? {
+                return Ok(true);
+            }
+            // Gone already, or somebody put something into it since it was read.
+        }
+        match self.kind(name)? {
+            None => Ok(found),
+            Some(_) => {
+                Err(Error::other(format!("{} is filled while it is removed", name.display())))
             }
         }
-        self.unlink(name, UnlinkatFlags::RemoveDir)?;
-        Ok(())
     }
 
-    pub fn stat(&self, name: &str) -> Result<Stat> {
-        let stat = nix::sys::stat::fstatat(&self.0, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        Ok(Stat { kind: kind(&stat), length: u64::try_from(stat.st_size).unwrap_or(0) })
+    /// Type of an entry, links not followed; `None` when there is none.
+    pub fn kind(&self, name: impl AsRef<OsStr>) -> Result<Option<EntryKind>> {
+        match nix::sys::stat::fstatat(&self.0, name.as_ref(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(kind(&stat))),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// All entries by name, at most `MAX_ENTRIES`; one that vanishes meanwhile is left out.
-    pub fn entries(&self) -> Result<Vec<(String, EntryKind)>> {
+    pub fn entries(&self) -> Result<Vec<(OsString, EntryKind)>> {
         let mut found = Vec::new();
         // A fresh descriptor: reading moves the position, and the clone would share it.
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let fresh = nix::fcntl::openat(&self.0, ".", flags, Mode::empty())?;
         for entry in Entries::from_fd(fresh)?.iter() {
             let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+            // Bytes as they are: a name that is no text must still be found to be removed.
+            let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
             if name == "." || name == ".." {
                 continue;
             }
@@ -230,15 +239,10 @@ impl Dir {
     }
 }
 
+/// Attempts to empty a directory that others fill meanwhile.
+const REMOVE_ROUNDS: u8 = 3;
 /// Far more than an account has templates; a bound against a runaway directory.
 const MAX_ENTRIES: usize = 100_000;
-
-/// Bytes of a file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Space {
-    pub capacity: u64,
-    pub used: u64,
-}
 
 fn kind(stat: &FileStat) -> EntryKind {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
@@ -286,11 +290,11 @@ mod tests {
         assert!(root.walk(&"template".parse().unwrap()).is_err());
         assert!(root.create_all(&"template/x".parse().unwrap(), MODES).is_err());
         assert!(root.open_file("file").is_err());
-        assert_eq!(root.stat("file").unwrap().kind, EntryKind::Other);
+        assert_eq!(root.kind("file").unwrap(), Some(EntryKind::Other));
         // Removing a tree with a link in it removes the link, not its target.
         std::fs::create_dir(temp.path().join("tree")).unwrap();
         symlink(outside.path(), temp.path().join("tree/link")).unwrap();
-        root.remove_tree("tree", "none", 8).unwrap();
+        root.remove_tree("tree".as_ref(), "none", 8).unwrap();
         assert!(outside.path().join("secret").exists());
     }
 
@@ -307,10 +311,51 @@ mod tests {
         let dir = root.create_all(&"a/b/c".parse().unwrap(), MODES).unwrap();
         dir.create_file("template.properties", MODES).unwrap();
         root.walk(&"a".parse().unwrap()).unwrap().create_file("x", MODES).unwrap();
-        assert!(root.remove_tree("a", "template.properties", 2).is_err(), "too deep");
-        root.remove_tree("a", "template.properties", 8).unwrap();
+        assert!(root.remove_tree("a".as_ref(), "template.properties", 2).is_err(), "too deep");
+        assert!(root.remove_tree("a".as_ref(), "template.properties", 8).unwrap());
         assert!(!temp.path().join("a").exists());
         assert!(!root.remove_empty("a").unwrap());
+        assert!(!root.remove_tree("a".as_ref(), "template.properties", 8).unwrap(), "twice is fine");
+    }
+
+    #[test]
+    fn names_that_are_no_text_go_with_their_tree() {
+        let (temp, root) = root();
+        let odd = OsStr::from_bytes(b"caf\xe9");
+        std::fs::create_dir_all(temp.path().join("a").join(odd)).unwrap();
+        std::fs::write(temp.path().join("a").join(odd).join(odd), "x").unwrap();
+        std::fs::write(temp.path().join("a").join(OsStr::from_bytes(b"\xff")), "x").unwrap();
+        assert!(root.remove_tree("a".as_ref(), "template.properties", 8).unwrap());
+        assert!(!temp.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_tree_that_others_remove_and_fill_meanwhile_is_gone_or_an_error() {
+        let (temp, root) = root();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let a = temp.path().join("a");
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    for n in 0..20 {
+                        // Either may lose the race; that is what is tested.
+                        drop(std::fs::create_dir_all(a.join(format!("d{n}"))));
+                        drop(std::fs::remove_dir(a.join(format!("d{n}"))));
+                    }
+                }
+            });
+            let mut removed = 0;
+            for _round in 0..200 {
+                if let Ok(true) = root.remove_tree("a".as_ref(), "none", 8) {
+                    removed += 1;
+                }
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            other.join().unwrap();
+            assert!(removed > 0);
+        });
+        root.remove_tree("a".as_ref(), "none", 8).unwrap();
+        assert!(!a.exists());
     }
 
     #[test]
@@ -322,7 +367,7 @@ mod tests {
             let mut entries = root.entries().unwrap();
             entries.sort();
             let expected =
-                [("d".to_owned(), EntryKind::Directory), ("f".to_owned(), EntryKind::File)];
+                [("d".into(), EntryKind::Directory), ("f".into(), EntryKind::File)];
             assert_eq!(entries, expected.into_iter().collect::<Vec<_>>());
         }
         let mut text = String::new();

@@ -1,0 +1,409 @@
+//! A store that is a directory: mounted here, or by somebody else.
+//!
+//! Every operation opens the root anew, makes sure that it still is the store, and walks name by
+//! name from there (see [`dir`]). The work runs on the store's own threads with a deadline (see
+//! [`pool`]); each file being written has a thread of its own, so that one that hangs holds up
+//! nothing else.
+
+pub mod dir;
+pub mod mount;
+pub mod open;
+pub mod pool;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+pub use dir::{Dir, Modes};
+
+use super::engine::{
+    Engine, EngineError, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
+};
+use super::marker;
+use super::path::{FileName, InstallPath};
+use super::work::{Owned, Work};
+use pool::{Lane, Pool, Queue};
+
+/// How long syncing the last bytes of a file may take.
+const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// The tree, then account, then object; other parties nest no deeper.
+const LIST_DEPTH: u8 = 5;
+/// How deep an object's directory may be nested: archives unpack into sub-directories.
+const REMOVE_DEPTH: u8 = 8;
+/// A bound on the answer; far more than a zone has.
+const MAX_LISTED: usize = 200_000;
+
+/// The engine. Cloneable; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    modes: Modes,
+    deadline: Duration,
+    pool: Arc<Pool>,
+    pinned: Mutex<Option<Pinned>>,
+}
+
+/// What the root must be.
+#[derive(Debug, Clone)]
+struct Pinned {
+    marker: Option<String>,
+    /// All there is to tell an unmarked store by.
+    identity: (u64, u64),
+}
+
+type Outcome<T> = Result<T, EngineError>;
+
+impl Directory {
+    pub fn new(root: PathBuf, modes: Modes, deadline: Duration, pool: Arc<Pool>) -> Self {
+        let pinned = Mutex::default();
+        Self { shared: Arc::new(Shared { root, modes, deadline, pool, pinned }) }
+    }
+
+    /// Runs `work` on the verified root.
+    fn run<T: Send + 'static>(
+        &self,
+        work: &Work,
+        piece: impl FnOnce(&Dir, Modes) -> Outcome<T> + Send + 'static,
+    ) -> Operation<T> {
+        let (this, owner) = (self.clone(), work.owned());
+        Box::pin(async move {
+            let Shared { pool, deadline, modes, .. } = &*this.shared;
+            let (shared, modes) = (Arc::clone(&this.shared), *modes);
+            let piece = move || shared.open_root().and_then(|root| piece(&root, modes));
+            pool.lane(Lane::Quick).run(owner, *deadline, piece).await?
+        })
+    }
+}
+
+impl Shared {
+    /// Opens the root and makes sure it is the store.
+    fn open_root(&self) -> Outcome<Dir> {
+        let pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lost = || EngineError::Lost(self.root.display().to_string());
+        let root = match Dir::open_root(&self.root) {
+            Ok(root) => root,
+            // Of a store that was there: its mount or its directory went away.
+            Err(error) if error.kind() == ErrorKind::NotFound && pinned.is_some() => {
+                return Err(lost());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let is_store = match &pinned {
+            None => true,
+            Some(Pinned { marker: None, identity }) => root.identity()? == *identity,
+            Some(Pinned { marker, .. }) => {
+                let found = get(&root, &[], marker::MARKER_FILE)?;
+                found.as_deref().and_then(marker::text) == *marker
+            }
+        };
+        if is_store { Ok(root) } else { Err(lost()) }
+    }
+}
+
+impl Engine for Directory {
+    fn place(&self) -> String {
+        self.shared.root.display().to_string()
+    }
+
+    fn pin(&self, work: &Work, marker: Option<String>) -> Operation<()> {
+        let shared = Arc::clone(&self.shared);
+        self.run(work, move |root, _| {
+            let pinned = Pinned { marker, identity: root.identity()? };
+            *shared.pinned.lock().unwrap_or_else(PoisonError::into_inner) = Some(pinned);
+            Ok(())
+        })
+    }
+
+    fn probe(&self, work: &Work) -> Operation<Space> {
+        self.run(work, |root, _| Ok(root.space()?))
+    }
+
+    fn get(&self, work: &Work, path: InstallPath) -> Operation<Option<Bytes>> {
+        self.run(work, move |root, _| match path.parts() {
+            [parents @ .., name] => get(root, parents, name.as_str()),
+            [] => Ok(None),
+        })
+    }
+
+    fn put(
+        &self,
+        work: &Work,
+        path: InstallPath,
+        aside: FileName,
+        content: Bytes,
+    ) -> Operation<()> {
+        self.run(work, move |root, modes| {
+            let (dir, name) = root.parent_of(&path)?;
+            dir.remove_file(aside.as_str())?;
+            let mut file = dir.create_file(aside.as_str(), modes)?;
+            let written = file
+                .write_all(&content)
+                .and_then(|()| file.sync_all())
+                .and_then(|()| dir.rename(aside.as_str(), name))
+                .and_then(|()| dir.sync());
+            if written.is_err()
+                && let Err(error) = dir.remove_file(aside.as_str())
+            {
+                tracing::warn!(file = %aside, %error, "cannot remove an unfinished file");
+            }
+            Ok(written?)
+        })
+    }
+
+    fn ensure(&self, work: &Work, directory: InstallPath) -> Operation<()> {
+        self.run(work, move |root, modes| Ok(root.create_all(&directory, modes).map(drop)?))
+    }
+
+    fn kind(&self, work: &Work, path: InstallPath) -> Operation<Option<EntryKind>> {
+        self.run(work, move |root, _| {
+            let Some((dir, name)) = absent(root.parent_of(&path))? else { return Ok(None) };
+            Ok(dir.kind(name)?)
+        })
+    }
+
+    fn list(&self, work: &Work, tree: InstallPath, index: FileName) -> Operation<Vec<Listed>> {
+        self.run(work, move |root, _| {
+            let mut found = Vec::new();
+            if let Some(start) = absent(root.walk(&tree))? {
+                descend(&start, &tree, &index, LIST_DEPTH, &mut found)?;
+            }
+            Ok(found)
+        })
+    }
+
+    fn open(&self, work: &Work, path: InstallPath) -> Operation<Option<Box<dyn Opened>>> {
+        let (shared, owner) = (Arc::clone(&self.shared), work.owned());
+        self.run(work, move |root, _| {
+            let Some((dir, name)) = absent(root.parent_of(&path))? else { return Ok(None) };
+            let Some(file) = absent(dir.open_file(name))? else { return Ok(None) };
+            let file = DirectoryFile::new(file, owner, shared)?;
+            Ok(Some(Box::new(file) as Box<dyn Opened>))
+        })
+    }
+
+    fn create(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+    ) -> Operation<Box<dyn Part>> {
+        let (shared, owner) = (Arc::clone(&self.shared), work.owned());
+        self.run(work, move |root, modes| {
+            let create = || {
+                let dir = root.create_all(&directory, modes)?;
+                dir.remove_file(name.as_str())?;
+                dir.create_file(name.as_str(), modes)
+            };
+            // A job that ended in the same directory may remove it, empty, between two steps.
+            let file = create().or_else(|_gone| create())?;
+            let thread = Queue::start("ss-write", 1)?;
+            Ok(Box::new(DirectoryPart { file: Arc::new(file), thread, owner, shared }) as _)
+        })
+    }
+
+    fn rename(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        from: FileName,
+        to: FileName,
+    ) -> Operation<()> {
+        self.run(work, move |root, _| {
+            let dir = root.walk(&directory)?;
+            dir.rename(from.as_str(), to.as_str())?;
+            Ok(dir.sync()?)
+        })
+    }
+
+    fn remove_file(&self, work: &Work, path: InstallPath) -> Operation<bool> {
+        self.run(work, move |root, _| {
+            let Some((dir, name)) = absent(root.parent_of(&path))? else { return Ok(false) };
+            Ok(dir.remove_file(name)?)
+        })
+    }
+
+    fn remove_tree(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        first: FileName,
+    ) -> Operation<bool> {
+        self.run(work, move |root, _| {
+            let Some((above, name)) = absent(root.parent_of(&directory))? else { return Ok(false) };
+            let removed = above.remove_tree(name.as_ref(), first.as_str(), REMOVE_DEPTH)?;
+            above.sync()?;
+            Ok(removed)
+        })
+    }
+
+    fn remove_empty(&self, work: &Work, directory: InstallPath) -> Operation<()> {
+        self.run(work, move |root, _| {
+            if let Some((above, name)) = absent(root.parent_of(&directory))? {
+                above.remove_empty(name)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What is not there, or was deleted by another party between two steps; any other failure is one.
+fn absent<T>(outcome: std::io::Result<T>) -> Outcome<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn get(root: &Dir, parents: &[FileName], name: &str) -> Outcome<Option<Bytes>> {
+    let Some(dir) = absent(root.walk_parts(parents))? else { return Ok(None) };
+    let Some(file) = absent(dir.open_file(name))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.take(SMALL).read_to_end(&mut bytes)?;
+    Ok(Some(bytes.into()))
+}
+
+fn descend(
+    dir: &Dir,
+    path: &InstallPath,
+    index: &FileName,
+    depth: u8,
+    found: &mut Vec<Listed>,
+) -> Outcome<()> {
+    let Some(deeper) = depth.checked_sub(1) else { return Ok(()) };
+    let entries = match dir.entries() {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut names = Vec::new();
+    let mut is_object = false;
+    for (name, kind) in entries {
+        // A name that cannot come from the management server cannot be listed to it either.
+        let Some(name) = name.to_str().and_then(|name| name.parse::<FileName>().ok()) else {
+            continue;
+        };
+        if kind == EntryKind::Directory {
+            if let Some(inner) = absent(dir.open_dir(name.as_str()))? {
+                descend(&inner, &path.join(name.clone()), index, deeper, found)?;
+            }
+        } else {
+            is_object |= kind == EntryKind::File && name == *index;
+            names.push(name.as_str().to_owned());
+        }
+    }
+    if is_object && let Some(content) = get(dir, &[], index.as_str())? {
+        if found.len() >= MAX_LISTED {
+            return Err(std::io::Error::other("the store holds too many objects").into());
+        }
+        found.push(Listed { directory: path.clone(), index: content, names });
+    }
+    Ok(())
+}
+
+/// A file with a thread of its own to write it.
+#[derive(Debug)]
+struct DirectoryPart {
+    file: Arc<File>,
+    thread: Queue,
+    owner: Owned,
+    shared: Arc<Shared>,
+}
+
+impl DirectoryPart {
+    fn run(
+        &self,
+        deadline: Duration,
+        piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
+    ) -> Operation<()> {
+        let (file, thread, owner) =
+            (Arc::clone(&self.file), self.thread.clone(), self.owner.clone());
+        Box::pin(async move { Ok(thread.run(owner, deadline, move || piece(&file)).await??) })
+    }
+}
+
+impl Part for DirectoryPart {
+    fn write(&mut self, offset: u64, bytes: Bytes) -> Operation<()> {
+        self.run(self.shared.deadline, move |file| file.write_all_at(&bytes, offset))
+    }
+
+    fn sync(&mut self) -> Operation<()> {
+        self.run(SYNC_LIMIT, File::sync_data)
+    }
+
+    fn finish(self: Box<Self>) -> Operation<Box<dyn Opened>> {
+        Box::pin(async move {
+            self.run(SYNC_LIMIT, File::sync_all).await?;
+            let Self { file, owner, shared, .. } = *self;
+            let reader = Arc::clone(&file);
+            let metadata = move || reader.metadata();
+            let (lane, deadline) = (shared.pool.lane(Lane::Quick), shared.deadline);
+            let metadata = lane.run(owner.clone(), deadline, metadata).await??;
+            let (length, modified) = (metadata.len(), metadata.modified()?);
+            Ok(Box::new(DirectoryFile { file, length, modified, owner, shared }) as _)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct DirectoryFile {
+    file: Arc<File>,
+    length: u64,
+    modified: SystemTime,
+    owner: Owned,
+    shared: Arc<Shared>,
+}
+
+impl DirectoryFile {
+    fn new(file: File, owner: Owned, shared: Arc<Shared>) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        let (length, modified) = (metadata.len(), metadata.modified()?);
+        Ok(Self { file: Arc::new(file), length, modified, owner, shared })
+    }
+}
+
+impl Opened for DirectoryFile {
+    fn length(&self) -> u64 {
+        self.length
+    }
+
+    fn modified(&self) -> SystemTime {
+        self.modified
+    }
+
+    fn read(&self, range: Range<u64>) -> Operation<Bytes> {
+        let (file, owner, shared) =
+            (Arc::clone(&self.file), self.owner.clone(), Arc::clone(&self.shared));
+        Box::pin(async move {
+            let read = move || {
+                let length = usize::try_from(range.end.saturating_sub(range.start));
+                let mut bytes = vec![0_u8; length.map_err(std::io::Error::other)?];
+                file.read_exact_at(&mut bytes, range.start)?;
+                Ok::<_, std::io::Error>(Bytes::from(bytes))
+            };
+            Ok(shared.pool.lane(Lane::Serve).run(owner, shared.deadline, read).await??)
+        })
+    }
+}
+
+/// Whether a directory looks like a store that somebody mounted or filled; absent is only what the
+/// kernel calls absent. Blocks.
+pub(super) fn looks_like_store(root: &Path) -> std::io::Result<bool> {
+    for name in [marker::MARKER_FILE, "template", "volumes"] {
+        if root.join(name).try_exists()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
