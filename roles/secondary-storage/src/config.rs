@@ -151,7 +151,11 @@ impl Identity {
 fn read_link_lifetime(section: &mut Section<'_>) -> Duration {
     let lifetime = section.duration("link_lifetime", LINK_LIFETIME);
     if lifetime.is_zero() {
-        section.violation("link_lifetime", "0 would end every link at once", "give a time: \"24h\"");
+        section.violation(
+            "link_lifetime",
+            "0 would end every link at once",
+            "give a time: \"24h\"",
+        );
     }
     lifetime
 }

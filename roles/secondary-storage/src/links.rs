@@ -135,11 +135,8 @@ impl Links {
 
     /// Makes a link, or points an existing one to `target`. Blocks.
     pub fn add(&self, name: &LinkName, target: &Target, now_ms: i64) -> Result<(), LinkError> {
-        let saved = Saved {
-            store: target.store.clone(),
-            path: target.path.clone(),
-            created_ms: now_ms,
-        };
+        let saved =
+            Saved { store: target.store.clone(), path: target.path.clone(), created_ms: now_ms };
         let lifetime = self.shared.lifetime.get();
         self.change(|table| {
             table.retain(|_, saved| saved.left(*lifetime, now_ms).is_some());
@@ -275,7 +272,10 @@ mod tests {
         assert_eq!(links.remove_below(&same, &directory).unwrap(), 2);
         let status = load(temp.path()).status(600);
         assert_eq!((status.count, status.links[0].link.as_str()), (1, "d/near"));
-        assert_eq!((status.links[0].created_ago_ms, status.links[0].expires_in_ms), (100, Some(900)));
+        assert_eq!(
+            (status.links[0].created_ago_ms, status.links[0].expires_in_ms),
+            (100, Some(900))
+        );
     }
 
     #[test]

@@ -10,18 +10,18 @@ use bedrock::Secret;
 
 use super::HandlerError;
 use super::access::StoreAccess;
-use disk_image::{Format, Sizes};
+use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
 use crate::ingest::{Downloads, Phase, Report, Request};
-use crate::objects::inventory::{self, Description};
-use crate::config::DownloadSettings;
 use crate::live::Live;
+use crate::objects::inventory::{self, Description};
 use crate::setup::ServerSettings;
 use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
 use crate::sources::{HttpSource, Source};
 use crate::stores::{InstallPath, ObjectKind};
+use disk_image::{Format, Sizes};
 
 /// Handlers of the commands about downloads.
 #[derive(Debug)]
@@ -87,8 +87,7 @@ impl DownloadCommands {
         let settings = self.settings.get();
         let limit = command.max_download_size_in_bytes.and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(settings.size_limit);
-        let networks =
-            settings.allowed_sources.iter().copied().chain(self.server.internal_sites());
+        let networks = settings.allowed_sources.iter().copied().chain(self.server.internal_sites());
         Ok(Request {
             kind,
             about: Description {

@@ -35,9 +35,9 @@ impl LinkCommands {
         let path: InstallPath = command.install_path.as_deref().unwrap_or_default().parse()?;
         let url = match command.data.as_ref().and_then(|data| data.store()) {
             Some(store) => self.access.url(Some(store), None)?,
-            None => {
-                self.access.url_of_directory(command.parent.as_deref(), command.sec_url.as_deref())?
-            }
+            None => self
+                .access
+                .url_of_directory(command.parent.as_deref(), command.sec_url.as_deref())?,
         };
         let store = self.access.stores.open(&url, command.nfs_version.as_deref()).await?;
         let work = Work::new();
@@ -53,10 +53,7 @@ impl LinkCommands {
         Ok(CreateEntityDownloadURLAnswer { base: AnswerBase::success_with("") })
     }
 
-    pub async fn delete(
-        &self,
-        command: DeleteEntityDownloadURLCommand,
-    ) -> Handled<PlainAnswer> {
+    pub async fn delete(&self, command: DeleteEntityDownloadURLCommand) -> Handled<PlainAnswer> {
         let name = command.extract_url.as_deref().and_then(LinkName::of_url);
         let removed = match name {
             Some(name) => {

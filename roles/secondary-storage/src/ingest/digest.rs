@@ -250,8 +250,7 @@ mod tests {
             let bytes: Vec<u8> = (0..10_000_u32).map(|n| (n % 251) as u8).collect();
             let mut running = Expectation::compute(name).unwrap().start();
             bytes.chunks(777).for_each(|chunk| running.update(chunk));
-            let hex: String =
-                D::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex: String = D::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(running.finish().to_string(), format!("{{{name}}}{hex}"));
         }
         check::<sha1::Sha1>("SHA-1");

@@ -311,7 +311,8 @@ impl Table {
     fn forget_old(&mut self) {
         let now = Instant::now();
         let is_old = |job: &Job| {
-            let kept = if job.forgotten.load(Ordering::Relaxed) { Duration::ZERO } else { KEEP_ENDED };
+            let kept =
+                if job.forgotten.load(Ordering::Relaxed) { Duration::ZERO } else { KEEP_ENDED };
             job.ended().is_some_and(|at| now.duration_since(at) >= kept)
         };
         self.jobs.retain(|_, job| !is_old(job));

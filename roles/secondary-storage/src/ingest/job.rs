@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::ingest::digest::Expectation;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
-use disk_image::{Format, Sizes};
 use crate::stores::{FileName, InstallPath, ObjectKind, StoreUrl, Work};
+use disk_image::{Format, Sizes};
 
 /// What is to be downloaded, and where to.
 #[derive(Debug, Clone)]

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use disk_image::{Format, Sizes};
 use crate::objects::inventory::{self, Description};
 use crate::stores::path::PathError;
 use crate::stores::url::name_uuid;
 use crate::stores::{FileName, InstallPath, ObjectKind, Store, StoreError, Work};
+use disk_image::{Format, Sizes};
 
 /// Everything needed to publish one image.
 #[derive(Debug, Clone)]
@@ -25,11 +25,7 @@ pub struct Publication {
 
 /// The name of the installed file: for an ISO the unique name itself, else a UUID made of the
 /// unique name and the time, as the original makes it.
-pub fn image_name(
-    name: &str,
-    format: Format,
-    unix_ms: i64,
-) -> Result<FileName, PathError> {
+pub fn image_name(name: &str, format: Format, unix_ms: i64) -> Result<FileName, PathError> {
     let extension = format.extension();
     match format {
         Format::Iso => format!("{}.{extension}", name.trim().replace(' ', "_")).parse(),

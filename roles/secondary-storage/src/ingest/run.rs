@@ -12,9 +12,9 @@ use super::journal::{Note, properties_temporary, remove_leftovers};
 use super::publish::{Publication, image_name, publish};
 use super::transfer::attempt;
 use super::write::Written;
-use disk_image::Sizes;
 use crate::objects::inventory;
 use crate::stores::{ObjectKind, Store, Work};
+use disk_image::Sizes;
 
 /// How long the store may take to let go of an ended download before that is told.
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);

@@ -60,10 +60,7 @@ pub struct Written {
 }
 
 /// Writes everything and judges the complete file.
-pub async fn write(
-    target: Target,
-    pieces: mpsc::Receiver<Piece>,
-) -> Result<Written, IngestError> {
+pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Written, IngestError> {
     let Target { store, part, format, expectation, coding, limit } = target;
     let digester = Digester::start(&expectation).map_err(IngestError::Thread)?;
     let queue = digester.queue();
@@ -179,9 +176,10 @@ impl<R: BufRead> BufRead for Digested<R> {
 
     fn consume(&mut self, amount: usize) {
         // What is consumed is in the buffer: nothing is waited for.
-        let bytes = self.content.fill_buf().map(|available| {
-            Bytes::copy_from_slice(available.get(..amount).unwrap_or(available))
-        });
+        let bytes = self
+            .content
+            .fill_buf()
+            .map(|available| Bytes::copy_from_slice(available.get(..amount).unwrap_or(available)));
         self.is_broken |= bytes.is_ok_and(|bytes| self.digest.blocking_send(bytes).is_err());
         self.content.consume(amount);
     }

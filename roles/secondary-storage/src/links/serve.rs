@@ -56,7 +56,9 @@ async fn answer(
         return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
     }
     let Ok(name) = LinkName::new(&directory, &file) else { return unknown() };
-    let Some(target) = service.links.find(&name, service.host.clock.unix_ms()) else { return unknown() };
+    let Some(target) = service.links.find(&name, service.host.clock.unix_ms()) else {
+        return unknown();
+    };
     match open(&service.stores, &target).await {
         Ok(Some(serving)) => respond(&service, serving, &name, &method, &headers),
         Ok(None) => {

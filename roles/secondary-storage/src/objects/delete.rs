@@ -11,8 +11,7 @@ pub async fn remove_object(
     directory: &InstallPath,
 ) -> Result<bool, StoreError> {
     let work = Work::new();
-    let removal =
-        store.engine().remove_tree(&work, directory.clone(), kind.properties_file());
+    let removal = store.engine().remove_tree(&work, directory.clone(), kind.properties_file());
     store.run("delete", removal).await
 }
 
@@ -70,8 +69,7 @@ mod tests {
     #[tokio::test]
     async fn a_single_file_takes_its_empty_directory_along() {
         let (temp, store) = store().await;
-        let remove =
-            async |path: &str| remove_file(&store, &path.parse().unwrap()).await.unwrap();
+        let remove = async |path: &str| remove_file(&store, &path.parse().unwrap()).await.unwrap();
         remove("volumes/2/45/v.qcow2").await;
         assert!(!exists(&temp, "volumes/2/45"));
         assert!(exists(&temp, "volumes/2"));

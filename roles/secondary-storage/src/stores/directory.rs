@@ -233,12 +233,7 @@ impl Engine for Directory {
         })
     }
 
-    fn remove_tree(
-        &self,
-        work: &Work,
-        directory: InstallPath,
-        first: FileName,
-    ) -> Operation<bool> {
+    fn remove_tree(&self, work: &Work, directory: InstallPath, first: FileName) -> Operation<bool> {
         self.run(work, move |root, _| {
             let Some((above, name)) = absent(root.parent_of(&directory))? else { return Ok(false) };
             let removed = above.remove_tree(name.as_ref(), first.as_str(), REMOVE_DEPTH)?;

@@ -89,13 +89,8 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// Replaces a small file: readers see the old or the new one, and a crash leaves one of them.
     /// Until then it may lie beside under the name `aside`.
-    fn put(
-        &self,
-        work: &Work,
-        path: InstallPath,
-        aside: FileName,
-        content: Bytes,
-    ) -> Operation<()>;
+    fn put(&self, work: &Work, path: InstallPath, aside: FileName, content: Bytes)
+    -> Operation<()>;
 
     /// Makes sure that a directory is there, where there are directories.
     fn ensure(&self, work: &Work, directory: InstallPath) -> Operation<()>;
@@ -132,12 +127,7 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// Removes a directory with everything in it, the file `first` before all others. Success
     /// means that nothing of it is left; `false` that there was none.
-    fn remove_tree(
-        &self,
-        work: &Work,
-        directory: InstallPath,
-        first: FileName,
-    ) -> Operation<bool>;
+    fn remove_tree(&self, work: &Work, directory: InstallPath, first: FileName) -> Operation<bool>;
 
     /// Removes a directory if nothing is in it.
     fn remove_empty(&self, work: &Work, directory: InstallPath) -> Operation<()>;

@@ -184,7 +184,8 @@ mod tests {
     async fn an_emptied_directory_is_not_the_store_that_held_something() {
         let temp = tempfile::tempdir().unwrap();
         let (root, work) = (directory(temp.path()), Work::new());
-        let check = async |known: Option<&Known>| verify_or_mark(&root, &work, known).await.unwrap();
+        let check =
+            async |known: Option<&Known>| verify_or_mark(&root, &work, known).await.unwrap();
         let MarkerCheck::Same(Some(marker)) = check(None).await else {
             panic!("a new store is marked");
         };

@@ -177,7 +177,9 @@ mod tests {
         assert_eq!(url.to_string(), "nfs://[fd00::1]/a b/");
         assert_eq!(url.key(), "nfs://[fd00::1]/a b");
         assert_eq!(java_address("fd00::1".parse().unwrap()), "fd00:0:0:0:0:0:0:1");
-        for bad in ["", "nfs:/x", "nfs:///x", "nfs://a b/x", "nfs://-o/x", "/srv/sec", "nfs://[::1/x"] {
+        for bad in
+            ["", "nfs:/x", "nfs:///x", "nfs://a b/x", "nfs://-o/x", "/srv/sec", "nfs://[::1/x"]
+        {
             assert!(bad.parse::<StoreUrl>().is_err(), "{bad}");
         }
     }

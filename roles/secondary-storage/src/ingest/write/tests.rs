@@ -10,7 +10,11 @@ use crate::stores::registry::tests::{URL, setup};
 
 const QCOW2: &[u8] = b"QFI\xfb\0\0\0\x03";
 
-async fn run(format: Format, limit: u64, pieces: Vec<Piece>) -> (Result<Written, IngestError>, Vec<u8>) {
+async fn run(
+    format: Format,
+    limit: u64,
+    pieces: Vec<Piece>,
+) -> (Result<Written, IngestError>, Vec<u8>) {
     run_coded(format, limit, Coding::Identity, pieces).await
 }
 

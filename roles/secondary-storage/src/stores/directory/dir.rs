@@ -101,8 +101,11 @@ impl Dir {
     /// Opens a regular file for reading.
     pub fn open_file(&self, name: &str) -> Result<File> {
         // O_NONBLOCK: a FIFO of that name must not block the opener.
-        let file =
-            File::from(self.open_with(name.as_ref(), OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?);
+        let file = File::from(self.open_with(
+            name.as_ref(),
+            OFlag::O_RDONLY | OFlag::O_NONBLOCK,
+            Mode::empty(),
+        )?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -315,7 +318,10 @@ mod tests {
         assert!(root.remove_tree("a".as_ref(), "template.properties", 8).unwrap());
         assert!(!temp.path().join("a").exists());
         assert!(!root.remove_empty("a").unwrap());
-        assert!(!root.remove_tree("a".as_ref(), "template.properties", 8).unwrap(), "twice is fine");
+        assert!(
+            !root.remove_tree("a".as_ref(), "template.properties", 8).unwrap(),
+            "twice is fine"
+        );
     }
 
     #[test]
@@ -366,8 +372,7 @@ mod tests {
         for _round in 0..2 {
             let mut entries = root.entries().unwrap();
             entries.sort();
-            let expected =
-                [("d".into(), EntryKind::Directory), ("f".into(), EntryKind::File)];
+            let expected = [("d".into(), EntryKind::Directory), ("f".into(), EntryKind::File)];
             assert_eq!(entries, expected.into_iter().collect::<Vec<_>>());
         }
         let mut text = String::new();
