@@ -2,7 +2,7 @@
 //!
 //! Fields that may be absent on the wire are `Option`s; numbers and flags are always written.
 
-mod base;
+mod answers;
 mod certificate;
 mod cluster;
 mod maintenance;
@@ -10,7 +10,8 @@ mod ping;
 mod ready;
 mod startup;
 
-pub use base::{AnswerBase, CommandBase, PlainAnswer, UnsupportedAnswer};
+pub use crate::base::{AnswerBase, CommandBase};
+pub use answers::{PlainAnswer, UnsupportedAnswer, unsupported};
 pub use certificate::{
     PostCertificateRenewalCommand, SetupCertificateAnswer, SetupCertificateCommand,
     SetupKeyStoreCommand, SetupKeystoreAnswer,
@@ -31,10 +32,7 @@ pub use ping::{
 pub use ready::{ReadyAnswer, ReadyCommand};
 pub use startup::{
     StartupAnswer, StartupCommand, StartupProxyCommand, StartupSecondaryStorageCommand,
-    StartupStorageCommand, StorageResourceType,
 };
-
-use crate::console::{ConsoleAccessAuthenticationCommand, ConsoleProxyLoadReportCommand};
 
 command_set! {
     /// What a management server may ask of any agent, whatever its role.
@@ -51,19 +49,5 @@ command_set! {
         MigrateAgentConnection(MigrateAgentConnectionCommand),
         RollingMaintenance(RollingMaintenanceCommand),
         SetHostParams(SetHostParamsCommand),
-    }
-}
-
-command_set! {
-    /// What an agent asks of a management server.
-    AgentRequest {
-        StartupSecondaryStorage(StartupSecondaryStorageCommand),
-        StartupProxy(StartupProxyCommand),
-        StartupStorage(StartupStorageCommand),
-        PingStorage(PingStorageCommand),
-        Ping(PingCommand),
-        Shutdown(ShutdownCommand),
-        ConsoleAccessAuthentication(ConsoleAccessAuthenticationCommand),
-        ConsoleProxyLoadReport(ConsoleProxyLoadReportCommand),
     }
 }

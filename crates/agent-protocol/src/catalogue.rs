@@ -46,7 +46,7 @@ fn retyped<B: Body>(envelope: &Envelope) -> Result<Envelope, BodyError> {
 catalogue! {
     agent:
         PlainAnswer UnsupportedAnswer
-        StartupSecondaryStorageCommand StartupProxyCommand StartupStorageCommand StartupAnswer
+        StartupSecondaryStorageCommand StartupProxyCommand StartupAnswer
         ReadyCommand ReadyAnswer
         PingCommand PingStorageCommand PingAnswer
         SetupKeyStoreCommand SetupKeystoreAnswer SetupCertificateCommand SetupCertificateAnswer
@@ -64,6 +64,7 @@ catalogue! {
         ConsoleAccessAuthenticationCommand ConsoleAccessAuthenticationAnswer
         ConsoleProxyLoadReportCommand;
     storage:
+        StartupStorageCommand
         SecStorageSetupCommand SecStorageSetupAnswer SecStorageVMSetupCommand
         SecStorageFirewallCfgCommand
         DownloadCommand DownloadProgressCommand DownloadAnswer

@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::agent::{AnswerBase, CommandBase, UnsupportedAnswer};
+use crate::base::{AnswerBase, CommandBase};
 use crate::gson;
 use crate::members::{Key, LOCATION_MARK};
 
@@ -307,11 +307,6 @@ pub fn encode_envelopes(envelopes: &[Envelope]) -> Vec<u8> {
     }
     out.push(']');
     out.into_bytes()
-}
-
-/// The answer to a command of a class nobody here handles, worded as the server expects it.
-pub fn unsupported(command: &Envelope) -> Envelope {
-    Envelope::of(&UnsupportedAnswer::to_class(&command.class))
 }
 
 #[cfg(test)]

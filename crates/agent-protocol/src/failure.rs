@@ -7,10 +7,10 @@
 //! where the answer alone decides, [`Command::failed_answer`](crate::Command) where it repeats
 //! something of the command.
 
-use crate::agent::{AgentCommand, AgentRequest};
+use crate::agent::{AgentCommand, unsupported};
 use crate::console::ConsoleCommand;
 use crate::storage::StorageCommand;
-use crate::{Envelope, unsupported};
+use crate::{AgentRequest, Envelope};
 
 /// The answer that says no to `command`, whatever its class: the right class for every command an
 /// agent can meet or send, even when a field of it cannot be read; `UnsupportedAnswer` for a class that

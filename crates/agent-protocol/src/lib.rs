@@ -15,10 +15,14 @@
 //! | [`decode`] | `quickcloud wire decode`: recorded bytes to readable text |
 //! | [`catalogue`] | every class in one list |
 //!
+//! What agents ask, whatever their role, is [`AgentRequest`]; the answer that says no to any command is
+//! [`failed_answer`].
+//!
 //! Java class names appear in this crate and nowhere else.
 
 #[macro_use]
 mod macros;
+mod base;
 mod members;
 
 pub mod agent;
@@ -30,12 +34,15 @@ mod failure;
 pub mod frame;
 pub mod gson;
 pub mod packet;
+mod request;
 pub mod storage;
 pub mod text;
 
+pub use agent::unsupported;
 pub use envelope::{Answer, Body, BodyError, Command, Envelope, EnvelopeError};
-pub use envelope::{encode_envelopes, parse_envelopes, unsupported};
+pub use envelope::{encode_envelopes, parse_envelopes};
 pub use failure::failed_answer;
 pub use frame::{Flags, Frame, FrameError, FrameHeader, Sequence};
 pub use gson::Dictionary;
+pub use request::AgentRequest;
 pub use text::UrlText;

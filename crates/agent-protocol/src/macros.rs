@@ -194,7 +194,7 @@ macro_rules! commands {
             type Answer = $answer;
             const IN_SEQUENCE: bool = $in_sequence;
 
-            fn command_base(&self) -> &crate::agent::CommandBase {
+            fn command_base(&self) -> &crate::base::CommandBase {
                 &self$(.$base)+
             }
 
@@ -211,10 +211,10 @@ macro_rules! answers {
         $(impl crate::Answer for $name {
             #[allow(clippy::needless_update, reason = "some answers have no field of their own")]
             fn failed(details: String) -> $name {
-                $name { base: crate::agent::AnswerBase::failed(details), ..Default::default() }
+                $name { base: crate::base::AnswerBase::failed(details), ..Default::default() }
             }
 
-            fn answer_base(&self) -> &crate::agent::AnswerBase {
+            fn answer_base(&self) -> &crate::base::AnswerBase {
                 &self.base
             }
         })*
@@ -270,7 +270,7 @@ macro_rules! command_set {
             pub fn failed_answer(&self, details: &str) -> crate::Envelope {
                 match self {
                     $($name::$item(body) => crate::Command::failed_answer(body.as_ref(), details),)*
-                    $name::Unknown(envelope) => crate::unsupported(envelope),
+                    $name::Unknown(envelope) => crate::agent::unsupported(envelope),
                 }
             }
 

@@ -10,6 +10,7 @@ mod inventory;
 mod objects;
 mod ovf;
 mod setup;
+mod startup;
 mod store;
 mod upload;
 
@@ -45,6 +46,7 @@ pub use setup::{
     Certificates, PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer,
     SecStorageSetupCommand, SecStorageVMSetupCommand,
 };
+pub use startup::{StartupStorageCommand, StorageResourceType};
 pub use store::{
     DataStoreRole, DataStoreTO, ImageFormat, ImageStoreTO, NfsTO, PrimaryDataStoreTO, S3TO, SwiftTO,
 };

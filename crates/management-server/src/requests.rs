@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use agent_protocol::agent::{
-    AgentRequest, AnswerBase, PlainAnswer, ShutdownCommand, StartupCommand,
-};
+use agent_protocol::agent::{AnswerBase, PlainAnswer, ShutdownCommand, StartupCommand};
 use agent_protocol::frame::{DEFAULT_MAX_INFLATED, Flags, Frame, FrameHeader};
-use agent_protocol::{Answer as _, Envelope};
+use agent_protocol::{AgentRequest, Answer as _, Envelope};
 
 use crate::attachment::Attachment;
 use crate::commands::{self, Ping};

@@ -2,7 +2,8 @@
 
 use bedrock::Secret;
 
-use super::base::{AnswerBase, CommandBase, PlainAnswer};
+use super::answers::PlainAnswer;
+use crate::base::{AnswerBase, CommandBase};
 use crate::gson::Dictionary;
 
 java! {

@@ -1,6 +1,7 @@
 //! Several management servers: which one an agent should talk to, and what they say to each other.
 
-use super::base::{AnswerBase, CommandBase, PlainAnswer};
+use super::answers::PlainAnswer;
+use crate::base::{AnswerBase, CommandBase};
 
 java! {
     /// A new list of management servers.

@@ -1,6 +1,7 @@
 //! Health, maintenance, farewell, and the empty control command.
 
-use super::base::{AnswerBase, CommandBase, PlainAnswer};
+use super::answers::PlainAnswer;
+use crate::base::{AnswerBase, CommandBase};
 use crate::gson::Dictionary;
 
 java! {

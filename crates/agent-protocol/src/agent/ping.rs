@@ -1,6 +1,6 @@
 //! Signs of life.
 
-use super::base::{AnswerBase, CommandBase};
+use crate::base::{AnswerBase, CommandBase};
 use crate::gson::Dictionary;
 
 constants! {

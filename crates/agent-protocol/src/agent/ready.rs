@@ -1,6 +1,6 @@
 //! The server's verdict on a start-up: twice good, or once a refusal.
 
-use super::base::{AnswerBase, CommandBase};
+use crate::base::{AnswerBase, CommandBase};
 use crate::gson::Dictionary;
 
 java! {

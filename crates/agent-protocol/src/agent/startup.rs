@@ -1,9 +1,7 @@
 //! The first message of a connection: who the agent is.
 
-use super::base::{AnswerBase, CommandBase};
 use super::ping::HostType;
-use crate::gson::Dictionary;
-use crate::storage::TemplateProp;
+use crate::base::{AnswerBase, CommandBase};
 
 java! {
     /// What every kind of agent says about itself. Not a body of its own: see the classes below.
@@ -77,31 +75,6 @@ impl StartupProxyCommand {
     pub const RESOURCE_NAME: &'static str = "ConsoleProxyResource";
 }
 
-constants! {
-    /// What a historic storage agent served.
-    StorageResourceType {
-        StoragePool = "STORAGE_POOL",
-        StorageHost = "STORAGE_HOST",
-        SecondaryStorage = "SECONDARY_STORAGE",
-        LocalSecondaryStorage = "LOCAL_SECONDARY_STORAGE",
-    }
-}
-
-java! {
-    /// Historic start-up of secondary storage; no server of today accepts it.
-    StartupStorageCommand = "com.cloud.agent.api.StartupStorageCommand" {
-        "parent" parent: Option<String>,
-        "templateInfo" template_info: Option<Dictionary<TemplateProp>>,
-        "totalSize" total_size: i64,
-        "poolInfo" pool_info: Option<crate::gson::RawObject>,
-        "resourceType" resource_type: Option<StorageResourceType>,
-        "fsType" fs_type: Option<String>,
-        "hostDetails" host_details: Dictionary<String>,
-        "nfsShare" nfs_share: Option<String>,
-    }
-    extends startup: StartupCommand
-}
-
 java! {
     /// Sent before the server has looked at the host: brings only the ping interval.
     StartupAnswer = "com.cloud.agent.api.StartupAnswer" {
@@ -119,5 +92,4 @@ answers!(StartupAnswer);
 commands! {
     StartupSecondaryStorageCommand.startup.base => StartupAnswer, true;
     StartupProxyCommand.startup.base => StartupAnswer, true;
-    StartupStorageCommand.startup.base => StartupAnswer, false;
 }

@@ -4,7 +4,9 @@ use agent_protocol::agent::*;
 use agent_protocol::console::*;
 use agent_protocol::frame::DEFAULT_MAX_INFLATED;
 use agent_protocol::packet::PacketHeader;
-use agent_protocol::{Envelope, Flags, Frame, catalogue, encode_envelopes, unsupported};
+use agent_protocol::{
+    AgentRequest, Envelope, Flags, Frame, catalogue, encode_envelopes, unsupported,
+};
 
 use crate::vectors::{Derived, derived, hex};
 

@@ -5,14 +5,12 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use agent_protocol::Envelope;
-use agent_protocol::agent::{
-    AgentControlAnswer, AgentRequest, PingAnswer, PlainAnswer, ShutdownCommand,
-};
+use agent_protocol::agent::{AgentControlAnswer, PingAnswer, PlainAnswer, ShutdownCommand};
 use agent_protocol::frame::{DEFAULT_MAX_INFLATED, Flags, Frame, FrameHeader, Sequence};
 use agent_protocol::storage::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
 };
+use agent_protocol::{AgentRequest, Envelope};
 use serde_json::Value;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
