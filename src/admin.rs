@@ -57,6 +57,7 @@ pub(crate) async fn serve(
         connections: 64,
         header_timeout: Duration::from_secs(10),
         drain: Duration::from_millis(500),
+        ..HttpLimits::default()
     };
     http_front::serve(listener, router(state), limits, tasks, stop).await;
 }

@@ -109,7 +109,7 @@ async fn images() -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let router = Router::new().route("/golden/{name}", get(serve));
     let scope = role::TaskScope::new();
-    let listener = http_front::Listener::Tcp(listener);
+    let listener = http_front::Listener::from(listener);
     let limits = http_front::HttpLimits::default();
     tokio::spawn(http_front::serve(listener, router, limits, scope, CancellationToken::new()));
     address

@@ -6,22 +6,65 @@
 //! a request goes to the longest matching prefix registered for the address it arrived at. Roles
 //! neither see each other nor share anything but the port: a role that stops takes its prefixes
 //! with it, and the listener ends with its last prefix.
+//!
+//! A registration is had whole or not at all, and no other role's listener is touched by it: the
+//! unspecified address is bound beside specific ones of its port (`socket`). What a request makes a
+//! role do runs in the role's scope and span (`request`), so that nothing of a run outlives it.
+
+mod request;
+mod socket;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{Error, ErrorKind};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::extract::{Extension, State};
-use axum::http::{Request, Response, StatusCode};
-use axum::response::IntoResponse;
-use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
-
-use crate::listener::{BindError, HttpLimits, Listener, Peer, serve};
+use bedrock::net::Network;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use task_scope::TaskScope;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::client::TrustedProxies;
+use crate::listener::{BindError, Listener, Transport};
+use crate::serve::{HttpLimits, serve_counted};
+use crate::tls::{Certificates, choose};
+
+/// Connections of one shared listener; consoles and downloads hold theirs for hours.
+const CONNECTIONS: usize = 4096;
+/// How long a listener whose last role left may take to free its port for the next.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What a role serves on an address.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Short name of the role; a prefix of an address belongs to one.
+    pub owner: &'static str,
+    pub addr: SocketAddr,
+    /// Paths below one of these; "/" for everything nobody else wants. The router sees the whole path.
+    pub prefixes: &'static [&'static str],
+    pub router: Router,
+    /// Requests run here, so that they end with the role's run.
+    pub tasks: TaskScope,
+    /// Proxies whose word about the client's address is taken.
+    pub trusted_proxies: TrustedProxies,
+    pub transport: Transport,
+}
+
+/// A listener, for whoever wants to show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerReport {
+    pub addr: SocketAddr,
+    pub tls: bool,
+    /// Open connections, upgraded ones included.
+    pub connections: usize,
+}
 
 /// Hands out routes on shared listeners. Cloneable; clones share everything.
 #[derive(Clone)]
@@ -31,32 +74,47 @@ pub struct HttpFront {
 
 struct Shared {
     tasks: TaskScope,
-    limits: HttpLimits,
+    /// Where the front was made: accept loops belong to no role.
+    span: Span,
     state: Mutex<FrontState>,
-    /// Serialises binding, which awaits; the state's lock is never held across an await.
-    binding: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct FrontState {
     next_id: u64,
     routes: Vec<Route>,
-    listeners: HashMap<SocketAddr, Listening>,
+    listeners: HashMap<u64, Listening>,
+    /// Those whose role left, until their port is free.
+    closing: Vec<(SocketAddr, CancellationToken)>,
 }
 
 struct Listening {
     bound: SocketAddr,
+    layers: Layers,
+    /// The same socket as the accept loop's.
+    socket: OwnedFd,
+    places: Arc<Semaphore>,
     stop: CancellationToken,
+    closed: CancellationToken,
+}
+
+/// What has to agree for two roles to share a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Layers {
+    tls: bool,
+    proxy_protocol: Vec<Network>,
 }
 
 #[derive(Clone)]
 struct Route {
     id: u64,
-    owner: &'static str,
     /// As registered, with the real port once bound.
     addr: SocketAddr,
     prefix: &'static str,
-    router: Router,
+    layers: Layers,
+    site: Arc<Site>,
+    /// The role's, for what its requests log.
+    span: Span,
 }
 
 /// Keeps the routes alive; dropping it removes them.
@@ -86,81 +144,103 @@ impl fmt::Debug for HttpFront {
     }
 }
 
-/// Connections of one shared listener; consoles and downloads hold theirs for hours.
-const CONNECTIONS: usize = 4096;
-
 impl HttpFront {
     /// `tasks` is the supervisor's scope: a listener outlives the role that asked for it first.
     pub fn new(tasks: TaskScope) -> Self {
-        let limits = HttpLimits { connections: CONNECTIONS, ..HttpLimits::default() };
-        Self {
-            shared: Arc::new(Shared {
-                tasks,
-                limits,
-                state: Mutex::default(),
-                binding: tokio::sync::Mutex::new(()),
-            }),
+        let shared = Shared { tasks, span: Span::current(), state: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves the site until the registration is dropped. Binds its address unless the front listens
+    /// there already, itself or through the unspecified address of the same port.
+    pub async fn register(&self, site: Site) -> Result<Registration, BindError> {
+        loop {
+            let closing = {
+                let mut state = self.shared.lock();
+                match state.closing(site.addr) {
+                    Some(closing) => closing,
+                    None => return self.add(&mut state, site),
+                }
+            };
+            if tokio::time::timeout(CLOSING, closing.cancelled()).await.is_err() {
+                let source = "the port's former listener does not end";
+                return Err(in_use(site.addr, source.to_owned()));
+            }
         }
     }
 
-    /// Serves `router` of the role `owner` for requests that arrive at `addr` with a path below one of `prefixes`
-    /// ("/" for everything nobody else wants). The router sees the whole path.
-    ///
-    /// Binds `addr` unless the front listens there already, itself or through the unspecified
-    /// address of the same port; a specific listener gives way to an unspecified one.
-    pub async fn register(
-        &self,
-        owner: &'static str,
-        addr: SocketAddr,
-        prefixes: &[&'static str],
-        router: Router,
-    ) -> Result<Registration, BindError> {
-        let _serialised = self.shared.binding.lock().await;
-        let bound = match self.shared.listening(addr) {
-            Some(bound) => bound,
-            None => self.bind(addr).await?,
+    fn add(&self, state: &mut FrontState, site: Site) -> Result<Registration, BindError> {
+        let layers = Layers {
+            tls: site.transport.certificates.is_some(),
+            proxy_protocol: site.transport.proxy_protocol.clone(),
         };
-        let mut state = self.shared.lock();
+        state.check_owners(&site, &layers)?;
+        let addr = match state.listening(site.addr, &layers)? {
+            true => site.addr,
+            false => self.bind(state, site.addr, &layers)?,
+        };
+        state.next_id += 1;
+        let (id, site, span) = (state.next_id, Arc::new(site), Span::current());
+        for &prefix in site.prefixes {
+            let (layers, site, span) = (layers.clone(), Arc::clone(&site), span.clone());
+            state.routes.push(Route { id, addr, prefix, layers, site, span });
+        }
+        Ok(Registration { front: Arc::downgrade(&self.shared), id, local_addr: addr })
+    }
+
+    fn bind(
+        &self,
+        state: &mut FrontState,
+        addr: SocketAddr,
+        layers: &Layers,
+    ) -> Result<SocketAddr, BindError> {
+        let beside = state.listeners.values().filter(|other| overlap(other.bound, addr));
+        let (listener, socket) = socket::bind_beside(addr, beside.map(|other| &other.socket))
+            .map_err(|source| BindError::new(addr, source))?;
+        let mut listener = Listener::from(listener);
+        let bound = listener.local_addr().unwrap_or(addr);
+        listener.proxy_protocol.clone_from(&layers.proxy_protocol);
+        let front = Arc::downgrade(&self.shared);
+        if layers.tls {
+            listener = listener.over_tls(Arc::new(FrontCertificates { front, bound }))?;
+        }
         state.next_id += 1;
         let id = state.next_id;
-        for &prefix in prefixes {
-            let taken = state.routes.iter().any(|route| {
-                route.prefix == prefix && route.owner != owner && overlap(route.addr, bound)
-            });
-            if taken {
-                state.routes.retain(|route| route.id != id);
-                return Err(BindError {
-                    what: format!("{bound}{prefix}"),
-                    source: std::io::Error::from(std::io::ErrorKind::AddrInUse),
-                });
-            }
-            state.routes.push(Route { id, owner, addr: bound, prefix, router: router.clone() });
-        }
-        drop(state);
-        Ok(Registration { front: Arc::downgrade(&self.shared), id, local_addr: bound })
-    }
-
-    async fn bind(&self, addr: SocketAddr) -> Result<SocketAddr, BindError> {
-        if addr.ip().is_unspecified() && addr.port() != 0 {
-            // Linux refuses the wildcard while a specific address of the port listens.
-            self.shared.stop_specific(addr).await;
-        }
-        let listener = Listener::tcp(addr).await?;
-        let bound = listener.local_addr().unwrap_or(addr);
-        let stop = CancellationToken::new();
-        self.shared.lock().listeners.insert(bound, Listening { bound, stop: stop.clone() });
-        let router = Router::new().fallback(route).with_state(Arc::downgrade(&self.shared));
-        let (tasks, limits) = (self.shared.tasks.clone(), self.shared.limits);
-        self.shared.tasks.spawn("http front", serve(listener, router, limits, tasks, stop));
+        let limits =
+            HttpLimits { connections: CONNECTIONS, drain: Duration::MAX, ..HttpLimits::default() };
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
+        let router = request::router(Arc::downgrade(&self.shared), id);
+        let tasks = self.shared.tasks.clone();
+        let serving =
+            serve_counted(listener, router, limits, tasks, stop.clone(), Arc::clone(&places));
+        let guard = closed.clone().drop_guard();
+        self.shared.tasks.spawn_in(self.shared.span.clone(), "http front", async move {
+            serving.await;
+            drop(guard);
+        });
         tracing::info!(addr = %bound, "listening");
+        let layers = layers.clone();
+        state.listeners.insert(id, Listening { bound, layers, socket, places, stop, closed });
         Ok(bound)
     }
 
-    /// Addresses listened on now, for `/status`.
+    /// Listeners of now, by address.
+    pub fn listeners(&self) -> Vec<ListenerReport> {
+        let state = self.shared.lock();
+        let reports = state.listeners.values().map(|listening| ListenerReport {
+            addr: listening.bound,
+            tls: listening.layers.tls,
+            connections: CONNECTIONS.saturating_sub(listening.places.available_permits()),
+        });
+        let mut reports: Vec<_> = reports.collect();
+        reports.sort_by_key(|report| report.addr);
+        reports
+    }
+
+    /// Addresses listened on now.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        let mut list: Vec<_> = self.shared.lock().listeners.keys().copied().collect();
-        list.sort();
-        list
+        self.listeners().iter().map(|report| report.addr).collect()
     }
 }
 
@@ -176,66 +256,106 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     covers(a, b) || covers(b, a)
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, FrontState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn in_use(what: impl fmt::Display, why: String) -> BindError {
+    BindError::new(what, Error::new(ErrorKind::AddrInUse, why))
+}
+
+impl FrontState {
+    /// The end of a listener that still has the port.
+    fn closing(&mut self, addr: SocketAddr) -> Option<CancellationToken> {
+        self.closing.retain(|(_, closed)| !closed.is_cancelled());
+        let waiting = self.closing.iter().find(|(bound, _)| overlap(*bound, addr));
+        waiting.map(|(_, closed)| closed.clone())
     }
 
-    /// The address to register at, when a listener already covers `addr`.
-    fn listening(&self, addr: SocketAddr) -> Option<SocketAddr> {
+    /// A prefix of an address belongs to one role.
+    fn check_owners(&self, site: &Site, layers: &Layers) -> Result<(), BindError> {
+        let other = self.routes.iter().find(|route| {
+            route.site.owner != site.owner
+                && route.layers == *layers
+                && site.prefixes.contains(&route.prefix)
+                && overlap(route.addr, site.addr)
+        });
+        other.map_or(Ok(()), |route| {
+            let what = format!("{}{}", site.addr, route.prefix);
+            Err(in_use(what, format!("the role {} serves that", route.site.owner)))
+        })
+    }
+
+    /// Whether a listener with these layers gets what is sent to the address.
+    fn listening(&self, addr: SocketAddr, layers: &Layers) -> Result<bool, BindError> {
         if addr.port() == 0 {
-            return None;
+            return Ok(false);
         }
-        let state = self.lock();
-        let covered = state.listeners.values().any(|listening| covers(listening.bound, addr));
-        covered.then_some(addr)
+        let mut all = self.listeners.values();
+        if all.clone().any(|it| covers(it.bound, addr) && it.layers == *layers) {
+            return Ok(true);
+        }
+        match all.find(|it| it.bound == addr) {
+            Some(other) if other.layers.tls != layers.tls => {
+                let with = if other.layers.tls { "with" } else { "without" };
+                Err(in_use(addr, format!("it is served {with} TLS already")))
+            }
+            Some(_) => {
+                let why = "it is served for other senders of PROXY headers already";
+                Err(in_use(addr, why.to_owned()))
+            }
+            None => Ok(false),
+        }
     }
 
-    async fn stop_specific(&self, wide: SocketAddr) {
-        let stopped: Vec<Listening> = {
-            let mut state = self.lock();
-            let keys: Vec<_> =
-                state.listeners.keys().filter(|bound| covers(wide, **bound)).copied().collect();
-            keys.iter().filter_map(|key| state.listeners.remove(key)).collect()
-        };
-        for listening in stopped {
-            listening.stop.cancel();
-            // The accept loop drops its socket at its next poll; waiting for that is bounded.
-            for _attempt in 0..250 {
-                if tokio::net::TcpListener::bind(listening.bound).await.is_ok() {
-                    break;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    /// Routes that requests of this listener may go to.
+    fn routes_of(&self, listener: u64) -> impl Iterator<Item = &Route> {
+        let listening = self.listeners.get(&listener);
+        listening.into_iter().flat_map(|listening| {
+            self.routes.iter().filter(|route| {
+                overlap(route.addr, listening.bound) && route.layers == listening.layers
+            })
+        })
+    }
+
+    /// Whether a route would lose its port with this listener: one for all that it gets, or one for a
+    /// part of it that has no listener of its own.
+    fn is_needed(&self, listening: &Listening) -> bool {
+        self.routes.iter().filter(|route| route.layers == listening.layers).any(|route| {
+            let has_own = || {
+                self.listeners.values().any(|other| {
+                    other.layers == listening.layers
+                        && other.bound != listening.bound
+                        && covers(listening.bound, other.bound)
+                        && covers(other.bound, route.addr)
+                })
+            };
+            covers(route.addr, listening.bound)
+                || (covers(listening.bound, route.addr) && !has_own())
+        })
+    }
+
+    /// Ends the listeners that no route needs any more.
+    fn sweep(&mut self) {
+        let is_idle = |(_, listening): &(&u64, &Listening)| !self.is_needed(listening);
+        let idle: Vec<u64> = self.listeners.iter().filter(is_idle).map(|(id, _)| *id).collect();
+        for id in idle {
+            if let Some(listening) = self.listeners.remove(&id) {
+                listening.stop.cancel();
+                self.closing.push((listening.bound, listening.closed));
             }
         }
     }
-
-    fn find(&self, local: SocketAddr, path: &str) -> Option<Router> {
-        let state = self.lock();
-        let matching = state.routes.iter().filter(|route| {
-            overlap(route.addr, local) && (route.prefix == "/" || path.starts_with(route.prefix))
-        });
-        matching.max_by_key(|route| route.prefix.len()).map(|route| route.router.clone())
-    }
 }
 
-async fn route(
-    State(front): State<Weak<Shared>>,
-    Extension(peer): Extension<Peer>,
-    request: Request<Body>,
-) -> Response<Body> {
-    let local = match peer {
-        // A listener for both families writes IPv4 addresses in IPv6 form.
-        Peer::Tcp { local, .. } => SocketAddr::new(local.ip().to_canonical(), local.port()),
-        Peer::Unix => return StatusCode::NOT_FOUND.into_response(),
-    };
-    let router = front.upgrade().and_then(|front| front.find(local, request.uri().path()));
-    match router {
-        Some(router) => match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        },
-        None => (StatusCode::NOT_FOUND, "no service of this host answers here\n").into_response(),
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, FrontState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The route of a request that `listener` got at its address `local`.
+    fn find(&self, listener: u64, local: SocketAddr, path: &str) -> Option<Route> {
+        let state = self.lock();
+        let matching = state.routes_of(listener).filter(|route| {
+            overlap(route.addr, local) && (route.prefix == "/" || path.starts_with(route.prefix))
+        });
+        matching.max_by_key(|route| route.prefix.len()).cloned()
     }
 }
 
@@ -244,108 +364,30 @@ impl Drop for Registration {
         let Some(front) = self.front.upgrade() else { return };
         let mut state = front.lock();
         state.routes.retain(|route| route.id != self.id);
-        let FrontState { routes, listeners, .. } = &mut *state;
-        listeners.retain(|bound, listening| {
-            let used = routes.iter().any(|route| overlap(route.addr, *bound));
-            if !used {
-                listening.stop.cancel();
-            }
-            used
-        });
+        state.sweep();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// The certificates of all roles on a listener.
+struct FrontCertificates {
+    front: Weak<Shared>,
+    bound: SocketAddr,
+}
 
-    const SS: &str = "ss";
-    const CP: &str = "cp";
-
-    fn says(text: &'static str) -> Router {
-        Router::new().fallback(get(move || async move { text }))
+impl fmt::Debug for FrontCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrontCertificates").field("bound", &self.bound).finish()
     }
+}
 
-    async fn fetch(addr: SocketAddr, path: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer.rsplit("\r\n").next().unwrap().to_owned()
-    }
-
-    #[tokio::test]
-    async fn two_roles_share_a_port_by_longest_prefix_until_each_leaves() {
-        let front = HttpFront::new(TaskScope::new());
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let cp = front.register(CP, any, &["/"], says("cp")).await.unwrap();
-        let addr = cp.local_addr();
-        let ss = front.register(SS, addr, &["/userdata/"], says("ss")).await.unwrap();
-        assert_eq!(fetch(addr, "/userdata/x").await, "ss");
-        assert_eq!(fetch(addr, "/userdatax").await, "cp");
-        drop(cp);
-        assert!(fetch(addr, "/").await.contains("no service"));
-        assert_eq!(fetch(addr, "/userdata/x").await, "ss");
-        drop(ss);
-        assert_eq!(front.addresses(), []);
-    }
-
-    #[test]
-    fn the_wildcard_of_ipv6_gets_everything_and_that_of_ipv4_only_ipv4() {
-        let check = |wide: &str, addr: &str, expected: bool| {
-            let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
-            assert_eq!(covers(parse(wide), parse(addr)), expected, "{wide} {addr}");
+impl ResolvesServerCert for FrontCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let front = self.front.upgrade()?;
+        let owners: Vec<Certificates> = {
+            let state = front.lock();
+            let routes = state.routes.iter().filter(|route| overlap(route.addr, self.bound));
+            routes.filter_map(|route| route.site.transport.certificates.clone()).collect()
         };
-        check("0.0.0.0:80", "10.0.0.1:80", true);
-        check("[::]:80", "10.0.0.1:80", true);
-        check("[::]:80", "0.0.0.0:80", true);
-        check("0.0.0.0:80", "[::]:80", false);
-        check("0.0.0.0:80", "[2001:db8::1]:80", false);
-        check("0.0.0.0:80", "10.0.0.1:81", false);
-        check("10.0.0.1:80", "10.0.0.2:80", false);
-    }
-
-    #[tokio::test]
-    async fn both_wildcards_of_a_port_serve_both_families() {
-        if std::net::TcpListener::bind("[::1]:0").is_err() {
-            // Without IPv6 there is one family only.
-            return;
-        }
-        let front = HttpFront::new(TaskScope::new());
-        let four = front.register(CP, SocketAddr::from(([0, 0, 0, 0], 0)), &["/"], says("cp"));
-        let four = four.await.unwrap();
-        let port = four.local_addr().port();
-        let six = SocketAddr::from(([0_u16; 8], port));
-        let _six = front.register(CP, six, &["/"], says("cp")).await.unwrap();
-        let one = SocketAddr::from(([127, 0, 0, 1], port));
-        let _ss = front.register(SS, one, &["/userdata/"], says("ss")).await.unwrap();
-        let six = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1_u16], port));
-        assert_eq!((fetch(one, "/").await.as_str(), fetch(six, "/").await.as_str()), ("cp", "cp"));
-        assert_eq!(fetch(one, "/userdata/x").await, "ss");
-    }
-
-    #[tokio::test]
-    async fn a_prefix_belongs_to_one_role() {
-        let front = HttpFront::new(TaskScope::new());
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let cp = front.register(CP, any, &["/"], says("cp")).await.unwrap();
-        let error = front.register(SS, cp.local_addr(), &["/"], says("ss")).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot listen on {}/", cp.local_addr()));
-    }
-
-    #[tokio::test]
-    async fn a_specific_listener_gives_way_to_the_wildcard_and_keeps_its_routes() {
-        let front = HttpFront::new(TaskScope::new());
-        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let ss = front.register(SS, any, &["/userdata/"], says("ss")).await.unwrap();
-        let port = ss.local_addr().port();
-        let wildcard = SocketAddr::from(([0, 0, 0, 0], port));
-        let _cp = front.register(CP, wildcard, &["/"], says("cp")).await.unwrap();
-        assert_eq!(fetch(ss.local_addr(), "/userdata/x").await, "ss");
-        assert_eq!(fetch(SocketAddr::from(([127, 0, 0, 2], port)), "/userdata/x").await, "cp");
-        assert_eq!(front.addresses(), [wildcard]);
+        choose(&owners, &hello)
     }
 }

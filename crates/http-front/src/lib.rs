@@ -1,7 +1,27 @@
 //! HTTP listeners: the one bounded accept loop behind all of them, and ports shared by roles.
+//!
+//! | module | what |
+//! |---|---|
+//! | `listener` | sockets, and what is spoken on them: plain or TLS, with or without PROXY headers |
+//! | `serve` | the accept loop: bounds, deadlines, the graceful end |
+//! | `front` | one port for several roles; their requests run in their scopes |
+//! | `client` | the client's address behind trusted proxies |
+//! | `tls` | certificates by name, replaced while they are served |
+//! | `proxy_header` | the PROXY protocol, pure |
+//! | `strict` | what HTTP itself wants of a request |
 
+mod client;
 mod front;
 mod listener;
+mod proxy_header;
+mod serve;
+mod stream;
+mod strict;
+mod tls;
 
-pub use front::{HttpFront, Registration};
-pub use listener::{BindError, HttpLimits, Listener, Peer, serve};
+pub use client::{ClientAddress, TrustedProxies, client_address, parse_address};
+pub use front::{HttpFront, ListenerReport, Registration, Site};
+pub use listener::{BindError, Listener, Transport};
+pub use proxy_header::{ProxyHeader, ProxyHeaderError, parse_proxy_header};
+pub use serve::{HttpLimits, Peer, serve};
+pub use tls::{CertificateError, Certificates};

@@ -1,199 +1,68 @@
-//! The one bounded accept loop behind every HTTP listener of the process.
-//!
-//! Roles and the admin listener differ in their routers, not in how they accept: a bound on
-//! connections, a deadline for the request head, upgrades allowed, graceful end on shutdown.
+//! A bound socket and how bytes become HTTP on it: plain or TLS, with or without PROXY headers.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::Router;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use bedrock::net::Network;
+use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_rustls::TlsAcceptor;
 
-use task_scope::TaskScope;
+use crate::tls::{Certificates, server_config};
 
-/// Who is at the other end; an extension of every request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    Tcp { remote: SocketAddr, local: SocketAddr },
-    Unix,
+/// How bytes become HTTP on a TCP listener; the default is plain HTTP.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    /// TLS with these certificates.
+    pub certificates: Option<Certificates>,
+    /// Peers that send a PROXY header before everything else. They must send it; nobody else may.
+    pub proxy_protocol: Vec<Network>,
 }
 
 /// A bound listener.
+pub struct Listener {
+    pub(crate) socket: Socket,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) proxy_protocol: Vec<Network>,
+}
+
+/// What connections are accepted from.
 #[derive(Debug)]
-pub enum Listener {
+pub(crate) enum Socket {
     Tcp(TcpListener),
-    /// The path is removed again when the loop ends.
+    /// The path is removed again when the accept loop ends.
     Unix(UnixListener, PathBuf),
 }
 
-/// Bounds of one listener.
-#[derive(Debug, Clone, Copy)]
-pub struct HttpLimits {
-    /// Connections at the same time; further ones wait in the kernel's backlog.
-    pub connections: usize,
-    /// From accept to the end of the request head, and between requests.
-    pub header_timeout: Duration,
-    /// How long running requests may go on after shutdown.
-    pub drain: Duration,
-}
-
-impl Default for HttpLimits {
-    fn default() -> Self {
-        Self {
-            connections: 256,
-            header_timeout: Duration::from_secs(15),
-            drain: Duration::from_secs(5),
-        }
-    }
-}
-
-/// Serves `router` on `listener` until `shutdown` fires. Upgraded connections (WebSocket) leave
-/// the loop's count of requests but not its count of connections.
-pub async fn serve(
-    listener: Listener,
-    router: Router,
-    limits: HttpLimits,
-    tasks: TaskScope,
-    shutdown: CancellationToken,
-) {
-    let permits = Arc::new(Semaphore::new(limits.connections));
-    loop {
-        let permit = tokio::select! {
-            () = shutdown.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => match permit {
-                Ok(permit) => permit,
-                Err(_closed) => break,
-            },
-        };
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener) => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            // The peer is gone already; nobody else waits for that.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => continue,
-            Err(error) => {
-                // Out of file descriptors or memory: does not end the loop.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let router = router.clone().layer(axum::Extension(peer));
-        let shutdown = shutdown.clone();
-        tasks.spawn("http connection", async move {
-            connection(stream, router, limits, shutdown).await;
-            drop(permit);
-        });
-    }
-    if let Listener::Unix(_, path) = &listener
-        && let Err(error) = std::fs::remove_file(path)
-    {
-        tracing::debug!(path = %path.display(), %error, "socket file was gone already");
-    }
-}
-
-trait Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send {}
-impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn accept(listener: &Listener) -> std::io::Result<(Box<dyn Stream>, Peer)> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (stream, remote) = listener.accept().await?;
-            // Fails only on a connection that its peer has reset.
-            let gone = |_error| std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
-            stream.set_nodelay(true).map_err(gone)?;
-            let local = stream.local_addr().map_err(gone)?;
-            Ok((Box::new(stream), Peer::Tcp { remote, local }))
-        }
-        Listener::Unix(listener, _) => {
-            let (stream, _) = listener.accept().await?;
-            Ok((Box::new(stream), Peer::Unix))
-        }
-    }
-}
-
-async fn connection(
-    stream: Box<dyn Stream>,
-    router: Router,
-    limits: HttpLimits,
-    shutdown: CancellationToken,
-) {
-    let mut builder = hyper::server::conn::http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(64 * 1024);
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    tokio::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = &mut connection => outcome,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(limits.drain, &mut connection).await {
-                Ok(outcome) => outcome,
-                Err(_elapsed) => return,
-            }
-        }
-    };
-    if let Err(error) = outcome {
-        tracing::trace!(error = %bedrock::chain(&error), "connection ended");
-    }
-}
-
-/// Why a listener could not be had.
-#[derive(Debug)]
-pub struct BindError {
-    pub what: String,
-    pub source: std::io::Error,
-}
-
-impl fmt::Display for BindError {
+impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot listen on {}", self.what)?;
-        if self.is_privileged_port() {
-            let remedy = "; run as root, grant CAP_NET_BIND_SERVICE, or use a port above 1023";
-            f.write_str(remedy)?;
-        }
-        Ok(())
+        f.debug_struct("Listener").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
-impl BindError {
-    /// A port that this user may not have.
-    fn is_privileged_port(&self) -> bool {
-        let denied = self.source.kind() == std::io::ErrorKind::PermissionDenied;
-        denied && self.what.parse::<SocketAddr>().is_ok_and(|addr| addr.port() < 1024)
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::of(Socket::Tcp(listener))
     }
 }
 
 impl Listener {
+    const fn of(socket: Socket) -> Self {
+        Self { socket, tls: None, proxy_protocol: Vec::new() }
+    }
+
+    /// Binds a TCP address, for plain HTTP.
     pub async fn tcp(addr: SocketAddr) -> Result<Self, BindError> {
-        let listener = TcpListener::bind(addr)
-            .await
-            .map_err(|source| BindError { what: addr.to_string(), source })?;
-        Ok(Self::Tcp(listener))
+        let listener = TcpListener::bind(addr).await;
+        Ok(listener.map_err(|source| BindError::new(addr, source))?.into())
     }
 
     /// Binds a Unix socket, mode 0660, replacing the socket file of a process that died.
     pub fn unix(path: PathBuf) -> Result<Self, BindError> {
         use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-        let error = |source| BindError { what: path.display().to_string(), source };
+        let error = |source| BindError::new(path.display(), source);
         if let Ok(metadata) = std::fs::symlink_metadata(&path)
             && metadata.file_type().is_socket()
         {
@@ -207,31 +76,78 @@ impl Listener {
         }
         let listener = UnixListener::bind(&path).map_err(error)?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).map_err(error)?;
-        Ok(Self::Unix(listener, path))
+        Ok(Self::of(Socket::Unix(listener, path)))
+    }
+
+    /// Speaks `transport` on a TCP listener.
+    pub fn over(mut self, transport: Transport) -> Result<Self, BindError> {
+        self.proxy_protocol = transport.proxy_protocol;
+        match transport.certificates {
+            Some(certificates) => self.over_tls(Arc::new(certificates)),
+            None => Ok(self),
+        }
+    }
+
+    pub(crate) fn over_tls(
+        mut self,
+        resolver: Arc<dyn ResolvesServerCert>,
+    ) -> Result<Self, BindError> {
+        let config = server_config(resolver).map_err(|source| {
+            let what = self.local_addr().map_or_else(|| "a socket".to_owned(), |a| a.to_string());
+            BindError::new(what, std::io::Error::other(source))
+        })?;
+        self.tls = Some(config.into());
+        Ok(self)
     }
 
     /// The bound address; `None` for a Unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
-            Self::Unix(..) => None,
+        match &self.socket {
+            Socket::Tcp(listener) => listener.local_addr().ok(),
+            Socket::Unix(..) => None,
         }
+    }
+}
+
+/// Why a listener could not be had.
+#[derive(Debug)]
+pub struct BindError {
+    pub what: String,
+    pub source: std::io::Error,
+}
+
+impl BindError {
+    pub(crate) fn new(what: impl fmt::Display, source: std::io::Error) -> Self {
+        Self { what: what.to_string(), source }
+    }
+
+    /// A port that this user may not have.
+    fn is_privileged_port(&self) -> bool {
+        let denied = self.source.kind() == std::io::ErrorKind::PermissionDenied;
+        denied && self.what.parse::<SocketAddr>().is_ok_and(|addr| addr.port() < 1024)
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}", self.what)?;
+        if self.is_privileged_port() {
+            let remedy = "; run as root, grant CAP_NET_BIND_SERVICE, or use a port above 1023";
+            f.write_str(remedy)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::routing::get;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    async fn fetch(addr: SocketAddr, text: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        stream.write_all(text.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
-    }
 
     #[test]
     fn a_port_that_is_not_ours_to_have_is_told_with_a_remedy() {
@@ -243,31 +159,5 @@ mod tests {
         assert!(denied.starts_with("cannot listen on 0.0.0.0:80; run as root"), "{denied}");
         assert_eq!(text("0.0.0.0:80", AddrInUse), "cannot listen on 0.0.0.0:80");
         assert_eq!(text("/run/x.sock", PermissionDenied), "cannot listen on /run/x.sock");
-    }
-
-    #[tokio::test]
-    async fn serves_knows_its_peer_and_ends_on_shutdown() {
-        let listener = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let router = Router::new().route(
-            "/",
-            get(|axum::Extension(peer): axum::Extension<Peer>| async move {
-                match peer {
-                    Peer::Tcp { remote, .. } => remote.ip().to_string(),
-                    Peer::Unix => "unix".to_owned(),
-                }
-            }),
-        );
-        let (tasks, shutdown) = (TaskScope::new(), CancellationToken::new());
-        let limits =
-            HttpLimits { header_timeout: Duration::from_millis(200), ..Default::default() };
-        let loop_task =
-            tasks.spawn("serve", serve(listener, router, limits, tasks.clone(), shutdown.clone()));
-        let answer = fetch(addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("127.0.0.1"), "{answer}");
-        // A client that never ends its head is cut off.
-        assert!(!fetch(addr, "GET / HT").await.starts_with("HTTP/1.1 200"));
-        shutdown.cancel();
-        assert!(loop_task.await.unwrap().is_some());
     }
 }

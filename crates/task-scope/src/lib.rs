@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// Threads that one role may occupy with file work at the same time.
 const BLOCKING_LIMIT: usize = 16;
@@ -59,7 +59,7 @@ impl TaskScope {
         F::Output: Send + 'static,
     {
         let fault = Arc::clone(&self.fault);
-        self.spawn_guarded(name, future, move || {
+        self.spawn_guarded(Span::current(), name, future, move || {
             fault.send_replace(Some(format!("task {name} panicked")));
         })
     }
@@ -71,12 +71,27 @@ impl TaskScope {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn_guarded(name, future, || {})
+        self.spawn_in(Span::current(), name, future)
+    }
+
+    /// The same in a span other than the caller's: for work that is started on somebody's behalf.
+    pub fn spawn_in<F>(
+        &self,
+        span: Span,
+        name: &'static str,
+        future: F,
+    ) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_guarded(span, name, future, || {})
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     fn spawn_guarded<F>(
         &self,
+        span: Span,
         name: &'static str,
         future: F,
         on_panic: impl FnOnce() + Send + 'static,
@@ -99,7 +114,7 @@ impl TaskScope {
                 ),
             }
         };
-        tokio::spawn(self.tracker.track_future(guarded.in_current_span()))
+        tokio::spawn(self.tracker.track_future(guarded.instrument(span)))
     }
 
     /// Runs file work on a blocking thread, at most [`BLOCKING_LIMIT`] at a time for this role.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config_reader::Violations;
+use http_front::{Site, Transport};
 use management_link::{LinkConfig, ManagementLink};
 use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
@@ -183,15 +184,22 @@ async fn listen(
 ) -> Result<Vec<http_front::Registration>, RoleError> {
     let mut registrations = Vec::new();
     for addr in &service.config.listen {
-        let router = web::router(Arc::clone(service));
-        let registration =
-            cx.http.register(KIND.short, *addr, &["/"], router).await.map_err(|error| {
-                if error.source.kind() == std::io::ErrorKind::PermissionDenied {
-                    RoleError::misconfigured("cannot serve consoles", error)
-                } else {
-                    RoleError::dependency("cannot serve consoles", error)
-                }
-            })?;
+        let site = Site {
+            owner: KIND.short,
+            addr: *addr,
+            prefixes: &["/"],
+            router: web::router(Arc::clone(service)),
+            tasks: cx.tasks.clone(),
+            trusted_proxies: service.config.trusted_proxies.clone().into(),
+            transport: Transport::default(),
+        };
+        let registration = cx.http.register(site).await.map_err(|error| {
+            if error.source.kind() == std::io::ErrorKind::PermissionDenied {
+                RoleError::misconfigured("cannot serve consoles", error)
+            } else {
+                RoleError::dependency("cannot serve consoles", error)
+            }
+        })?;
         tracing::info!(addr = %registration.local_addr(), "serving consoles");
         registrations.push(registration);
     }

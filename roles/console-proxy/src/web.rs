@@ -19,11 +19,10 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
-use http_front::Peer;
+use http_front::ClientAddress;
 
 use crate::assets::{self, Asset};
 use crate::console::{self, Knock};
-use crate::network::client_address;
 use crate::service::Service;
 use crate::websocket;
 
@@ -38,13 +37,13 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 
 async fn answer(
     State(service): State<Arc<Service>>,
-    Extension(peer): Extension<Peer>,
+    Extension(ClientAddress(client)): Extension<ClientAddress>,
     mut request: Request<Body>,
 ) -> Response<Body> {
     let path = request.uri().path().to_owned();
     if websocket::is_upgrade(request.headers()) {
         return if path.rsplit('/').next() == Some("websockify") {
-            knock(&service, &peer, &mut request)
+            knock(&service, client, &mut request)
         } else {
             not_found()
         };
@@ -66,8 +65,7 @@ fn not_found() -> Response<Body> {
 }
 
 /// Opens the door to a console, or says at once why not.
-fn knock(service: &Arc<Service>, peer: &Peer, request: &mut Request<Body>) -> Response<Body> {
-    let Some(client) = client(service, peer, request.headers()) else { return not_found() };
+fn knock(service: &Arc<Service>, client: IpAddr, request: &mut Request<Body>) -> Response<Body> {
     if !websocket::origin_allowed(request.headers(), &service.config.allowed_origins) {
         service.metrics.refused("origin");
         return (StatusCode::FORBIDDEN, "consoles may not be opened from that page\n")
@@ -97,13 +95,6 @@ fn knock(service: &Arc<Service>, peer: &Peer, request: &mut Request<Body>) -> Re
         }
         Err(refusal) => refusal.into_response(),
     }
-}
-
-fn client(service: &Service, peer: &Peer, headers: &HeaderMap) -> Option<IpAddr> {
-    let Peer::Tcp { remote, .. } = peer else { return None };
-    let lines = headers.get_all("x-forwarded-for").iter();
-    let forwarded: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
-    Some(client_address(remote.ip(), &forwarded, &service.config.trusted_proxies))
 }
 
 /// The server's older form of link, whose viewer does not exist any more.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config_reader::Violations;
+use http_front::{Site, Transport, TrustedProxies};
 use management_link::ManagementLink;
 use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
@@ -315,7 +316,16 @@ async fn serve_links(cx: RoleContext, addresses: Vec<std::net::SocketAddr>, serv
         let mut failed = Vec::new();
         let mut reasons = Vec::new();
         for addr in missing {
-            match cx.http.register(KIND.short, addr, &[PREFIX], router(service.clone())).await {
+            let site = Site {
+                owner: KIND.short,
+                addr,
+                prefixes: &[PREFIX],
+                router: router(service.clone()),
+                tasks: cx.tasks.clone(),
+                trusted_proxies: TrustedProxies::default(),
+                transport: Transport::default(),
+            };
+            match cx.http.register(site).await {
                 Ok(registration) => {
                     tracing::info!(addr = %registration.local_addr(), "serving links");
                     registrations.push(registration);

@@ -4,56 +4,42 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// A network in prefix notation, `10.0.0.0/8`; a bare address is the network of that one address.
+/// IPv4 mapped into IPv6 is IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Network(IpNet);
 
 impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let address: IpAddr = address.trim().parse().map_err(|_error| "not an address")?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            Some(prefix) => prefix.trim().parse().map_err(|_error| "the prefix is not a number")?,
-        };
-        if prefix > longest {
-            return Err("the prefix is longer than the address");
-        }
-        match (address, address.to_canonical()) {
-            (IpAddr::V6(_), IpAddr::V4(_)) if prefix < 96 => {
-                Err("an IPv4 address in IPv6 form needs a prefix of 96 or more")
-            }
-            (IpAddr::V6(_), mapped @ IpAddr::V4(_)) => {
-                Ok(Self { address: mapped, prefix: prefix - 96 })
-            }
-            (address, _) => Ok(Self { address, prefix }),
-        }
+        let address = text.trim().parse().map(|address: IpAddr| IpNet::from(address));
+        let network: IpNet = address.or_else(|_error| text.trim().parse()).map_err(|_error| {
+            "not a network: an address, or an address, a slash and the length of the prefix"
+        })?;
+        let IpAddr::V6(address) = network.addr() else { return Ok(Self(network)) };
+        let Some(mapped) = address.to_ipv4_mapped() else { return Ok(Self(network)) };
+        let mapped =
+            network.prefix_len().checked_sub(96).map(|prefix| (IpAddr::V4(mapped), prefix));
+        mapped
+            .and_then(|(address, prefix)| IpNet::new(address, prefix).ok())
+            .map(Self)
+            .ok_or("an IPv4 address in IPv6 form needs a prefix of 96 or more")
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
+        self.0.fmt(f)
     }
 }
 
 impl Network {
-    /// Whether `address` is in the network. IPv4 mapped into IPv6 counts as IPv4.
+    /// Whether `address` is in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(v4) => u128::from(v4.to_bits()) << 96,
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
-        let address = address.to_canonical();
-        let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-        address.is_ipv4() == self.address.is_ipv4()
-            && bits(address) & mask == bits(self.address) & mask
+        self.0.contains(&address.to_canonical())
     }
 }
 
