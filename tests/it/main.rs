@@ -15,6 +15,7 @@ mod binary;
 mod child;
 mod conflicts;
 mod conversations;
+mod downloads;
 mod drain;
 mod isolation;
 mod real_roles;
