@@ -1,4 +1,5 @@
-//! REST on a Unix socket: validate, store, wait until it is served, report.
+//! REST on a Unix socket: validate, store, wait until it is served, report. Endpoints and bodies are
+//! those of the crate `dhcp-api`.
 //!
 //! A write is durable before it is answered. By default the answer waits until the running dnsmasq
 //! serves the change (`Prefer: wait=5`); when that takes longer, or dnsmasq is down, it is 202 and
@@ -12,8 +13,13 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{self, MethodRouter};
+use dhcp_api::operation::Operation;
+use dhcp_api::problem::{Problem, ProblemKind};
+use dhcp_api::resource::Source;
+use dhcp_api::words::Invalid;
 use role::TaskScope;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -21,19 +27,17 @@ use crate::desired::{Applied, Change, Precondition};
 use crate::observed::{Observed, Progress};
 use crate::release::Releaser;
 use crate::store::Store;
-use crate::value::Invalid;
 
 mod collections;
-mod draft;
-mod fields;
 mod leases;
 mod problem;
 mod records;
 mod reservations;
 pub(crate) mod status;
+mod subnets;
 mod zones;
 
-use problem::{Fault, Problem, Slug};
+use problem::{Refusal, invalid};
 
 /// Of one resource.
 const BODY: usize = 1024 * 1024;
@@ -54,7 +58,7 @@ pub(crate) struct Api {
     tasks: TaskScope,
 }
 
-type Answer = Result<Response, Problem>;
+type Answer = Result<Response, Refusal>;
 
 impl Api {
     pub(crate) const fn new(
@@ -67,47 +71,17 @@ impl Api {
         Self { store, observed, releaser, dns, tasks }
     }
 
-    /// Every endpoint below `/v1`.
+    /// Every endpoint of the list.
     pub(crate) fn router(self) -> Router {
-        let zone = Router::new()
-            .route("/", get(zones::show).put(zones::put).delete(zones::remove))
-            .route("/subnets", get(zones::list_subnets))
-            .route(
-                "/subnets/{subnet}",
-                get(zones::show_subnet).put(zones::put_subnet).delete(zones::remove_subnet),
-            )
-            .route("/subnets/{subnet}/ranges", get(zones::list_ranges))
-            .route(
-                "/subnets/{subnet}/ranges/{range}",
-                get(zones::show_range).put(zones::put_range).delete(zones::remove_range),
-            )
-            .route("/reservations", get(reservations::list))
-            .route("/reservations/by-mac/{mac}", get(reservations::by_mac))
-            .route("/reservations/by-ip/{ip}", get(reservations::by_address))
-            .route(
-                "/reservations/{reservation}",
-                get(reservations::show).put(reservations::put).delete(reservations::remove),
-            )
-            .route("/records", get(records::list))
-            .route(
-                "/records/{name}/{kind}",
-                get(records::show).put(records::put).delete(records::remove),
-            )
-            .route("/leases", get(leases::list))
-            .route("/leases/{ip}", delete(leases::release));
-        let batch = post(reservations::batch).layer(DefaultBodyLimit::max(BATCH_BODY));
-        Router::new()
-            .route("/v1/healthz", get(status::healthz))
-            .route("/v1/readyz", get(status::readyz))
-            .route("/v1/status", get(status::status))
-            .route("/v1/instances/main/config", get(status::config))
-            .route("/v1/changes/{id}", get(status::change))
-            .route("/v1/zones", get(zones::list))
-            .route("/v1/zones/{zone}/reservations:batch", batch)
-            .nest("/v1/zones/{zone}", zone)
-            .fallback(|| async { Problem::new(Slug::NotFound, "there is no such endpoint") })
+        let mut router = Router::new();
+        for operation in Operation::ALL {
+            router = router.route(operation.path(), handler(*operation));
+        }
+        router
+            .fallback(|| async { Refusal::new(ProblemKind::NotFound, "there is no such endpoint") })
             .method_not_allowed_fallback(|| async {
-                Problem::new(Slug::MethodNotAllowed, "the endpoint does not know this method")
+                let text = "the endpoint does not know this method";
+                Refusal::new(ProblemKind::MethodNotAllowed, text)
             })
             .layer(DefaultBodyLimit::max(BODY))
             .layer(middleware::from_fn(envelope))
@@ -125,24 +99,29 @@ impl Api {
         }
     }
 
-    /// Submits a change and answers when it is served. `show` makes the body after the change.
-    async fn write(
+    /// Submits a change and answers when it is served. `show` makes the body after the change,
+    /// `unserved` says what dnsmasq did not take of it.
+    async fn write<T: Serialize>(
         &self,
         change: Change,
-        conditions: Precondition,
         headers: &HeaderMap,
-        show: impl FnOnce(&Self) -> Option<(u64, Value)>,
+        show: impl FnOnce(&Self) -> Option<(u64, T)>,
+        unserved: impl FnOnce(&Observed) -> Option<String>,
     ) -> Answer {
-        let wait = wait(headers)?;
-        let applied = self.store.submit(change, conditions).await?;
+        let (wait, conditions) = (wait(headers)?, preconditions(headers)?);
+        let applied = self.store.submit(change, Source::Api, conditions).await?;
         let Applied { generation, created, .. } = applied;
-        let progress = self.settle(generation, wait).await;
+        let mut progress = self.settle(generation, wait).await;
+        if let (Progress::Applied, Some(text)) = (&progress, unserved(&self.observed.borrow())) {
+            progress = Progress::Failed(text);
+        }
         let location = HeaderValue::from_str(&format!("/v1/changes/{generation}"));
         let body = show(self);
         let status = match progress {
             Progress::Failed(error) => {
-                let text = format!("stored, but not served yet: {error}");
-                return Err(Problem::new(Slug::ApplyFailed, text).with("generation", generation));
+                let text = format!("stored, but not served: {error}");
+                let problem = Problem::new(ProblemKind::ApplyFailed, text);
+                return Err(Problem { generation: Some(generation), ..problem }.into());
             }
             Progress::Pending | Progress::Waiting => StatusCode::ACCEPTED,
             Progress::Applied if body.is_none() => StatusCode::NO_CONTENT,
@@ -160,10 +139,54 @@ impl Api {
         }
         Ok(response)
     }
+
+    /// Submits a removal.
+    async fn remove(&self, change: Change, headers: &HeaderMap) -> Answer {
+        self.write(change, headers, |_| None::<(u64, Value)>, |_| None).await
+    }
+}
+
+/// Who answers to an endpoint.
+fn handler(operation: Operation) -> MethodRouter<Api> {
+    use Operation as O;
+    use routing::{delete, get, post, put};
+    match operation {
+        O::Healthz => get(status::healthz),
+        O::Readyz => get(status::readyz),
+        O::ShowStatus => get(status::status),
+        O::ShowOpenApi => get(status::open_api),
+        O::ShowConfig => get(status::config),
+        O::ShowChange => get(status::change),
+        O::ListZones => get(zones::list),
+        O::ShowZone => get(zones::show),
+        O::PutZone => put(zones::put),
+        O::DeleteZone => delete(zones::remove),
+        O::ListSubnets => get(subnets::list),
+        O::ShowSubnet => get(subnets::show),
+        O::PutSubnet => put(subnets::put),
+        O::DeleteSubnet => delete(subnets::remove),
+        O::ListRanges => get(subnets::list_ranges),
+        O::ShowRange => get(subnets::show_range),
+        O::PutRange => put(subnets::put_range),
+        O::DeleteRange => delete(subnets::remove_range),
+        O::ListReservations => get(reservations::list),
+        O::ShowReservationByMac => get(reservations::by_mac),
+        O::ShowReservationByIp => get(reservations::by_address),
+        O::ShowReservation => get(reservations::show),
+        O::PutReservation => put(reservations::put),
+        O::DeleteReservation => delete(reservations::remove),
+        O::BatchReservations => post(reservations::batch).layer(DefaultBodyLimit::max(BATCH_BODY)),
+        O::ListRecords => get(records::list),
+        O::ShowRecord => get(records::show),
+        O::PutRecord => put(records::put),
+        O::DeleteRecord => delete(records::remove),
+        O::ListLeases => get(leases::list),
+        O::DeleteLease => delete(leases::release),
+    }
 }
 
 /// A JSON body with its entity tag.
-fn tagged(status: StatusCode, revision: u64, body: &Value) -> Response {
+fn tagged(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
     let mut response = (status, axum::Json(body)).into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -172,7 +195,7 @@ fn tagged(status: StatusCode, revision: u64, body: &Value) -> Response {
 }
 
 /// `Prefer: wait=5`, `Prefer: respond-async`; other preferences are not ours (RFC 7240, 2).
-fn wait(headers: &HeaderMap) -> Result<Duration, Problem> {
+fn wait(headers: &HeaderMap) -> Result<Duration, Refusal> {
     let lines = headers.get_all("prefer").iter().filter_map(|line| line.to_str().ok());
     let mut wait = DEFAULT_WAIT;
     for preference in lines.flat_map(|line| line.split([',', ';'])).map(str::trim) {
@@ -180,8 +203,9 @@ fn wait(headers: &HeaderMap) -> Result<Duration, Problem> {
             wait = Duration::ZERO;
         } else if let Some(seconds) = preference.strip_prefix("wait=") {
             let seconds = seconds.parse().map_err(|_not_a_number| {
-                let text = format!("Prefer: wait={seconds} is no number of seconds");
-                Problem::new(Slug::Malformed, text).with("remedy", "give wait=5 or respond-async")
+                let text = format!("Prefer: wait={seconds} is not a number of seconds");
+                let problem = Problem::new(ProblemKind::Malformed, text);
+                Refusal::from(problem.remedy("give wait=5 or respond-async"))
             })?;
             wait = LONGEST_WAIT.min(Duration::from_secs(seconds));
         }
@@ -190,9 +214,10 @@ fn wait(headers: &HeaderMap) -> Result<Duration, Problem> {
 }
 
 /// `If-Match: "7"` and `If-None-Match: *`.
-fn preconditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
-    let bad =
-        |name, remedy| Problem::new(Slug::Malformed, format!("{name} is not understood; {remedy}"));
+fn preconditions(headers: &HeaderMap) -> Result<Precondition, Refusal> {
+    let bad = |name, remedy| {
+        Refusal::new(ProblemKind::Malformed, format!("{name} is not understood; {remedy}"))
+    };
     let mut conditions = Precondition::default();
     if let Some(tag) = headers.get(header::IF_MATCH) {
         let text = tag.to_str().unwrap_or_default();
@@ -210,18 +235,20 @@ fn preconditions(headers: &HeaderMap) -> Result<Precondition, Problem> {
     Ok(conditions)
 }
 
-/// A body as JSON.
-fn json(body: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Value, Problem> {
+/// A body as a JSON object.
+fn json(body: Body) -> Result<Value, Refusal> {
     let body = body.map_err(|rejection| {
-        let slug = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Slug::TooLarge
-        } else {
-            Slug::Malformed
-        };
-        Problem::new(slug, rejection.body_text())
+        let large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        let kind = if large { ProblemKind::TooLarge } else { ProblemKind::Malformed };
+        Refusal::new(kind, rejection.body_text())
     })?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::new(Slug::Malformed, format!("the body is not JSON: {error}")))
+    let malformed = |text| Refusal::new(ProblemKind::Malformed, text);
+    let value: Value = serde_json::from_slice(&body)
+        .map_err(|error| malformed(format!("the body is not JSON: {error}")))?;
+    if !value.is_object() {
+        return Err(malformed("the body is not an object".to_owned()));
+    }
+    Ok(value)
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -236,10 +263,12 @@ async fn envelope(request: Request, next: Next) -> Response {
     let begun = tokio::time::Instant::now();
     let mut response = match tokio::time::timeout(REQUEST, next.run(request)).await {
         Ok(response) => response,
-        Err(_elapsed) => Problem::new(Slug::Timeout, "the request took too long").into_response(),
+        Err(_elapsed) => {
+            Refusal::new(ProblemKind::Timeout, "the request took too long").into_response()
+        }
     };
-    let problem = response.extensions_mut().remove::<Problem>();
-    if let Some(problem) = problem.or_else(|| Problem::unspoken(&response)) {
+    let problem = response.extensions_mut().remove::<Refusal>();
+    if let Some(problem) = problem.or_else(|| Refusal::unspoken(&response)) {
         response = problem.complete(&path, &id);
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -252,31 +281,24 @@ async fn envelope(request: Request, next: Next) -> Response {
 }
 
 /// Text of a handler's parameter as a typed value; a path that cannot exist is not found.
-fn key<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Problem>
+fn key<T: std::str::FromStr>(what: &str, text: &str) -> Result<T, Refusal>
 where
     T::Err: std::fmt::Display,
 {
     text.parse().map_err(|error| {
-        Problem::new(Slug::NotFound, format!("{what} {text:?} does not exist: {error}"))
+        let text = format!("{what} {text:?} does not exist: {error}");
+        Refusal::new(ProblemKind::NotFound, text)
     })
 }
 
 /// The name of a resource that a request wants to exist.
-fn new_key<T: std::str::FromStr<Err = Invalid>>(field: &str, text: &str) -> Result<T, Problem> {
-    text.parse().map_err(|Invalid { reason, remedy }| {
-        let (field, value, remedy) = (field.to_owned(), Value::from(text), remedy.to_owned());
-        Problem::faults(Slug::InvalidValue, &[Fault { field, value, reason, remedy }])
-    })
+fn new_key<T: std::str::FromStr<Err = Invalid>>(field: &str, text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|error| invalid(field, Value::from(text), error))
 }
 
 type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;
 type Context = State<Api>;
 
-fn missing(what: &str, id: &(impl ToString + ?Sized)) -> Problem {
-    Problem::new(Slug::NotFound, format!("{what} {} does not exist", id.to_string()))
-}
-
-/// A resource that cannot be turned into JSON.
-fn unshowable() -> Problem {
-    Problem::new(Slug::Storage, "the resource cannot be shown")
+fn missing(what: &str, id: &(impl ToString + ?Sized)) -> Refusal {
+    Refusal::new(ProblemKind::NotFound, format!("{what} {} does not exist", id.to_string()))
 }

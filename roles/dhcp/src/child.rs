@@ -210,6 +210,7 @@ impl Output {
         match &event {
             LogEvent::Rejected(_) => tracing::warn!(line = text, "dnsmasq does not take a line"),
             LogEvent::Withheld(_) => tracing::warn!(line = text, "dnsmasq withholds an address"),
+            LogEvent::Dropped(_) => tracing::warn!(line = text, "dnsmasq leaves an option out"),
             LogEvent::Message { kind, ignored } => {
                 self.metrics.message(kind, *ignored);
                 tracing::debug!(line = text, "dnsmasq");
@@ -223,7 +224,7 @@ impl Output {
             }
             words.push_back(text.to_owned());
         }
-        if matches!(event, LogEvent::Read(_) | LogEvent::Rejected(_))
+        if matches!(event, LogEvent::Read(_) | LogEvent::Rejected(_) | LogEvent::Dropped(_))
             && let Err(error) = self.events.try_send(event)
         {
             tracing::trace!(%error, "nobody waits for what dnsmasq said");

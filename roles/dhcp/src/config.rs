@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use config_reader::{Section, Violations};
 
-use crate::render::Layout;
-use crate::value::{InterfaceName, LeaseTime, Upstream};
+use crate::layout::Layout;
+use dhcp_api::words::{InterfaceName, LeaseTime, Upstream};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/quickcloud/dhcp.sock";
 pub(crate) const DEFAULT_DNSMASQ: &str = "/usr/sbin/dnsmasq";

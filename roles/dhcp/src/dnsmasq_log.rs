@@ -17,6 +17,8 @@ pub(crate) enum LogEvent {
     },
     /// An address is reserved but cannot be given now.
     Withheld(String),
+    /// An option did not fit into an answer.
+    Dropped(String),
     Other,
 }
 
@@ -37,6 +39,8 @@ const WITHHELD: [&str; 3] = [
     "disabling DHCP static address",
     "no address range available for DHCP request",
 ];
+
+const DROPPED: &str = "cannot send DHCP/BOOTP option ";
 
 /// Takes `dnsmasq-dhcp[15958]: ` off.
 pub(crate) fn message(line: &str) -> &str {
@@ -64,6 +68,9 @@ pub(crate) fn parse(line: &str) -> LogEvent {
     let names_a_line = text.contains(" at line ") && text.contains(" of ");
     if names_a_line || REJECTIONS.iter().any(|start| text.starts_with(start)) {
         return LogEvent::Rejected(text.to_owned());
+    }
+    if text.starts_with(DROPPED) {
+        return LogEvent::Dropped(text.to_owned());
     }
     if WITHHELD.iter().any(|start| text.starts_with(start)) {
         return LogEvent::Withheld(text.to_owned());
@@ -98,6 +105,8 @@ mod tests {
         check(&format!("dnsmasq[7]: {line}"), LogEvent::Rejected(line.to_owned()));
         let line = "not using configured address 10.77.0.50 because it is leased to 02:…";
         check(&format!("dnsmasq-dhcp[7]: {line}"), LogEvent::Withheld(line.to_owned()));
+        let line = "cannot send DHCP/BOOTP option 43: no space left in packet";
+        check(&format!("dnsmasq-dhcp[7]: {line}"), LogEvent::Dropped(line.to_owned()));
         check("dnsmasq[7]: cleared cache", LogEvent::Other);
         check("", LogEvent::Other);
     }

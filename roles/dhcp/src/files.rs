@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::layout::Layout;
 use crate::leases;
 use crate::machine::RunAs;
 use crate::plan::OnDisk;
-use crate::render::{HostLine, Layout, Rendered};
+use crate::render::{HostLine, Rendered};
 
 /// A file operation that failed, with its object.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +129,7 @@ fn read_directory(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).map_err(failed("list", path))? {
         let entry = entry.map_err(failed("list", path))?;
-        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        let is_file = entry.file_type().map_err(failed("look at", &entry.path()))?.is_file();
         let text =
             if is_file { read_file(&entry.path())?.unwrap_or_default() } else { String::new() };
         files.insert(entry.file_name().to_string_lossy().into_owned(), text);
@@ -170,7 +171,7 @@ fn clear(directory: &Path, keep: Option<&str>) -> Result<(), FileError> {
             continue;
         }
         let path = entry.path();
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_directory = entry.file_type().map_err(failed("look at", &path))?.is_dir();
         let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(failed("remove", &path))?;
     }
@@ -194,6 +195,7 @@ mod tests {
             hosts: vec![host(50), host(51)],
             options: "options\n".to_owned(),
             names: "names\n".to_owned(),
+            ..Rendered::default()
         }
     }
 

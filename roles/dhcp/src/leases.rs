@@ -8,7 +8,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use crate::value::MacAddress;
+use dhcp_api::words::MacAddress;
 
 /// Beyond any file of 20,000 leases.
 const MAX_FILE: u64 = 16 * 1024 * 1024;

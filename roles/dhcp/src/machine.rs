@@ -9,27 +9,30 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, User};
 
-use crate::value::InterfaceName;
+use dhcp_api::words::InterfaceName;
 
 /// IPv4 addresses with the interface that has them.
-pub(crate) fn interface_addresses() -> Vec<(String, Ipv4Addr)> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
-    interfaces
-        .filter_map(|interface| {
-            let address = interface.address?.as_sockaddr_in()?.ip();
-            Some((interface.interface_name, address))
-        })
-        .collect()
+pub(crate) fn interface_addresses() -> io::Result<Vec<(String, Ipv4Addr)>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?.filter_map(|interface| {
+        let address = interface.address?.as_sockaddr_in()?.ip();
+        Some((interface.interface_name, address))
+    });
+    Ok(interfaces.collect())
 }
 
 /// IPv4 addresses of one interface, the main one first.
-pub(crate) fn addresses_of(name: &InterfaceName) -> Vec<Ipv4Addr> {
-    let all = interface_addresses().into_iter();
-    all.filter(|(owner, _)| owner == name.as_str()).map(|(_, address)| address).collect()
+pub(crate) fn addresses_of(name: &InterfaceName) -> io::Result<Vec<Ipv4Addr>> {
+    let all = interface_addresses()?.into_iter();
+    Ok(all.filter(|(owner, _)| owner == name.as_str()).map(|(_, address)| address).collect())
 }
 
-pub(crate) fn interface_exists(name: &InterfaceName) -> bool {
-    nix::net::if_::if_nametoindex(name.as_str()).is_ok()
+/// Whether the kernel has the interface. Absent is only what it calls absent.
+pub(crate) fn interface_exists(name: &InterfaceName) -> io::Result<bool> {
+    match nix::net::if_::if_nametoindex(name.as_str()) {
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::ENODEV | nix::errno::Errno::ENXIO) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Capabilities dnsmasq needs, by the number the kernel gives them and the name `setpriv` takes.
@@ -89,9 +92,12 @@ pub(crate) fn run_as(configured: Option<&str>, directory: &Path) -> Result<RunAs
     if name == "root" {
         return Ok(RunAs::Root);
     }
-    let account = User::from_name(name).ok().flatten();
+    let account = User::from_name(name)
+        .map_err(|error| format!("cannot look up the account {name}: {error}"))?;
+    let reachable = is_reachable(directory)
+        .map_err(|error| format!("cannot look at {}: {error}", directory.display()))?;
     match (account, configured) {
-        (Some(account), _) if is_reachable(directory) => Ok(RunAs::Account {
+        (Some(account), _) if reachable => Ok(RunAs::Account {
             name: name.to_owned(),
             user: account.uid.as_raw(),
             group: account.gid.as_raw(),
@@ -106,12 +112,14 @@ pub(crate) fn run_as(configured: Option<&str>, directory: &Path) -> Result<RunAs
 }
 
 /// Whether every directory above lets others through.
-fn is_reachable(directory: &Path) -> bool {
+fn is_reachable(directory: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
-    directory.ancestors().skip(1).all(|parent| {
-        parent.as_os_str().is_empty()
-            || fs::metadata(parent).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
-    })
+    for parent in directory.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
+        if fs::metadata(parent)?.permissions().mode() & 0o001 == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Kills every dnsmasq that was started with our main file; such a process is the orphan of a
@@ -160,8 +168,8 @@ mod tests {
             fs::set_permissions(root.path(), fs::Permissions::from_mode(mode)).unwrap();
         };
         set(0o700);
-        assert!(!is_reachable(&root.path().join("state")));
+        assert!(!is_reachable(&root.path().join("state")).unwrap());
         set(0o711);
-        assert!(is_reachable(&root.path().join("state")));
+        assert!(is_reachable(&root.path().join("state")).unwrap());
     }
 }

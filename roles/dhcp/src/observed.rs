@@ -1,10 +1,13 @@
 //! What is really served, as the reconciler last saw it. Written by the reconciler alone.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::Serialize;
+use dhcp_api::answer::{LastApply, Phase};
+use dhcp_api::words::Stamp;
 
-use crate::value::Stamp;
+use crate::desired::RecordKey;
+use crate::render::LineOwner;
 
 /// Observed state of the one dnsmasq.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +28,21 @@ pub struct Observed {
     pub no_interface: bool,
     /// Subnets of the interface in which it has no address; their guests get no answer.
     pub unserved: Vec<String>,
-    /// Lines dnsmasq did not take since its last start.
-    pub rejected: Vec<String>,
+    /// Lines dnsmasq did not take since it last read them.
+    pub rejected: Vec<Rejection>,
+    /// Records dnsmasq refused when it was asked, with what it said.
+    pub refused: BTreeMap<RecordKey, String>,
+    /// Options that did not fit into an answer to a client, since the last reload.
+    pub dropped: Vec<String>,
+}
+
+/// A line dnsmasq did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// What dnsmasq said.
+    pub line: String,
+    /// Whose line it is, if that is known.
+    pub owner: Option<LineOwner>,
 }
 
 /// The dnsmasq process.
@@ -45,26 +61,6 @@ pub struct Instance {
     pub runs_as: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    #[default]
-    Starting,
-    Serving,
-    /// Down; will be tried again.
-    Down,
-    Stopped,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub struct LastApply {
-    /// Generation.
-    pub id: u64,
-    pub kind: &'static str,
-    pub duration_ms: u64,
-    pub result: &'static str,
-}
-
 /// How far one generation has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -79,6 +75,12 @@ pub enum Progress {
 }
 
 impl Observed {
+    /// What dnsmasq did not take of somebody's lines.
+    pub fn rejected_line(&self, owner: LineOwner) -> Option<String> {
+        let rejection = self.rejected.iter().find(|rejection| rejection.owner == Some(owner))?;
+        Some(format!("dnsmasq does not take: {}", rejection.line))
+    }
+
     pub fn progress(&self, generation: u64) -> Progress {
         if self.applied >= generation {
             return Progress::Applied;

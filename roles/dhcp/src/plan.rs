@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 
 use crate::render::{HostLine, Rendered};
-use crate::value::MacAddress;
+use dhcp_api::words::MacAddress;
 
 /// Deltas beyond this are folded into the base file by a reload.
 pub(crate) const MAX_DELTAS: usize = 500;
@@ -177,6 +177,7 @@ mod tests {
             hosts,
             options: "options".to_owned(),
             names: "names".to_owned(),
+            ..Rendered::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! PURE: what `ss` says about the ports of DHCP and DNS → who has them besides us.
 
-use crate::value::InterfaceName;
+use dhcp_api::words::InterfaceName;
 
 /// Who serves DHCP on exactly this interface. One without an interface is left to the kernel, which
 /// refuses dnsmasq the port when they would collide.

@@ -4,11 +4,12 @@
 //! is, plans, and applies. After a crash, after a change and after somebody edited a file, the
 //! same code runs. Nobody else writes these files or signals the process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bedrock::chain;
+use dhcp_api::answer::Phase;
 use role::RoleContext;
 use role::host::CommandError;
 use role::tasks::BlockingError;
@@ -16,26 +17,29 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::child::{Child, ChildError};
-use crate::desired::DesiredState;
+use crate::desired::{DesiredState, RecordKey};
 use crate::dnsmasq_log::LogEvent;
 use crate::files::{self, FileError};
-use crate::leases;
+use crate::layout::Layout;
 use crate::metrics::Metrics;
-use crate::observed::{LastApply, Observed, Phase};
+use crate::observed::{Observed, Rejection};
 use crate::plan::{Loaded, Plan, plan};
-use crate::release::{ReleaseError, Releaser};
-use crate::render::{Rendered, Settings, render};
+use crate::release::ReleaseError;
+use crate::render::{Rendered, Settings};
 use crate::store::Store;
-use crate::value::{Cidr, Stamp};
 use crate::version::VersionError;
 
+mod applying;
+mod released;
+mod reporting;
 mod starting;
 mod surroundings;
+mod vetting;
 
 /// Between passes nobody asked for.
 const PERIOD: Duration = Duration::from_secs(2);
 /// For a program that must answer at once.
-const PROGRAM: Duration = Duration::from_secs(10);
+pub(crate) const PROGRAM: Duration = Duration::from_secs(10);
 /// For dnsmasq to read a file it watches, besides the time its size costs.
 const WATCHED: Duration = Duration::from_secs(1);
 /// A process that lived this long failed for a new reason.
@@ -75,6 +79,8 @@ pub(crate) struct Reconciler {
     pub(crate) cx: RoleContext,
     pub(crate) store: Store,
     pub(crate) settings: Settings,
+    /// What a reload of the configuration puts in force.
+    configured: watch::Receiver<Settings>,
     pub(crate) dnsmasq: PathBuf,
     /// Account to run dnsmasq as, if configured.
     pub(crate) account: Option<String>,
@@ -87,6 +93,8 @@ pub(crate) struct Reconciler {
     tried: Option<u64>,
     /// Main file that passed `dnsmasq --test`.
     tested: Option<String>,
+    /// Records that dnsmasq refused, at their revision, with what it said.
+    refused: BTreeMap<RecordKey, (u64, String)>,
     /// Who else listens on our ports.
     holder: Option<String>,
 }
@@ -95,7 +103,7 @@ impl Reconciler {
     pub(crate) fn new(
         cx: RoleContext,
         store: Store,
-        settings: Settings,
+        mut configured: watch::Receiver<Settings>,
         dnsmasq: PathBuf,
         account: Option<String>,
         metrics: Metrics,
@@ -103,10 +111,12 @@ impl Reconciler {
     ) -> Self {
         let (process, failures, retry_at) = (None, 0, None);
         let (tried, tested, holder) = (None, None, None);
+        let settings = configured.borrow_and_update().clone();
         Self {
             cx,
             store,
             settings,
+            configured,
             dnsmasq,
             account,
             metrics,
@@ -116,6 +126,7 @@ impl Reconciler {
             retry_at,
             tried,
             tested,
+            refused: BTreeMap::new(),
             holder,
         }
     }
@@ -127,8 +138,9 @@ impl Reconciler {
         while !shutdown.is_cancelled() {
             self.cx.health.progress();
             let state = Arc::clone(&desired.borrow_and_update());
+            self.settings = self.configured.borrow_and_update().clone();
             let outcome = self.pass(&state).await;
-            self.publish(state.generation, outcome);
+            self.publish(&state, outcome);
             if self.wait(&mut desired, &shutdown).await.is_none() {
                 break;
             }
@@ -157,8 +169,17 @@ impl Reconciler {
                 None => std::future::pending().await,
             }
         };
+        let configured = self.configured.clone();
+        let reconfigured = async {
+            let mut configured = configured;
+            // Without a sender there is nothing to wait for.
+            if configured.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         let end = tokio::select! {
             () = shutdown.cancelled() => return None,
+            () = reconfigured => return Some(()),
             changed = desired.changed() => {
                 // The store ends with the role.
                 changed.ok()?;
@@ -209,7 +230,7 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, state: &DesiredState) -> Result<(), ApplyError> {
-        let rendered = render(state, &self.settings);
+        let rendered = self.vetted(state).await?;
         if self.process.as_mut().is_some_and(|(child, _)| child.has_ended()) {
             let end = match &mut self.process {
                 Some((child, _)) => child.ended().await,
@@ -258,16 +279,26 @@ impl Reconciler {
             self.start(rendered).await?;
             return Ok(Some("start"));
         };
-        let mut complaints = Vec::new();
+        let (mut complaints, mut dropped) = (Vec::new(), Vec::new());
         while let Ok(event) = child.events.try_recv() {
-            if let LogEvent::Rejected(line) = event {
-                complaints.push(line);
+            match event {
+                LogEvent::Rejected(line) => complaints.push(line),
+                LogEvent::Dropped(line) => dropped.push(line),
+                _ => {}
             }
         }
-        self.observed.send_modify(|observed| {
-            observed.rejected.extend(complaints);
-            observed.rejected.truncate(REJECTED);
-        });
+        if !complaints.is_empty() || !dropped.is_empty() {
+            let complaints = rejections(complaints, rendered, &layout);
+            self.observed.send_modify(|observed| {
+                observed.rejected.extend(complaints);
+                observed.rejected.truncate(REJECTED);
+                for line in dropped {
+                    if observed.dropped.len() < REJECTED && !observed.dropped.contains(&line) {
+                        observed.dropped.push(line);
+                    }
+                }
+            });
+        }
         let disk = self.cx.tasks.blocking("files", move || files::read(&layout)).await??;
         let plan = plan(rendered, loaded, &disk);
         let kind = plan.kind();
@@ -281,272 +312,12 @@ impl Reconciler {
         self.observed.send_modify(|observed| observed.rendered = rendered.generation);
         Ok(Some(kind))
     }
-
-    async fn names(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
-        self.cx.tasks.blocking("names", move || files::write_names(&layout, &text)).await??;
-        if !self.settings.dns
-            || self
-                .confirm(&[self.settings.layout.names()], watched_time(rendered))
-                .await?
-                .is_some()
-        {
-            if let Some((_, loaded)) = &mut self.process {
-                loaded.names.clone_from(&rendered.names);
-            }
-            return Ok(());
-        }
-        self.reload(rendered).await
-    }
-
-    async fn add(
-        &mut self,
-        rendered: &Rendered,
-        added: &[crate::render::HostLine],
-    ) -> Result<(), ApplyError> {
-        let Some((_, loaded)) = &mut self.process else { return Ok(()) };
-        let delta = loaded.delta(added);
-        let path = self.settings.layout.hosts_directory().join(&delta.0);
-        let (layout, text, content) =
-            (self.settings.layout.clone(), rendered.clone(), delta.1.clone());
-        let target = path.clone();
-        // Names last: that they were read means that complaints about the hosts have been made.
-        let write = move || {
-            files::replace(&layout, &target, &content)
-                .and_then(|()| files::write_names(&layout, &text))
-        };
-        self.cx.tasks.blocking("add", write).await??;
-        let mut awaited = vec![path];
-        if self.settings.dns {
-            awaited.push(self.settings.layout.names());
-        }
-        match self.confirm(&awaited, watched_time(rendered)).await? {
-            Some(complaints) if complaints.is_empty() => {
-                if let Some((_, loaded)) = &mut self.process {
-                    loaded.added(rendered, added, delta);
-                    loaded.names.clone_from(&rendered.names);
-                }
-                Ok(())
-            }
-            outcome => {
-                tracing::info!(?outcome, "an addition was not taken, reloading");
-                self.reload(rendered).await
-            }
-        }
-    }
-
-    async fn reload(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
-        self.cx.tasks.blocking("reload", move || files::write_all(&layout, &text)).await??;
-        let Some((child, _)) = &mut self.process else { return Ok(()) };
-        while child.events.try_recv().is_ok() {}
-        child.reload()?;
-        let awaited = self.awaited(rendered);
-        match self.confirm(&awaited, reload_time(rendered.hosts.len())).await? {
-            Some(complaints) => {
-                if let Some((_, loaded)) = &mut self.process {
-                    *loaded = Loaded::all(rendered);
-                }
-                self.observed.send_modify(|observed| observed.rejected = complaints);
-                Ok(())
-            }
-            None => {
-                tracing::warn!("dnsmasq does not confirm a reload and is started anew");
-                self.restart(rendered).await
-            }
-        }
-    }
-
-    async fn restart(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        // Before the running one is given up.
-        self.test(rendered).await?;
-        if let Some((child, _)) = self.process.take() {
-            child.stop().await;
-        }
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
-        self.cx.tasks.blocking("restart", move || files::write_all(&layout, &text)).await??;
-        self.start(rendered).await
-    }
-
-    /// What dnsmasq reads last at a start or reload.
-    fn awaited(&self, rendered: &Rendered) -> Vec<PathBuf> {
-        let layout = &self.settings.layout;
-        if rendered.serves_dhcp() {
-            return vec![layout.base_hosts(), layout.options()];
-        }
-        if self.settings.dns { vec![layout.names()] } else { Vec::new() }
-    }
-
-    /// Waits until dnsmasq has read every file of `awaited`; gives its complaints meanwhile, or
-    /// `None` when it does not in time.
-    async fn confirm(
-        &mut self,
-        awaited: &[PathBuf],
-        limit: Duration,
-    ) -> Result<Option<Vec<String>>, ApplyError> {
-        let Some((child, _)) = &mut self.process else { return Ok(None) };
-        let (health, shutdown) = (self.cx.health.clone(), self.cx.shutdown.clone());
-        let mut missing: Vec<_> = awaited.to_vec();
-        let mut complaints = Vec::new();
-        let deadline = tokio::time::Instant::now() + limit;
-        let mut beat = tokio::time::interval(Duration::from_secs(1));
-        while !missing.is_empty() {
-            tokio::select! {
-                () = shutdown.cancelled() => return Err(ApplyError::Stopping),
-                () = tokio::time::sleep_until(deadline) => return Ok(None),
-                _ = beat.tick() => health.progress(),
-                event = child.events.recv() => match event {
-                    Some(LogEvent::Read(path)) => missing.retain(|awaited| *awaited != path),
-                    Some(LogEvent::Rejected(line)) => {
-                        if complaints.len() < REJECTED {
-                            complaints.push(line);
-                        }
-                    }
-                    Some(_) => {}
-                    None => {
-                        let end = child.ended().await;
-                        self.note_end(end.clone());
-                        return Err(ChildError::Ended(end).into());
-                    }
-                },
-            }
-        }
-        Ok(Some(complaints))
-    }
-
-    /// Leases whose (address, MAC) is nobody's reservation.
-    async fn stale_leases(&self, rendered: &Rendered) -> Result<Vec<leases::Lease>, ApplyError> {
-        let path = self.settings.layout.leases();
-        let leases = self.cx.tasks.blocking("leases", move || leases::read(&path)).await?;
-        let leases = leases.map_err(ReleaseError::Leases)?;
-        let count = leases.len();
-        let stale: Vec<_> = leases
-            .into_iter()
-            .filter(|lease| !files::is_reserved(&rendered.hosts, lease))
-            .collect();
-        self.metrics.leases.set(i64::try_from(count).unwrap_or(i64::MAX));
-        self.metrics.conflicts.set(i64::try_from(stale.len()).unwrap_or(i64::MAX));
-        self.observed.send_modify(|observed| {
-            (observed.leases, observed.conflicts) = (count, stale.len());
-        });
-        Ok(stale)
-    }
-
-    /// Takes stale leases back; what cannot be released is removed while dnsmasq is down.
-    async fn release(
-        &mut self,
-        stale: Vec<leases::Lease>,
-        subnets: Vec<Cidr>,
-        rendered: &Rendered,
-    ) -> Result<(), ApplyError> {
-        let count = stale.len();
-        let releaser = Releaser {
-            interface: self.settings.interface.clone(),
-            layout: self.settings.layout.clone(),
-        };
-        let left = releaser.release(stale.clone(), subnets, &self.cx.tasks).await;
-        let left = left.unwrap_or_else(|error| {
-            tracing::warn!(error = %chain(&error), "cannot release leases");
-            stale
-        });
-        self.metrics.released.inc_by(u64::try_from(count - left.len()).unwrap_or(0));
-        tracing::info!(released = count - left.len(), left = left.len(), "leases taken back");
-        if !left.is_empty() {
-            self.restart(rendered).await?;
-        }
-        let left = self.stale_leases(rendered).await?.len();
-        if left > 0 {
-            tracing::warn!(left, "leases without a reservation remain");
-        }
-        Ok(())
-    }
-
-    fn applied(&self, rendered: &Rendered, kind: &'static str, begun: Instant) {
-        let elapsed = begun.elapsed();
-        let now = Stamp::from_unix_ms(self.cx.host.clock.unix_ms());
-        let id = rendered.generation;
-        let news = kind != Plan::Nothing.kind();
-        if news {
-            self.metrics.applied(kind, true, elapsed.as_secs_f64());
-            tracing::info!(generation = id, kind, elapsed_ms = millis(elapsed), "applied");
-        }
-        self.observed.send_modify(|observed| {
-            if news || observed.applied != id {
-                observed.applied_at = Some(now);
-            }
-            observed.applied = id;
-            observed.error = None;
-            if news {
-                let duration_ms = millis(elapsed);
-                observed.last_apply = Some(LastApply { id, kind, duration_ms, result: "ok" });
-            }
-        });
-    }
-
-    /// What a pass came to, for everybody who watches.
-    fn publish(&mut self, generation: u64, outcome: Result<(), ApplyError>) {
-        let health = self.cx.health.clone();
-        match outcome {
-            Ok(()) => health.clear_condition("apply"),
-            Err(ApplyError::Stopping) => {}
-            Err(error) => {
-                let text = chain(&error);
-                let known = {
-                    let observed = self.observed.borrow();
-                    let failed = observed.error.as_ref().is_some_and(|(_, error)| *error == text);
-                    failed || observed.instance.reason.as_ref() == Some(&text)
-                };
-                if known {
-                    tracing::debug!(generation, error = %text, "cannot apply, still");
-                } else {
-                    tracing::warn!(generation, error = %text, "cannot apply");
-                }
-                self.metrics.applied("failed", false, 0.0);
-                if self.process.is_none() {
-                    self.failed_start(&error, &text);
-                } else {
-                    health.set_condition("apply", text.clone());
-                }
-                // What is only stored until dnsmasq runs again has not failed.
-                let waits = self.process.is_none()
-                    && !matches!(error, ApplyError::Refused(_) | ApplyError::File(_));
-                if !waits {
-                    self.observed.send_modify(|observed| observed.error = Some((generation, text)));
-                }
-            }
-        }
-        self.look_at_interface();
-        let rejected = self.observed.borrow().rejected.first().cloned();
-        match rejected {
-            Some(line) => {
-                health.set_condition("rejected", format!("dnsmasq does not take: {line}"))
-            }
-            None => health.clear_condition("rejected"),
-        }
-        self.metrics.dirty.set(i64::from(self.observed.borrow().applied < generation));
-        health.started();
-    }
-
-    fn failed_start(&mut self, error: &ApplyError, text: &str) {
-        // A process that ended was noted when it did.
-        if !matches!(error, ApplyError::Child(ChildError::Ended(_))) {
-            self.down(text, None);
-        }
-    }
 }
 
-/// dnsmasq compares every line with every other: 1 s and 0.03 µs per pair, at most two minutes.
-fn reload_time(hosts: usize) -> Duration {
-    let hosts = u64::try_from(hosts).unwrap_or(u64::MAX);
-    let pairs = hosts.saturating_mul(hosts);
-    Duration::from_secs(1)
-        .saturating_add(Duration::from_nanos(pairs.saturating_mul(30)))
-        .min(Duration::from_secs(120))
-}
-
-/// After an addition dnsmasq compares every lease with every line.
-fn watched_time(rendered: &Rendered) -> Duration {
-    WATCHED.saturating_add(reload_time(rendered.hosts.len()))
+/// What dnsmasq did not take, with its owners.
+fn rejections(complaints: Vec<String>, rendered: &Rendered, layout: &Layout) -> Vec<Rejection> {
+    let with_owner = |line: String| Rejection { owner: rendered.owner_of(&line, layout), line };
+    complaints.into_iter().map(with_owner).collect()
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -14,15 +14,15 @@ use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use role::TaskScope;
 use role::tasks::BlockingError;
 
+use crate::layout::Layout;
 use crate::leases::{self, Lease, release_packet};
 use crate::machine::addresses_of;
-use crate::render::Layout;
-use crate::value::{Cidr, InterfaceName};
+use dhcp_api::words::{Cidr, InterfaceName};
 
 /// Packets in a row; the server's socket buffer is finite.
 const BURST: usize = 64;
 /// Rounds without any success before giving up.
-const PATIENCE: u32 = 3;
+const FAILURES: u32 = 3;
 const ROUND: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -54,7 +54,7 @@ impl Releaser {
         tasks: &TaskScope,
     ) -> Result<Vec<Lease>, ReleaseError> {
         let mut failures = 0;
-        while !stale.is_empty() && failures < PATIENCE {
+        while !stale.is_empty() && failures < FAILURES {
             let before = stale.len();
             let (burst, releaser) =
                 (stale.iter().take(BURST).cloned().collect::<Vec<_>>(), self.clone());
@@ -80,7 +80,8 @@ impl Releaser {
 
     fn send(&self, leases: &[Lease], subnets: &[Cidr]) -> Result<(), ReleaseError> {
         let interface = self.interface.to_string();
-        let local = addresses_of(&self.interface);
+        let failed = |source| ReleaseError::Send { interface: interface.clone(), source };
+        let local = addresses_of(&self.interface).map_err(failed)?;
         let main =
             local.first().copied().ok_or_else(|| ReleaseError::NoAddress(interface.clone()))?;
         let work = || -> io::Result<()> {

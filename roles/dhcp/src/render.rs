@@ -4,15 +4,19 @@
 //! carry `set:`: the 2.90 of Debian 12 dies at the first reload after such a line was matched, so
 //! the tags of reservations come from `dhcp-mac` lines of the main file.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::net::Ipv4Addr;
 
-use crate::desired::{DesiredState, SubnetState, ZoneState, domain_of};
-use crate::model::{Attachment, DnsServers, Record, RecordValue, Reservation, Subnet};
-use crate::value::{InterfaceName, LeaseTime, MacAddress, Upstream};
+use dhcp_api::resource::{Reservation, Subnet};
+use dhcp_api::words::{Cidr, InterfaceName, LeaseTime, MacAddress, Upstream};
 
+use crate::desired::{DesiredState, RecordKey, SubnetState, ZoneState};
+use crate::layout::Layout;
+
+mod main_file;
+mod names;
+mod options;
 #[cfg(test)]
 mod tests;
 
@@ -29,58 +33,6 @@ pub struct Settings {
     pub lease_time: LeaseTime,
 }
 
-/// Where the files of one dnsmasq lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    directory: PathBuf,
-}
-
-impl Layout {
-    pub const fn new(directory: PathBuf) -> Self {
-        Self { directory }
-    }
-
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    pub fn main(&self) -> PathBuf {
-        self.directory.join("main.conf")
-    }
-
-    /// All reservations as of the last reload; not watched.
-    pub fn base_hosts(&self) -> PathBuf {
-        self.directory.join("base.hosts")
-    }
-
-    pub fn options(&self) -> PathBuf {
-        self.directory.join("base.opts")
-    }
-
-    /// Watched: reservations added since the last reload.
-    pub fn hosts_directory(&self) -> PathBuf {
-        self.directory.join("hosts.d")
-    }
-
-    /// Watched: names.
-    pub fn names_directory(&self) -> PathBuf {
-        self.directory.join("names.d")
-    }
-
-    pub fn names(&self) -> PathBuf {
-        self.names_directory().join("base")
-    }
-
-    /// The only directory dnsmasq writes to.
-    pub fn leases_directory(&self) -> PathBuf {
-        self.directory.join("leases")
-    }
-
-    pub fn leases(&self) -> PathBuf {
-        self.leases_directory().join("dnsmasq.leases")
-    }
-}
-
 /// One reservation as a line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostLine {
@@ -89,8 +41,15 @@ pub struct HostLine {
     pub text: String,
 }
 
+/// Whose line something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineOwner {
+    Reservation(Ipv4Addr),
+    Subnet(Cidr),
+}
+
 /// The content of every file for one generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rendered {
     pub generation: u64,
     pub main: String,
@@ -98,6 +57,10 @@ pub struct Rendered {
     pub hosts: Vec<HostLine>,
     pub options: String,
     pub names: String,
+    /// Owners of the lines of `options`.
+    pub option_owners: Vec<LineOwner>,
+    /// Records of `main`, by the number of their line.
+    pub record_lines: BTreeMap<usize, RecordKey>,
 }
 
 impl Rendered {
@@ -115,27 +78,56 @@ impl Rendered {
         }
         text
     }
+
+    /// Whose line dnsmasq complains about: `bad … at line 7 of /x/base.opts`.
+    pub fn owner_of(&self, complaint: &str, layout: &Layout) -> Option<LineOwner> {
+        let (file, index) = line_of(complaint)?;
+        if layout.options().to_str() == Some(file) {
+            return self.option_owners.get(index).copied();
+        }
+        let is_hosts = layout.base_hosts().to_str() == Some(file);
+        let host = self.hosts.get(index).filter(|_| is_hosts)?;
+        Some(LineOwner::Reservation(host.ipv4))
+    }
 }
 
-/// Renders a state.
-pub fn render(state: &DesiredState, settings: &Settings) -> Rendered {
-    let mut subnets: Vec<_> = state.subnets().filter(|(_, subnet)| subnet.subnet.enabled).collect();
+/// File and index of the line that dnsmasq complains about.
+pub(crate) fn line_of(complaint: &str) -> Option<(&str, usize)> {
+    let (number, file) = complaint.rsplit_once(" at line ")?.1.split_once(" of ")?;
+    let number: usize = number.parse().ok()?;
+    Some((file.trim_end(), number.checked_sub(1)?))
+}
+
+/// Renders a state, without the records that dnsmasq is known to refuse.
+pub fn render(
+    state: &DesiredState,
+    settings: &Settings,
+    is_refused: &dyn Fn(&RecordKey) -> bool,
+) -> Rendered {
+    let mut subnets: Vec<_> =
+        state.subnets().filter(|(_, subnet)| subnet.subnet.is_enabled()).collect();
     subnets.sort_by_key(|(_, subnet)| subnet.subnet.cidr);
     let mut served = Vec::new();
     for (zone, reservation) in state.reservations() {
         if let Some(SubnetState { subnet, .. }) = zone.subnets.get(&reservation.subnet)
-            && subnet.enabled
+            && subnet.is_enabled()
         {
             served.push(Served { zone, subnet, reservation });
         }
     }
     served.sort_by_key(|served| served.reservation.ipv4);
+    let withheld = state.standings().withheld;
+    let is_given = |key: &RecordKey| !withheld.contains_key(key) && !is_refused(key);
+    let (main, record_lines) = main_file::main(state, &subnets, &served, settings, &is_given);
+    let (options, option_owners) = options::options(&subnets, &served);
     Rendered {
         generation: state.generation,
-        main: main(state, &subnets, &served, settings),
+        main,
         hosts: served.iter().map(host_line).collect(),
-        options: options(&subnets, &served),
-        names: names(state, &served),
+        options,
+        names: names::names(state, &served, &is_given),
+        option_owners,
+        record_lines,
     }
 }
 
@@ -151,118 +143,12 @@ type Subnets<'a> = [(&'a ZoneState, &'a SubnetState)];
 /// Appends a formatted line. Writing to a `String` cannot fail.
 macro_rules! line {
     ($out:expr, $($format:tt)+) => {
-        if writeln!($out, $($format)+).is_err() {
+        if std::fmt::Write::write_fmt($out, format_args!("{}\n", format_args!($($format)+))).is_err() {
             unreachable!("writing to a string cannot fail");
         }
     };
 }
-
-fn main(
-    state: &DesiredState,
-    subnets: &Subnets<'_>,
-    served: &[Served<'_>],
-    settings: &Settings,
-) -> String {
-    let Settings { interface, layout, .. } = settings;
-    let mut out = String::from("# written by quickcloud, which overwrites every change\n");
-    out.push_str("keep-in-foreground\npid-file=\nlog-facility=-\nlog-async=25\n");
-    line!(out, "interface={interface}");
-    out.push_str("except-interface=lo\nbind-dynamic\n");
-    out.push_str("dhcp-authoritative\ndhcp-ignore=tag:!known\ndhcp-ignore-names\n");
-    out.push_str("dhcp-ignore-clid\nno-ping\n");
-    line!(out, "dhcp-lease-max={}", lease_limit(served.len()));
-    line!(out, "dhcp-leasefile={}", layout.leases().display());
-    line!(out, "dhcp-hostsfile={}", layout.base_hosts().display());
-    line!(out, "dhcp-hostsdir={}", layout.hosts_directory().display());
-    line!(out, "dhcp-optsfile={}", layout.options().display());
-    out.push_str("dhcp-option=vendor:MSFT,2,1i\n");
-    for (zone, SubnetState { subnet, .. }) in subnets {
-        subnet_lines(&mut out, zone, subnet, settings);
-    }
-    for Served { reservation, .. } in served {
-        if reservation.is_tagged() {
-            line!(out, "dhcp-mac=set:{},{}", host_tag(reservation), reservation.mac);
-        }
-    }
-    if settings.dns {
-        dns_lines(&mut out, state, subnets, settings);
-    } else {
-        out.push_str("port=0\n");
-    }
-    out
-}
-
-/// Twice the reservations, in steps, so that growth seldom changes the main file.
-fn lease_limit(reservations: usize) -> usize {
-    let mut limit = 2_000;
-    while limit < reservations.saturating_mul(2) {
-        limit *= 2;
-    }
-    limit
-}
-
-fn subnet_lines(out: &mut String, zone: &ZoneState, subnet: &Subnet, settings: &Settings) {
-    let cidr = subnet.cidr;
-    let lease = subnet.lease_time.or(zone.zone.lease_time).unwrap_or(settings.lease_time);
-    line!(
-        out,
-        "dhcp-range=set:{},{},static,{},{},{lease}",
-        subnet_tag(subnet),
-        cidr.network(),
-        cidr.netmask(),
-        cidr.broadcast()
-    );
-    if let Attachment::Shared { .. } = subnet.attachment {
-        let inside = subnet.gateway.unwrap_or_else(|| cidr.first());
-        line!(out, "shared-network={},{inside}", settings.interface);
-    }
-    line!(out, "domain={},{cidr}", domain_of(&zone.zone, Some(subnet)));
-}
-
-fn dns_lines(out: &mut String, state: &DesiredState, subnets: &Subnets<'_>, settings: &Settings) {
-    out.push_str("port=53\nno-hosts\nno-resolv\n");
-    let mut upstreams = BTreeSet::from_iter(settings.upstreams.iter().copied());
-    upstreams.extend(state.zones.values().flat_map(|zone| zone.zone.dns_upstreams.iter().copied()));
-    for upstream in upstreams {
-        line!(out, "server={upstream}");
-    }
-    line!(out, "hostsdir={}", settings.layout.names_directory().display());
-    let domains: BTreeSet<_> = state
-        .zones
-        .values()
-        .map(|zone| &zone.zone.domain)
-        .chain(subnets.iter().filter_map(|(_, subnet)| subnet.subnet.domain.as_ref()))
-        .collect();
-    for domain in domains {
-        line!(out, "local=/{domain}/");
-    }
-    out.push_str("domain-needed\nbogus-priv\nlocalise-queries\n");
-    out.push_str("cache-size=10000\ndns-forward-max=1000\n");
-    for zone in state.zones.values() {
-        for record in zone.records.values() {
-            main_record(out, zone, record);
-        }
-    }
-}
-
-/// Records that only the main file can hold.
-fn main_record(out: &mut String, zone: &ZoneState, record: &Record) {
-    use crate::model::RecordType::Cname;
-    let name = record.name.within(&zone.zone.domain);
-    for value in &record.values {
-        match value {
-            RecordValue::V4(_) | RecordValue::V6(_) => {}
-            RecordValue::Domain(target) if record.kind == Cname => {
-                line!(out, "cname={name},{target}");
-            }
-            RecordValue::Domain(target) => line!(out, "ptr-record={name},{target}"),
-            RecordValue::Text(text) => line!(out, "txt-record={name},\"{text}\""),
-            RecordValue::Srv { priority, weight, port, target } => {
-                line!(out, "srv-host={name},{target},{port},{priority},{weight}");
-            }
-        }
-    }
-}
+use line;
 
 /// Unique, since subnets do not overlap.
 fn subnet_tag(subnet: &Subnet) -> String {
@@ -275,15 +161,16 @@ fn host_tag(reservation: &Reservation) -> String {
 }
 
 fn host_line(served: &Served<'_>) -> HostLine {
-    let Reservation { mac, ipv4, hostname, lease_time, .. } = served.reservation;
+    let reservation = served.reservation;
+    let (ipv4, mac) = (reservation.ipv4, reservation.mac);
     let mut text = format!("{mac},{ipv4}");
-    if let Some(hostname) = hostname {
+    if let Some(hostname) = &reservation.hostname {
         line_part(&mut text, hostname);
     }
-    if let Some(lease_time) = lease_time {
-        line_part(&mut text, lease_time);
+    if let Some(lease_time) = reservation.lease_time {
+        line_part(&mut text, &lease_time);
     }
-    HostLine { ipv4: *ipv4, mac: *mac, text }
+    HostLine { ipv4, mac, text }
 }
 
 fn line_part(text: &mut String, part: &impl std::fmt::Display) {
@@ -292,92 +179,11 @@ fn line_part(text: &mut String, part: &impl std::fmt::Display) {
     }
 }
 
-fn options(subnets: &Subnets<'_>, served: &[Served<'_>]) -> String {
-    let mut out = String::new();
-    for (zone, SubnetState { subnet, .. }) in subnets {
-        subnet_options(&mut out, zone, subnet);
-    }
-    for Served { reservation, .. } in served {
-        let tag = host_tag(reservation);
-        if !reservation.default_route {
-            // An empty value suppresses what the subnet says.
-            line!(out, "tag:{tag},3\ntag:{tag},6\ntag:{tag},15");
-        }
-        for option in &reservation.options {
-            line!(out, "tag:{tag},{}", option.render());
-        }
-    }
-    out
-}
-
-fn subnet_options(out: &mut String, zone: &ZoneState, subnet: &Subnet) {
-    let tag = subnet_tag(subnet);
-    match subnet.gateway {
-        Some(gateway) => line!(out, "tag:{tag},option:router,{gateway}"),
-        None => line!(out, "tag:{tag},option:router"),
-    }
-    match subnet.dns_servers.as_ref().unwrap_or(&zone.zone.dns_servers) {
-        // dnsmasq puts its own address on that network in.
-        DnsServers::Own => line!(out, "tag:{tag},option:dns-server,0.0.0.0"),
-        DnsServers::List(list) if list.is_empty() => line!(out, "tag:{tag},option:dns-server"),
-        DnsServers::List(list) => line!(out, "tag:{tag},option:dns-server,{}", join(list)),
-    }
-    line!(out, "tag:{tag},option:domain-name,{}", domain_of(&zone.zone, Some(subnet)));
-    let search = subnet.search_domains.as_ref().unwrap_or(&zone.zone.search_domains);
-    if !search.is_empty() {
-        line!(out, "tag:{tag},option:domain-search,{}", join(search));
-    }
-    if let Some(mtu) = subnet.mtu {
-        line!(out, "tag:{tag},option:mtu,{mtu}");
-    }
-    if !subnet.ntp_servers.is_empty() {
-        line!(out, "tag:{tag},option:ntp-server,{}", join(&subnet.ntp_servers));
-    }
-    for option in &subnet.options {
-        line!(out, "tag:{tag},{}", option.render());
-    }
-}
-
 fn join<T: ToString>(list: &[T]) -> String {
     list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Names of reservations and of A and AAAA records. The full name stands first, so that it is the
-/// answer to a reverse query; a bare name that several domains have goes to the first.
-fn names(state: &DesiredState, served: &[Served<'_>]) -> String {
-    let mut out = String::new();
-    let mut bare = HashSet::new();
-    for Served { zone, subnet, reservation } in served {
-        let domain = domain_of(&zone.zone, Some(subnet));
-        let mut names = String::new();
-        for name in reservation.names() {
-            names.push_str(&format!(" {name}.{domain}"));
-            if bare.insert(name) {
-                names.push_str(&format!(" {name}"));
-            }
-        }
-        if names.is_empty() {
-            continue;
-        }
-        line!(out, "{}{names}", reservation.ipv4);
-        if let Some(ipv6) = reservation.ipv6 {
-            line!(out, "{ipv6}{names}");
-        }
-    }
-    for zone in state.zones.values() {
-        for record in zone.records.values() {
-            let name = record.name.within(&zone.zone.domain);
-            for value in &record.values {
-                let address: IpAddr = match value {
-                    RecordValue::V4(address) => (*address).into(),
-                    RecordValue::V6(address) => (*address).into(),
-                    RecordValue::Domain(_) | RecordValue::Text(_) | RecordValue::Srv { .. } => {
-                        continue;
-                    }
-                };
-                line!(out, "{address} {name}");
-            }
-        }
-    }
-    out
+/// In quotes dnsmasq takes every character for itself, but for the two that are escaped.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

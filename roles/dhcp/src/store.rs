@@ -16,7 +16,10 @@ use role::{Host, TaskScope};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::desired::{Applied, Change, ChangeError, Circumstances, DesiredState, Precondition};
+use crate::desired::{
+    Applied, Change, ChangeError, Circumstances, DesiredState, Precondition, Stored,
+};
+use dhcp_api::resource::Source;
 
 /// Version of the file; a newer one is refused, never guessed at.
 const VERSION: u32 = 1;
@@ -32,8 +35,6 @@ pub enum LoadError {
     Read { path: PathBuf, source: io::Error },
     #[error("the desired state {} is damaged", path.display())]
     Damaged { path: PathBuf, source: serde_json::Error },
-    #[error("the desired state {} contradicts itself", path.display())]
-    Contradiction { path: PathBuf, source: ChangeError },
     #[error("the desired state {} is of version {version}, this program knows {VERSION}", path.display())]
     Version { path: PathBuf, version: u32 },
 }
@@ -47,6 +48,8 @@ pub enum StoreError {
     Write(#[source] Arc<io::Error>),
     #[error("cannot write the desired state")]
     Blocking(#[source] BlockingError),
+    #[error("cannot read the addresses of this machine")]
+    Addresses(#[source] Arc<io::Error>),
     #[error("the role is stopping")]
     Stopping,
 }
@@ -56,15 +59,15 @@ struct StoredVersion {
     version: u32,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Stored<S> {
+#[derive(Serialize)]
+struct Versioned<'a> {
     version: u32,
     #[serde(flatten)]
-    state: S,
+    state: &'a DesiredState,
 }
 
 /// Reads the state; an absent file is the empty state. Remains of an interrupted write are
-/// removed.
+/// removed. A resource that cannot be served is kept aside, so that it stops no other.
 pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
     let error = |source| LoadError::Read { path: path.to_owned(), source };
     match fs::remove_file(temporary(path)) {
@@ -87,12 +90,8 @@ pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
     if version != VERSION {
         return Err(LoadError::Version { path: path.to_owned(), version });
     }
-    let stored: Stored<DesiredState> = serde_json::from_slice(&text).map_err(damaged)?;
-    stored
-        .state
-        .check()
-        .map_err(|source| LoadError::Contradiction { path: path.to_owned(), source })?;
-    Ok(stored.state)
+    let stored: Stored = serde_json::from_slice(&text).map_err(damaged)?;
+    Ok(stored.admit())
 }
 
 fn temporary(path: &Path) -> PathBuf {
@@ -101,11 +100,16 @@ fn temporary(path: &Path) -> PathBuf {
 
 /// Replaces the file by `state`, durably.
 fn save(path: &Path, state: &DesiredState) -> io::Result<()> {
-    bedrock::files::replace(path, &serde_json::to_vec(&Stored { version: VERSION, state })?, 0o600)
+    bedrock::files::replace(
+        path,
+        &serde_json::to_vec(&Versioned { version: VERSION, state })?,
+        0o600,
+    )
 }
 
 struct Submission {
     change: Change,
+    by: Source,
     precondition: Precondition,
     answer: oneshot::Sender<Result<Applied, StoreError>>,
 }
@@ -149,15 +153,16 @@ impl Store {
         self.state.clone()
     }
 
-    /// Applies a change; durable once this returns `Ok`.
+    /// Applies a change that `by` wants; durable once this returns `Ok`.
     pub async fn submit(
         &self,
         change: Change,
+        by: Source,
         precondition: Precondition,
     ) -> Result<Applied, StoreError> {
         let (answer, outcome) = oneshot::channel();
         self.submissions
-            .send(Submission { change, precondition, answer })
+            .send(Submission { change, by, precondition, answer })
             .await
             .map_err(|_closed| StoreError::Stopping)?;
         outcome.await.map_err(|_dropped| StoreError::Stopping)?
@@ -179,12 +184,24 @@ impl StoreTask {
     }
 
     async fn commit(&self, batch: Vec<Submission>, clock: &dyn Clock, tasks: &TaskScope) {
-        let facts = Circumstances { now_ms: clock.unix_ms(), local: local_addresses() };
+        let facts = match local_addresses() {
+            Ok(local) => Circumstances { now_ms: clock.unix_ms(), local },
+            // Without them a guest might get one of our own.
+            Err(error) => {
+                let error = Arc::new(error);
+                for Submission { answer, .. } in batch {
+                    if answer.send(Err(StoreError::Addresses(Arc::clone(&error)))).is_err() {
+                        tracing::debug!("the caller of a change is gone");
+                    }
+                }
+                return;
+            }
+        };
         let before = Arc::clone(&self.state.borrow());
         let mut state = DesiredState::clone(&before);
         let mut answers = Vec::with_capacity(batch.len());
-        for Submission { change, precondition, answer } in batch {
-            let outcome = state.apply(change, precondition, &facts);
+        for Submission { change, by, precondition, answer } in batch {
+            let outcome = state.apply(change, by, precondition, &facts);
             answers.push((answer, outcome));
         }
         let mut written = Ok(());
@@ -222,8 +239,9 @@ enum Failed {
 }
 
 /// IPv4 addresses of every interface of the machine.
-pub(crate) fn local_addresses() -> Vec<Ipv4Addr> {
-    crate::machine::interface_addresses().into_iter().map(|(_, address)| address).collect()
+fn local_addresses() -> io::Result<Vec<Ipv4Addr>> {
+    let all = crate::machine::interface_addresses()?.into_iter();
+    Ok(all.map(|(_, address)| address).collect())
 }
 
 #[cfg(test)]
@@ -235,12 +253,17 @@ mod tests {
         let mut state = DesiredState::default();
         let facts = Circumstances::default();
         state
-            .apply(Change::PutZone(Box::new(zone("z1"))), Precondition::default(), &facts)
+            .apply(
+                Change::PutZone(Box::new(zone("z1"))),
+                Source::Api,
+                Precondition::default(),
+                &facts,
+            )
             .unwrap();
         put_subnet(&mut state, "z1", "s1", "10.77.0.0/24").unwrap();
         let reservation = Box::new(reservation("r1", "02:00:00:00:00:01", "10.77.0.50"));
         let change = Change::PutReservation { zone: "z1".parse().unwrap(), reservation };
-        state.apply(change, Precondition::default(), &facts).unwrap();
+        state.apply(change, Source::Api, Precondition::default(), &facts).unwrap();
         state
     }
 
@@ -270,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_contradiction_and_a_newer_version_are_refused() {
+    fn damage_and_a_newer_version_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("desired.json");
         let state = populated();
@@ -280,10 +303,6 @@ mod tests {
         assert!(matches!(load(&path), Err(LoadError::Damaged { .. })));
         fs::write(&path, whole.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
         assert!(matches!(load(&path), Err(LoadError::Version { version: 2, .. })));
-        fs::write(&path, whole.replace("10.77.0.50", "10.78.0.50")).unwrap();
-        assert!(matches!(load(&path), Err(LoadError::Contradiction { .. })));
-        fs::write(&path, whole.replace("10.77.0.50", "10.77.0.50,x")).unwrap();
-        assert!(matches!(load(&path), Err(LoadError::Damaged { .. })));
     }
 
     #[tokio::test]
@@ -294,11 +313,11 @@ mod tests {
         let tasks = TaskScope::new();
         tasks.spawn("store", task.run(Host::system(), tasks.clone()));
         let put = || Change::PutZone(Box::new(zone("z1")));
-        let outcome = store.submit(put(), Precondition::default()).await;
+        let outcome = store.submit(put(), Source::Api, Precondition::default()).await;
         assert!(matches!(outcome, Err(StoreError::Write(_))), "{outcome:?}");
         assert_eq!(store.state().generation, 0);
         fs::create_dir(directory.path().join("gone")).unwrap();
-        assert!(store.submit(put(), Precondition::default()).await.unwrap().created);
+        assert!(store.submit(put(), Source::Api, Precondition::default()).await.unwrap().created);
         assert_eq!(load(&path).unwrap(), *store.state());
     }
 }

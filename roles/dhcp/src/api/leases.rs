@@ -6,16 +6,16 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use dhcp_api::answer::{LeaseAnswer, Phase};
+use dhcp_api::problem::ProblemKind;
+use dhcp_api::words::{MacAddress, ResourceId};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::collections::{Page, query};
-use super::problem::{Problem, Slug};
+use super::collections::{Window, query};
+use super::problem::Refusal;
 use super::reservations::wanted;
 use super::{Answer, Api, Context, key};
 use crate::leases::{self, Lease};
-use crate::observed::Phase;
-use crate::value::{MacAddress, ResourceId};
 
 /// Query of the collection.
 #[derive(Debug, Deserialize)]
@@ -38,10 +38,10 @@ pub(super) struct Guard {
 
 impl Api {
     /// The leases as dnsmasq's file says now.
-    pub(super) async fn leases(&self) -> Result<Vec<Lease>, Problem> {
+    pub(super) async fn leases(&self) -> Result<Vec<Lease>, Refusal> {
         let path = self.releaser.layout.leases();
         let read = self.tasks.blocking("leases", move || leases::read(&path)).await;
-        let failed = |text: String| Problem::new(Slug::Storage, text);
+        let failed = |text: String| Refusal::new(ProblemKind::Storage, text);
         read.map_err(|error| failed(error.to_string()))?
             .map_err(|error| failed(format!("cannot read the leases: {error}")))
     }
@@ -53,7 +53,7 @@ pub(super) async fn list(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Answer {
     let filter = query(filter)?;
-    let page = Page::new(filter.limit, filter.cursor)?;
+    let page = Window::new(filter.limit, filter.cursor)?;
     let zone: ResourceId = key("zone", &zone)?;
     let mac: Option<MacAddress> = wanted("mac", filter.mac.as_deref())?;
     let address: Option<Ipv4Addr> = wanted("ip", filter.ip.as_deref())?;
@@ -61,7 +61,7 @@ pub(super) async fn list(
     let leases = api.leases().await?;
     let state = api.store.state();
     let zone = state.zone(&zone)?;
-    let mut items: Vec<(String, Value)> = leases
+    let mut items: Vec<(String, LeaseAnswer)> = leases
         .iter()
         .filter(|lease| mac.is_none_or(|mac| lease.mac == mac))
         .filter(|lease| address.is_none_or(|address| lease.ipv4 == address))
@@ -76,19 +76,19 @@ pub(super) async fn list(
                 .reservations
                 .values()
                 .find(|r| r.ipv4 == lease.ipv4 && r.mac == lease.mac)
-                .map(|r| r.id.as_str());
+                .map(|r| r.id.clone());
             let conflict = owner.is_none();
             filter.conflict.is_none_or(|wanted| wanted == conflict).then(|| {
-                let body = json!({
-                    "ipv4": lease.ipv4,
-                    "mac": lease.mac,
-                    "hostname": lease.hostname,
-                    "client_id": lease.client_id,
-                    "expires_at": lease.expires,
-                    "reservation": owner,
-                    "conflict": conflict,
-                });
-                (sortable(lease.ipv4), body)
+                let answer = LeaseAnswer {
+                    ipv4: lease.ipv4,
+                    mac: lease.mac,
+                    hostname: lease.hostname.clone(),
+                    client_id: lease.client_id.clone(),
+                    expires_at: lease.expires,
+                    reservation: owner,
+                    conflict,
+                };
+                (sortable(lease.ipv4), answer)
             })
         })
         .collect();
@@ -119,14 +119,15 @@ pub(super) async fn release(
         .ok_or_else(|| super::missing("lease", &address))?;
     if api.observed.borrow().instance.phase != Phase::Serving {
         let text = "dnsmasq is down and cannot release anything";
-        return Err(Problem::new(Slug::InstanceDown, text));
+        return Err(Refusal::new(ProblemKind::InstanceDown, text));
     }
     let subnets = state.subnets().map(|(_, subnet)| subnet.subnet.cidr).collect();
     match api.releaser.release(vec![lease], subnets, &api.tasks).await {
         Ok(left) if left.is_empty() => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(_) => {
-            Err(Problem::new(Slug::ApplyFailed, format!("dnsmasq keeps the lease of {address}")))
-        }
-        Err(error) => Err(Problem::new(Slug::ApplyFailed, bedrock::chain(&error))),
+        Ok(_) => Err(Refusal::new(
+            ProblemKind::ApplyFailed,
+            format!("dnsmasq keeps the lease of {address}"),
+        )),
+        Err(error) => Err(Refusal::new(ProblemKind::ApplyFailed, bedrock::chain(&error))),
     }
 }

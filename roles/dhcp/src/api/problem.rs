@@ -1,136 +1,50 @@
-//! Errors as RFC 9457 problem bodies: what is wrong, with field, value and remedy.
+//! Problems as answers: which kind an error is, and how it leaves the server.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value, json};
+use dhcp_api::problem::{Fault, Problem, ProblemKind};
+use dhcp_api::read::Faults;
+use dhcp_api::words::Invalid;
+use serde_json::Value;
 
 use crate::desired::{ChangeError, ConflictKind};
 use crate::store::StoreError;
 
-/// Kind of a problem; the last part of its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Slug {
-    Malformed,
-    UnknownField,
-    NotFound,
-    MethodNotAllowed,
-    AddressConflict,
-    MacConflict,
-    HostNameConflict,
-    SubnetOverlap,
-    NotEmpty,
-    OwnedBySync,
-    PreconditionFailed,
-    PreconditionRequired,
-    TooLarge,
-    InvalidValue,
-    LimitExceeded,
-    ApplyFailed,
-    InstanceDown,
-    Storage,
-    Timeout,
-}
-
-impl Slug {
-    const fn parts(self) -> (&'static str, u16, &'static str) {
-        match self {
-            Self::Malformed => ("malformed-request", 400, "The request cannot be read"),
-            Self::UnknownField => ("unknown-field", 400, "The body has fields nobody knows"),
-            Self::NotFound => ("not-found", 404, "Not found"),
-            Self::MethodNotAllowed => ("method-not-allowed", 405, "Method not allowed"),
-            Self::AddressConflict => ("address-conflict", 409, "Address already reserved"),
-            Self::MacConflict => ("mac-conflict", 409, "MAC address already reserved"),
-            Self::HostNameConflict => ("hostname-conflict", 409, "Name already taken"),
-            Self::SubnetOverlap => ("subnet-overlap", 409, "Subnets overlap"),
-            Self::NotEmpty => ("not-empty", 409, "The resource is not empty"),
-            Self::OwnedBySync => ("owned-by-sync", 409, "Owned by the management server"),
-            Self::PreconditionFailed => ("precondition-failed", 412, "Precondition failed"),
-            Self::PreconditionRequired => ("precondition-required", 428, "Precondition required"),
-            Self::TooLarge => ("too-large", 413, "The body is too large"),
-            Self::InvalidValue => ("invalid-value", 422, "A value is not valid"),
-            Self::LimitExceeded => ("limit-exceeded", 409, "A limit is reached"),
-            Self::ApplyFailed => ("apply-failed", 502, "dnsmasq does not serve it"),
-            Self::InstanceDown => ("instance-down", 503, "dnsmasq is down"),
-            Self::Storage => ("storage", 500, "The state could not be written"),
-            Self::Timeout => ("timeout", 503, "The request took too long"),
-        }
-    }
-}
-
-/// One field of a body that is not valid.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fault {
-    /// Path in the body: `options[1].value`.
-    pub(crate) field: String,
-    pub(crate) value: Value,
-    pub(crate) reason: String,
-    pub(crate) remedy: String,
-}
-
 /// A problem on its way to the client.
 #[derive(Debug, Clone)]
-pub(crate) struct Problem {
-    slug: Slug,
-    detail: String,
-    more: Map<String, Value>,
-}
+pub(super) struct Refusal(pub(super) Box<Problem>);
 
-impl Problem {
-    pub(crate) fn new(slug: Slug, detail: impl Into<String>) -> Self {
-        Self { slug, detail: detail.into(), more: Map::new() }
+impl Refusal {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Problem::new(kind, detail).into()
     }
 
-    #[must_use]
-    pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// All faults of a body at once. There is at least one.
-    pub(crate) fn faults(slug: Slug, faults: &[Fault]) -> Self {
-        let detail = faults.first().map(|fault| format!("{} {}", fault.field, fault.reason));
-        let errors: Vec<Value> = faults
-            .iter()
-            .map(|Fault { field, value, reason, remedy }| {
-                json!({"field": field, "value": value, "reason": reason, "remedy": remedy})
-            })
-            .collect();
-        Self::new(slug, detail.unwrap_or_default()).with("errors", errors)
-    }
-
-    /// For an error that the framework answers itself, such as a path that is no UTF-8.
-    pub(crate) fn unspoken(response: &Response) -> Option<Self> {
+    /// For an error that the framework answers itself, such as a path that is not UTF-8.
+    pub(super) fn unspoken(response: &Response) -> Option<Self> {
         let status = response.status();
         (status.is_client_error() || status.is_server_error()).then(|| {
-            let slug = if status.is_client_error() { Slug::Malformed } else { Slug::Storage };
+            let client = status.is_client_error();
+            let kind = if client { ProblemKind::Malformed } else { ProblemKind::Storage };
             let reason = status.canonical_reason().unwrap_or("not answered");
-            Self::new(slug, format!("the request is not understood: {reason}"))
+            Self::new(kind, format!("the request is not understood: {reason}"))
         })
     }
 
     /// The response, with the fields only the outermost layer knows.
-    pub(crate) fn complete(self, path: &str, request_id: &str) -> Response {
-        let (slug, status, title) = self.slug.parts();
-        let mut body = json!({
-            "type": format!("urn:quickcloud:dhcp:{slug}"),
-            "title": title,
-            "status": status,
-            "detail": self.detail,
-            "instance": path,
-            "request_id": request_id,
-        });
-        if let Some(body) = body.as_object_mut() {
-            body.extend(self.more);
-        }
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(body)).into_response();
+    pub(super) fn complete(self, path: &str, request_id: &str) -> Response {
+        let mut problem = *self.0;
+        problem.instance = path.to_owned();
+        problem.request_id = request_id.to_owned();
+        let status = StatusCode::from_u16(problem.status);
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(problem)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         response
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for Refusal {
     /// An empty response that carries the problem to the outermost layer.
     fn into_response(self) -> Response {
         let mut response = StatusCode::INTERNAL_SERVER_ERROR.into_response();
@@ -139,52 +53,85 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<ChangeError> for Problem {
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<Faults> for Refusal {
+    fn from(faults: Faults) -> Self {
+        Problem::from(faults).into()
+    }
+}
+
+/// One value that is not valid.
+pub(super) fn invalid(field: &str, value: Value, invalid: Invalid) -> Refusal {
+    let pointer = field.replace(']', "").replace(['.', '['], "/");
+    Problem::fault(Fault {
+        field: field.to_owned(),
+        pointer: format!("/{pointer}"),
+        value,
+        reason: invalid.reason,
+        remedy: invalid.remedy.to_owned(),
+    })
+    .into()
+}
+
+impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
         match error {
-            ChangeError::NotFound { .. } => Self::new(Slug::NotFound, detail),
+            ChangeError::NotFound { .. } => Self::new(ProblemKind::NotFound, detail),
             ChangeError::Invalid { field, value, reason, remedy } => {
-                let (field, value) = (field.to_owned(), Value::from(value));
-                let fault = Fault { field, value, reason, remedy: remedy.to_owned() };
-                Self::faults(Slug::InvalidValue, &[fault])
+                invalid(field, Value::from(value), Invalid { reason, remedy })
             }
             ChangeError::Conflict { kind, field, value, owner } => {
-                let slug = match kind {
-                    ConflictKind::Address => Slug::AddressConflict,
-                    ConflictKind::Mac => Slug::MacConflict,
-                    ConflictKind::HostName => Slug::HostNameConflict,
-                    ConflictKind::Subnet => Slug::SubnetOverlap,
+                let kind = match kind {
+                    ConflictKind::Address => ProblemKind::AddressConflict,
+                    ConflictKind::Mac => ProblemKind::MacConflict,
+                    ConflictKind::HostName => ProblemKind::HostNameConflict,
+                    ConflictKind::Subnet => ProblemKind::SubnetOverlap,
                 };
-                Self::new(slug, detail)
-                    .with("field", field)
-                    .with("value", value)
-                    .with("conflicts_with", owner)
-                    .with("remedy", "choose another value, or change the owner first")
+                let problem = Problem {
+                    field: Some(field.to_owned()),
+                    value: Some(value),
+                    conflicts_with: Some(owner),
+                    ..Problem::new(kind, detail)
+                };
+                problem.remedy("choose another value, or change the owner first").into()
             }
-            ChangeError::NotEmpty { .. } => Self::new(Slug::NotEmpty, detail)
-                .with("remedy", "remove the contents first, or add cascade=true"),
-            ChangeError::PreconditionFailed { .. } => Self::new(Slug::PreconditionFailed, detail)
-                .with("remedy", "read the resource again and repeat with its ETag"),
+            ChangeError::NotEmpty { .. } => Problem::new(ProblemKind::NotEmpty, detail)
+                .remedy("remove the contents first, or add cascade=true")
+                .into(),
+            ChangeError::PreconditionFailed { .. } => {
+                Problem::new(ProblemKind::PreconditionFailed, detail)
+                    .remedy("read the resource again and repeat with its ETag")
+                    .into()
+            }
             ChangeError::PreconditionRequired { revision, .. } => {
-                Self::new(Slug::PreconditionRequired, detail).with("revision", revision)
+                let kind = ProblemKind::PreconditionRequired;
+                Problem { revision: Some(revision), ..Problem::new(kind, detail) }.into()
             }
             ChangeError::Limit { limit, .. } => {
-                Self::new(Slug::LimitExceeded, detail).with("limit", limit)
+                let limit = u64::try_from(limit).ok();
+                Problem { limit, ..Problem::new(ProblemKind::LimitExceeded, detail) }.into()
             }
-            ChangeError::Owned { .. } => Self::new(Slug::OwnedBySync, detail),
+            ChangeError::Owned { .. } => Problem::new(ProblemKind::Owned, detail)
+                .remedy("change it where it comes from")
+                .into(),
         }
     }
 }
 
-impl From<StoreError> for Problem {
+impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Refused(refused) => refused.into(),
-            StoreError::Write(_) | StoreError::Blocking(_) => {
-                Self::new(Slug::Storage, bedrock::chain(&error))
+            StoreError::Write(_) | StoreError::Blocking(_) | StoreError::Addresses(_) => {
+                Self::new(ProblemKind::Storage, bedrock::chain(&error))
             }
-            StoreError::Stopping => Self::new(Slug::InstanceDown, error.to_string()),
+            StoreError::Stopping => Self::new(ProblemKind::InstanceDown, error.to_string()),
         }
     }
 }

@@ -1,26 +1,27 @@
 //! Reservations: one NIC, one address.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use dhcp_api::answer::{
+    BatchAnswer, BatchOutcome, BatchResult, ReservationAnswer, ReservationStatus,
+};
+use dhcp_api::problem::{Problem, ProblemKind};
+use dhcp_api::read::{self, Faults, Place};
+use dhcp_api::request::{BatchBody, MOST_BATCHED, ReservationBody};
+use dhcp_api::resource::{Purpose, Reservation, Source};
+use dhcp_api::words::{HostName, MacAddress, ResourceId, invalid};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::collections::{Page, query};
-use super::problem::{Problem, Slug};
-use super::zones::shown;
-use super::{Answer, Api, Body, Context, draft, json, key, new_key, preconditions, tagged};
+use super::collections::{Window, query};
+use super::problem::Refusal;
+use super::{Answer, Api, Body, Context, json, key, new_key, tagged};
 use crate::desired::{Change, DesiredState};
 use crate::leases::Lease;
-use crate::model::{Purpose, Reservation, Source};
-use crate::value::{HostName, MacAddress, ResourceId};
-
-/// Most entries of a batch, upserts and deletions together.
-const BATCH: usize = 20_000;
+use crate::render::LineOwner;
 
 /// Query of the collection.
 #[derive(Debug, Deserialize)]
@@ -44,27 +45,35 @@ impl Api {
         zone: &ResourceId,
         reservation: &Reservation,
         leases: &[Lease],
-    ) -> Option<(u64, Value)> {
-        let (revision, mut body) = shown(reservation)?;
+    ) -> ReservationAnswer {
         let lease = lease_of(reservation, leases);
-        let mut status = json!({
-            "applied": self.observed.borrow().applied >= revision,
-            "applied_generation": self.observed.borrow().applied,
-            "leased": lease.is_some(),
-            "lease_expires": lease.and_then(|lease| lease.expires),
-        });
+        let observed = self.observed.borrow();
+        let rejected = observed.rejected_line(LineOwner::Reservation(reservation.ipv4));
+        let is_served = observed.applied >= reservation.meta.revision && rejected.is_none();
+        let mut warnings: Vec<String> = rejected.into_iter().collect();
         if outside_reserved(state, zone, reservation) == Some(true) {
             let text = "the address lies outside every reserved range of its subnet";
-            status.as_object_mut()?.insert("warning".to_owned(), json!(text));
+            warnings.push(text.to_owned());
         }
-        body.as_object_mut()?.insert("status".to_owned(), status);
-        Some((revision, body))
+        let status = ReservationStatus {
+            applied: is_served,
+            applied_generation: observed.applied,
+            leased: lease.is_some(),
+            lease_expires: lease.and_then(|lease| lease.expires),
+            warnings,
+        };
+        ReservationAnswer { reservation: reservation.clone(), status }
     }
 
-    fn one(&self, zone: &ResourceId, id: &ResourceId, leases: &[Lease]) -> Option<(u64, Value)> {
+    fn one(
+        &self,
+        zone: &ResourceId,
+        id: &ResourceId,
+        leases: &[Lease],
+    ) -> Option<(u64, ReservationAnswer)> {
         let state = self.store.state();
         let reservation = state.zones.get(zone)?.reservations.get(id)?;
-        self.reservation(&state, zone, reservation, leases)
+        Some((reservation.meta.revision, self.reservation(&state, zone, reservation, leases)))
     }
 }
 
@@ -91,7 +100,7 @@ pub(super) async fn list(
     filter: Result<Query<Filter>, QueryRejection>,
 ) -> Answer {
     let filter = query(filter)?;
-    let page = Page::new(filter.limit, filter.cursor)?;
+    let page = Window::new(filter.limit, filter.cursor)?;
     let id: ResourceId = key("zone", &zone)?;
     let mac: Option<MacAddress> = wanted("mac", filter.mac.as_deref())?;
     let address: Option<Ipv4Addr> = wanted("ip", filter.ip.as_deref())?;
@@ -109,7 +118,7 @@ pub(super) async fn list(
         .filter(|r| subnet.as_ref().is_none_or(|subnet| r.subnet == *subnet))
         .filter(|r| filter.source.is_none_or(|source| r.meta.source == source))
         .filter(|r| filter.leased.is_none_or(|leased| lease_of(r, &leases).is_some() == leased))
-        .filter_map(|r| Some((r.id.to_string(), api.reservation(&state, &id, r, &leases)?.1)));
+        .map(|r| (r.id.to_string(), api.reservation(&state, &id, r, &leases)));
     Ok(page.of(state.generation, items))
 }
 
@@ -117,11 +126,12 @@ pub(super) async fn list(
 pub(super) fn wanted<T: std::str::FromStr>(
     field: &str,
     text: Option<&str>,
-) -> Result<Option<T>, Problem>
+) -> Result<Option<T>, Refusal>
 where
     T::Err: std::fmt::Display,
 {
-    let bad = |text, error| Problem::new(Slug::Malformed, format!("{field} {text:?} {error}"));
+    let bad =
+        |text, error| Refusal::new(ProblemKind::Malformed, format!("{field} {text:?} {error}"));
     text.map(|text| text.parse().map_err(|error| bad(text, error))).transpose()
 }
 
@@ -164,10 +174,9 @@ async fn first(
     let leases = api.leases().await?;
     let state = api.store.state();
     let found = state.zone(&zone)?.reservations.values().find(|r| is_it(r));
-    let (revision, body) = found
-        .and_then(|r| api.reservation(&state, &zone, r, &leases))
-        .ok_or_else(|| super::missing(what, wanted))?;
-    Ok(tagged(StatusCode::OK, revision, &body))
+    let found = found.ok_or_else(|| super::missing(what, wanted))?;
+    let answer = api.reservation(&state, &zone, found, &leases);
+    Ok(tagged(StatusCode::OK, found.meta.revision, &answer))
 }
 
 /// The subnet of a zone that holds an address.
@@ -175,6 +184,23 @@ fn subnet_of(state: &DesiredState, zone: &ResourceId, address: Ipv4Addr) -> Opti
     let subnets = state.zones.get(zone)?.subnets.values();
     let mut holding = subnets.filter(|subnet| subnet.subnet.cidr.contains(address));
     holding.next().map(|subnet| subnet.subnet.id.clone())
+}
+
+/// A body as a reservation; one without a subnet is in the one that holds its address.
+fn placed(
+    state: &DesiredState,
+    zone: &ResourceId,
+    id: ResourceId,
+    body: ReservationBody,
+    place: &Place,
+    faults: &mut Faults,
+) -> Option<Reservation> {
+    let subnet = body.subnet.clone().or_else(|| subnet_of(state, zone, body.ipv4));
+    if subnet.is_none() {
+        let none = invalid("is in no subnet of the zone", "create the subnet first");
+        faults.add(&place.member("ipv4"), body.ipv4.to_string().into(), none);
+    }
+    Some(Reservation::new(id, body.within(subnet?), Source::Api))
 }
 
 pub(super) async fn put(
@@ -187,12 +213,16 @@ pub(super) async fn put(
     let id: ResourceId = new_key("id", &reservation)?;
     let state = api.store.state();
     state.zone(&zone)?;
-    let subnet_of = |address| subnet_of(&state, &zone, address);
-    let reservation = Box::new(draft::reservation(&id, json(body)?, subnet_of)?);
-    let change = Change::PutReservation { zone: zone.clone(), reservation };
+    let (body, mut faults) = (read::resource(&id, json(body)?)?, Faults::default());
+    let Some(reservation) = placed(&state, &zone, id.clone(), body, &Place::root(), &mut faults)
+    else {
+        return Err(faults.into());
+    };
+    let owner = LineOwner::Reservation(reservation.ipv4);
+    let change = Change::PutReservation { zone: zone.clone(), reservation: Box::new(reservation) };
     let leases = api.leases().await?;
     let show = |api: &Api| api.one(&zone, &id, &leases);
-    api.write(change, preconditions(&headers)?, &headers, show).await
+    api.write(change, &headers, show, |observed| observed.rejected_line(owner)).await
 }
 
 pub(super) async fn remove(
@@ -201,8 +231,7 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Answer {
     let (zone, reservation) = (key("zone", &zone)?, key("reservation", &reservation)?);
-    let change = Change::DeleteReservation { zone, reservation };
-    api.write(change, preconditions(&headers)?, &headers, |_| None).await
+    api.remove(Change::DeleteReservation { zone, reservation }, &headers).await
 }
 
 /// `{"upsert":[…],"delete":["id"…]}`: all of it or nothing, one reload, one result per entry.
@@ -213,39 +242,39 @@ pub(super) async fn batch(
     body: Body,
 ) -> Answer {
     let zone: ResourceId = key("zone", &zone)?;
-    let state = api.store.state();
-    state.zone(&zone)?;
-    let mut fields = super::fields::Fields::new(json(body)?, "")?;
-    let (upsert, delete) = (fields.take("upsert"), fields.take("delete"));
-    if !fields.boolean("atomic", true) {
-        let text = "atomic false is not supported; send single requests instead";
-        return Err(Problem::new(Slug::InvalidValue, text));
+    let before = api.store.state();
+    before.zone(&zone)?;
+    let BatchBody { upsert, delete, .. } = read::whole(json(body)?)?;
+    if upsert.len() + delete.len() > MOST_BATCHED {
+        let text = format!("the batch has more than {MOST_BATCHED} entries");
+        let limit = u64::try_from(MOST_BATCHED).ok();
+        return Err(Problem { limit, ..Problem::new(ProblemKind::LimitExceeded, text) }.into());
     }
-    fields.finish()?;
-    let (upsert, delete) = (entries("upsert", upsert)?, entries("delete", delete)?);
-    if upsert.len() + delete.len() > BATCH {
-        let text = format!("the batch has more than {BATCH} entries");
-        return Err(Problem::new(Slug::LimitExceeded, text).with("limit", BATCH));
-    }
-    let subnet_of = |address| subnet_of(&state, &zone, address);
-    let upsert = upsert.into_iter().enumerate();
-    let upsert = upsert
-        .map(|(index, entry)| draft::batch_entry(index, entry, subnet_of))
-        .collect::<Result<Vec<_>, _>>()?;
-    let delete = delete
-        .iter()
+    let (root, mut faults) = (Place::root().member("upsert"), Faults::default());
+    let upsert: Vec<Reservation> = upsert
+        .into_iter()
         .enumerate()
-        .map(|(index, id)| new_key(&format!("delete[{index}]"), id.as_str().unwrap_or_default()))
-        .collect::<Result<Vec<ResourceId>, _>>()?;
+        .filter_map(|(index, entry)| {
+            placed(&before, &zone, entry.id, entry.body, &root.entry(index), &mut faults)
+        })
+        .collect();
+    if !faults.is_empty() {
+        return Err(faults.into());
+    }
     let upserted: Vec<ResourceId> = upsert.iter().map(|entry| entry.id.clone()).collect();
-    let (before, deleted, target) = (Arc::clone(&state), delete.clone(), zone.clone());
-    let change = Change::Batch { zone, upsert, delete };
+    let deleted = delete.clone();
+    let owners: Vec<LineOwner> =
+        upsert.iter().map(|entry| LineOwner::Reservation(entry.ipv4)).collect();
+    let change = Change::Batch { zone: zone.clone(), upsert, delete };
     let show = |api: &Api| {
         let after = api.store.state();
-        let results = results(&before, &after, &target, &upserted, &deleted);
-        Some((after.generation, json!({"results": results})))
+        let results = results(&before, &after, &zone, &upserted, &deleted);
+        Some((after.generation, BatchAnswer { results }))
     };
-    let mut response = api.write(change, preconditions(&headers)?, &headers, show).await?;
+    let unserved = |observed: &crate::observed::Observed| {
+        owners.iter().find_map(|owner| observed.rejected_line(*owner))
+    };
+    let mut response = api.write(change, &headers, show, unserved).await?;
     if response.status() == StatusCode::CREATED {
         *response.status_mut() = StatusCode::OK;
     }
@@ -259,30 +288,23 @@ fn results(
     zone: &ResourceId,
     upserted: &[ResourceId],
     deleted: &[ResourceId],
-) -> Vec<Value> {
+) -> Vec<BatchResult> {
     let revision = |state: &DesiredState, id: &ResourceId| {
         Some(state.zones.get(zone)?.reservations.get(id)?.meta.revision)
     };
     let upserted = upserted.iter().map(|id| {
         let (old, new) = (revision(before, id), revision(after, id));
         let result = match old {
-            None => "created",
-            old if old == new => "unchanged",
-            Some(_) => "updated",
+            None => BatchOutcome::Created,
+            old if old == new => BatchOutcome::Unchanged,
+            Some(_) => BatchOutcome::Updated,
         };
-        json!({"id": id, "result": result, "revision": new})
+        BatchResult { id: id.clone(), result, revision: new }
     });
     let deleted = deleted.iter().map(|id| {
-        let result = if revision(before, id).is_some() { "deleted" } else { "absent" };
-        json!({"id": id, "result": result})
+        let was_there = revision(before, id).is_some();
+        let result = if was_there { BatchOutcome::Deleted } else { BatchOutcome::Absent };
+        BatchResult { id: id.clone(), result, revision: None }
     });
     upserted.chain(deleted).collect()
-}
-
-fn entries(field: &str, value: Option<Value>) -> Result<Vec<Value>, Problem> {
-    match value {
-        None => Ok(Vec::new()),
-        Some(Value::Array(entries)) => Ok(entries),
-        Some(_) => Err(Problem::new(Slug::Malformed, format!("{field} is not a list"))),
-    }
 }

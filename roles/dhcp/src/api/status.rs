@@ -2,100 +2,134 @@
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use dhcp_api::answer::{
+    Alarm, AlarmKind, ChangeAnswer, ChangeState, Instance, Liveness, Phase, ReloadMode, RoleState,
+    Status, Sync,
+};
+use dhcp_api::problem::ProblemKind;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::collections::query;
-use super::problem::{Problem, Slug};
+use super::problem::Refusal;
 use super::{Answer, Context, key};
-use crate::desired::SOFT_RESERVATIONS;
-use crate::observed::{Observed, Phase, Progress};
+use crate::desired::{DesiredState, SOFT_RESERVATIONS};
+use crate::observed::{Observed, Progress};
+
+/// Alarms of one kind that are shown.
+const MOST_ALARMS: usize = 32;
 
 /// The process is alive and the API answers.
 pub(super) async fn healthz() -> Response {
-    (StatusCode::OK, axum::Json(json!({"status": "ok"}))).into_response()
+    (StatusCode::OK, axum::Json(Liveness::Ok)).into_response()
 }
 
 /// dnsmasq serves.
 pub(super) async fn readyz(State(api): Context) -> Answer {
     let phase = api.observed.borrow().instance.phase;
     match phase {
-        Phase::Serving => {
-            Ok((StatusCode::OK, axum::Json(json!({"status": "ready"}))).into_response())
+        Phase::Serving => Ok((StatusCode::OK, axum::Json(Liveness::Ready)).into_response()),
+        Phase::Starting | Phase::Down | Phase::Stopped => {
+            Err(Refusal::new(ProblemKind::InstanceDown, "dnsmasq does not serve"))
         }
-        _ => Err(Problem::new(Slug::InstanceDown, "dnsmasq does not serve")),
     }
 }
 
+/// The document of this API.
+pub(super) async fn open_api() -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], dhcp_api::OPENAPI).into_response()
+}
+
 pub(super) async fn status(State(api): Context) -> Response {
-    let generation = api.store.state().generation;
-    let body = brief(generation, &api.observed.borrow());
+    let body = brief(&api.store.state(), &api.observed.borrow());
     (StatusCode::OK, axum::Json(body)).into_response()
 }
 
 /// The status object, here and in the process's `/status`.
-pub(crate) fn brief(generation: u64, observed: &Observed) -> Value {
+pub(crate) fn brief(desired: &DesiredState, observed: &Observed) -> Status {
     let instance = &observed.instance;
-    let dirty = observed.applied < generation;
-    let alarms = alarms(observed);
+    let alarms = alarms(desired, observed);
     let state = match instance.phase {
-        Phase::Starting => "starting",
-        Phase::Stopped => "stopped",
-        Phase::Serving if alarms.is_empty() => "ready",
-        Phase::Serving | Phase::Down => "degraded",
+        Phase::Starting => RoleState::Starting,
+        Phase::Stopped => RoleState::Stopped,
+        Phase::Serving if alarms.is_empty() => RoleState::Ready,
+        Phase::Serving | Phase::Down => RoleState::Degraded,
     };
-    json!({
-        "state": state,
-        "generation": generation,
-        "applied_generation": observed.applied,
-        "applied_at": observed.applied_at,
-        "dirty": dirty,
-        "instances": [{
-            "name": "main",
-            "pid": instance.pid,
-            "version": instance.version,
-            "state": instance.phase,
-            "runs_as": instance.runs_as,
-            "restarts": instance.restarts,
-            "last_exit": instance.last_exit,
-            "uptime_s": instance.started.map(|started| started.elapsed().as_secs()),
+    Status {
+        state,
+        generation: desired.generation,
+        applied_generation: observed.applied,
+        applied_at: observed.applied_at,
+        dirty: observed.applied < desired.generation,
+        instances: vec![Instance {
+            name: "main".to_owned(),
+            pid: instance.pid,
+            version: instance.version.clone(),
+            state: instance.phase,
+            runs_as: instance.runs_as.clone(),
+            restarts: instance.restarts,
+            last_exit: instance.last_exit.clone(),
+            uptime_s: instance.started.map(|started| started.elapsed().as_secs()),
             // No reloadable line carries a tag, so every version survives the signal.
-            "reload_mode": "sighup",
-            "reservations": observed.reservations,
-            "leases": observed.leases,
-            "last_apply": observed.last_apply,
+            reload_mode: ReloadMode::Sighup,
+            reservations: count(observed.reservations),
+            leases: count(observed.leases),
+            last_apply: observed.last_apply.clone(),
         }],
-        "sync": {"enabled": false},
-        "alarms": alarms,
-    })
+        sync: Sync { enabled: false },
+        alarms,
+    }
 }
 
-fn alarms(observed: &Observed) -> Vec<Value> {
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn alarms(desired: &DesiredState, observed: &Observed) -> Vec<Alarm> {
     let mut alarms = Vec::new();
+    let mut alarm = |alarm, text: String| {
+        alarms.push(Alarm { alarm, text, generation: None, count: None });
+    };
     if let Some(reason) = &observed.instance.reason {
-        alarms.push(json!({"alarm": "instance-down", "text": reason}));
-    }
-    if let Some((generation, error)) = &observed.error {
-        alarms.push(json!({"alarm": "apply-failed", "generation": generation, "text": error}));
+        alarm(AlarmKind::InstanceDown, reason.clone());
     }
     if observed.no_interface {
         let text = "the interface to serve does not exist";
-        alarms.push(json!({"alarm": "interface-missing", "text": text}));
+        alarm(AlarmKind::InterfaceMissing, text.to_owned());
     }
     for subnet in &observed.unserved {
         let text = format!("the interface has no address in {subnet}; its guests get no answer");
-        alarms.push(json!({"alarm": "subnet-unserved", "text": text}));
+        alarm(AlarmKind::SubnetUnserved, text);
     }
-    for line in &observed.rejected {
-        alarms.push(json!({"alarm": "reservation-rejected", "text": line}));
+    for rejection in &observed.rejected {
+        alarm(AlarmKind::ReservationRejected, rejection.line.clone());
     }
+    for line in &observed.dropped {
+        alarm(AlarmKind::OptionDropped, line.clone());
+    }
+    for kept in desired.quarantine.iter().take(MOST_ALARMS) {
+        alarm(AlarmKind::Quarantined, format!("{}: {}", kept.place, kept.reason));
+    }
+    let withheld = desired.standings().withheld;
+    for ((zone, name, kind), reason) in withheld.iter().chain(&observed.refused).take(MOST_ALARMS) {
+        alarm(AlarmKind::RecordWithheld, format!("zones/{zone}/records/{name} {kind}: {reason}"));
+    }
+    if let Some((generation, error)) = &observed.error {
+        let (generation, text) = (Some(*generation), error.clone());
+        alarms.push(Alarm { alarm: AlarmKind::ApplyFailed, text, generation, count: None });
+    }
+    let mut counted = |alarm, text: &str, count| {
+        alarms.push(Alarm { alarm, text: text.to_owned(), generation: None, count: Some(count) });
+    };
     if observed.conflicts > 0 {
-        alarms.push(json!({"alarm": "lease-conflict", "count": observed.conflicts}));
+        let text = "leases that are no reservation";
+        counted(AlarmKind::LeaseConflict, text, count(observed.conflicts));
     }
     if observed.reservations > SOFT_RESERVATIONS {
-        alarms.push(json!({"alarm": "instance-over-soft-limit", "count": observed.reservations}));
+        let text = "reservations, more than one dnsmasq serves well";
+        counted(AlarmKind::InstanceOverSoftLimit, text, count(observed.reservations));
     }
     alarms
 }
@@ -107,13 +141,12 @@ pub(super) async fn change(State(api): Context, Path(id): Path<String>) -> Answe
         return Err(super::missing("change", &id));
     }
     let (state, error) = match api.observed.borrow().progress(id) {
-        Progress::Applied => ("applied", None),
-        Progress::Pending => ("applying", None),
-        Progress::Waiting => ("stored", None),
-        Progress::Failed(error) => ("failed", Some(error)),
+        Progress::Applied => (ChangeState::Applied, None),
+        Progress::Pending => (ChangeState::Applying, None),
+        Progress::Waiting => (ChangeState::Stored, None),
+        Progress::Failed(error) => (ChangeState::Failed, Some(error)),
     };
-    let body = json!({"id": id, "state": state, "error": error});
-    Ok((StatusCode::OK, axum::Json(body)).into_response())
+    Ok((StatusCode::OK, axum::Json(ChangeAnswer { id, state, error })).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -141,7 +174,8 @@ pub(super) async fn config(
     let file = query(which)?.file;
     let layout = api.releaser.layout.clone();
     let read = api.tasks.blocking("files", move || crate::files::read(&layout)).await;
-    let failed = |error: &dyn std::error::Error| Problem::new(Slug::Storage, bedrock::chain(error));
+    let failed =
+        |error: &dyn std::error::Error| Refusal::new(ProblemKind::Storage, bedrock::chain(error));
     let disk = read.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     let text = match file {
         File::Main => disk.main,

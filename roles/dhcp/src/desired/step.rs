@@ -1,14 +1,54 @@
-//! One step of the state: bookkeeping and preconditions of a change, and what must hold for the
-//! addresses in it.
+//! One step of the state: bookkeeping, ownership and preconditions of a change, and what must hold
+//! for the addresses in it.
 
 use std::collections::BTreeMap;
 
-use super::{Applied, ChangeError, Circumstances, Outcome, Precondition, SubnetState, absent};
-use crate::model::{Meta, Purpose, Range, Reservation, Resource, Source, Subnet};
-use crate::value::{ResourceId, Stamp};
+use dhcp_api::record::Record;
+use dhcp_api::resource::{Meta, Purpose, Range, Reservation, Resource, Source, Subnet};
+use dhcp_api::words::{ResourceId, Stamp};
 
-/// One application of one change: the number and time it gets, and what the caller expects.
+use super::{Applied, ChangeError, Circumstances, Outcome, Precondition, SubnetState, absent};
+
+/// What has content and bookkeeping.
+pub(super) trait Kept: Clone {
+    fn meta(&self) -> &Meta;
+    fn meta_mut(&mut self) -> &mut Meta;
+    /// Whether a change of `self` to `other` changes anything.
+    fn same_content(&self, other: &Self) -> bool;
+}
+
+impl<C: Clone + PartialEq> Kept for Resource<C> {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.meta
+    }
+
+    fn same_content(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Kept for Record {
+    fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.meta
+    }
+
+    fn same_content(&self, other: &Self) -> bool {
+        self.values == other.values
+    }
+}
+
+/// One application of one change: who wants it, the number and time it gets, and what the caller
+/// expects.
 pub(super) struct Step {
+    pub(super) by: Source,
     pub(super) generation: u64,
     pub(super) now: Stamp,
     pub(super) precondition: Precondition,
@@ -43,21 +83,34 @@ impl Step {
         self.check(Some(meta))
     }
 
-    /// Merges the bookkeeping of `existing` into `new`. A repetition needs no precondition: it
-    /// cannot lose anybody's change.
-    pub(super) fn replace<R: Resource>(
+    /// Only who made a resource changes or removes it.
+    pub(super) fn check_owner(
         &self,
         what: &'static str,
+        id: &impl ToString,
+        meta: &Meta,
+    ) -> Result<(), ChangeError> {
+        if meta.source == self.by {
+            return Ok(());
+        }
+        Err(ChangeError::Owned { what, id: id.to_string(), owner: meta.source })
+    }
+
+    /// Merges the bookkeeping of `existing` into `new`. A repetition needs no precondition: it
+    /// cannot lose anybody's change.
+    pub(super) fn replace<R: Kept>(
+        &self,
+        what: &'static str,
+        id: &impl ToString,
         existing: Option<&R>,
         mut new: R,
     ) -> Result<(R, Applied), ChangeError> {
-        self.check(existing.map(Resource::meta))?;
+        self.check(existing.map(Kept::meta))?;
         let applied = |created, changed| Applied { generation: 0, created, changed };
         let Some(old) = existing else {
-            let source = new.meta().source;
             *new.meta_mut() = Meta {
                 revision: self.generation,
-                source,
+                source: self.by,
                 created_at: self.now,
                 updated_at: self.now,
             };
@@ -66,22 +119,20 @@ impl Step {
         if old.same_content(&new) {
             return Ok((old.clone(), applied(false, false)));
         }
-        if old.meta().source == Source::Cloudstack && new.meta().source == Source::Api {
-            return Err(ChangeError::Owned { what, id: "it".to_owned() });
-        }
+        self.check_owner(what, id, old.meta())?;
         if self.precondition.required && self.precondition.revision.is_none() {
             return Err(ChangeError::PreconditionRequired { what, revision: old.meta().revision });
         }
         *new.meta_mut() = Meta {
             revision: self.generation,
-            source: new.meta().source,
+            source: self.by,
             created_at: old.meta().created_at,
             updated_at: self.now,
         };
         Ok((new, applied(false, true)))
     }
 
-    pub(super) fn remove<K: Ord, R: Resource>(
+    pub(super) fn remove<K: Ord, R: Kept>(
         &self,
         what: &'static str,
         map: &mut BTreeMap<K, R>,
@@ -90,6 +141,7 @@ impl Step {
     ) -> Outcome {
         let existing = map.get(key).ok_or_else(|| absent(what, id))?;
         self.check(Some(existing.meta()))?;
+        self.check_owner(what, id, existing.meta())?;
         map.remove(key);
         Ok(Self::removed())
     }

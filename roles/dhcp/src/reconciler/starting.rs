@@ -4,14 +4,15 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use dhcp_api::answer::Phase;
 use role::CommandSpec;
 use role::host::CommandError;
 
-use super::{ApplyError, PROGRAM, Reconciler, millis, reload_time};
+use super::applying::reload_time;
+use super::{ApplyError, PROGRAM, Reconciler, millis};
 use crate::child::{Child, ChildError};
 use crate::files;
 use crate::machine::{self, RunAs};
-use crate::observed::Phase;
 use crate::plan::Loaded;
 use crate::render::Rendered;
 use crate::version;
@@ -67,8 +68,8 @@ impl Reconciler {
                 RunAs::Root => "root".to_owned(),
                 RunAs::Account { name, .. } => name.clone(),
             });
-            observed.rejected = complaints;
         });
+        self.read_anew(complaints, rendered);
         Ok(())
     }
 
@@ -106,7 +107,10 @@ impl Reconciler {
         let interface = &self.settings.interface;
         // dnsmasq waits for its interface, but takes the name of an absent one in this line for
         // an address.
-        if rendered.main.contains("\nshared-network=") && !machine::interface_exists(interface) {
+        let exists = machine::interface_exists(interface).map_err(|error| {
+            ApplyError::Missing(format!("cannot look at interface {interface}: {error}"))
+        })?;
+        if rendered.main.contains("\nshared-network=") && !exists {
             let text =
                 format!("interface {interface} does not exist, and a subnet is shared with it");
             return Err(ApplyError::Missing(text));

@@ -5,8 +5,8 @@ use role::CommandSpec;
 
 use super::{ApplyError, PROGRAM, Reconciler};
 use crate::machine;
-use crate::model::Attachment;
 use crate::ports;
+use dhcp_api::resource::Attachment;
 
 impl Reconciler {
     /// Another DHCP server on our interface would share every message with us, and nobody would
@@ -33,8 +33,14 @@ impl Reconciler {
     /// What dnsmasq waits for in silence: its interface, and an address on it for every subnet.
     pub(super) fn look_at_interface(&self) {
         let (health, interface) = (&self.cx.health, &self.settings.interface);
-        let exists = machine::interface_exists(interface);
-        let unserved = if exists { self.unserved() } else { Vec::new() };
+        let (exists, unserved) = match self.seen() {
+            Ok(seen) => seen,
+            Err(error) => {
+                let text = format!("cannot look at interface {interface}: {error}");
+                health.set_condition("interface", text);
+                return;
+            }
+        };
         let condition = match unserved.first() {
             _ if !exists => Some(format!("interface {interface} does not exist")),
             Some(subnet) => Some(format!("{interface} has no address in {subnet}")),
@@ -52,15 +58,20 @@ impl Reconciler {
         });
     }
 
-    fn unserved(&self) -> Vec<String> {
-        let addresses = machine::addresses_of(&self.settings.interface);
+    /// Whether the interface is there, and the subnets in which it has no address.
+    fn seen(&self) -> std::io::Result<(bool, Vec<String>)> {
+        let interface = &self.settings.interface;
+        if !machine::interface_exists(interface)? {
+            return Ok((false, Vec::new()));
+        }
+        let addresses = machine::addresses_of(interface)?;
         let state = self.store.state();
         let subnets = state.subnets().map(|(_, subnet)| &subnet.subnet);
-        subnets
-            .filter(|subnet| subnet.enabled)
-            .filter(|subnet| matches!(subnet.attachment, Attachment::Interface { .. }))
+        let unserved = subnets
+            .filter(|subnet| subnet.is_enabled())
+            .filter(|subnet| matches!(subnet.attachment, Some(Attachment::Interface { .. })))
             .filter(|subnet| !addresses.iter().any(|address| subnet.cidr.contains(*address)))
-            .map(|subnet| format!("subnet {} ({})", subnet.id, subnet.cidr))
-            .collect()
+            .map(|subnet| format!("subnet {} ({})", subnet.id, subnet.cidr));
+        Ok((true, unserved.collect()))
     }
 }

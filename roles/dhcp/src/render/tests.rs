@@ -1,11 +1,15 @@
 //! Rendered files against snapshots, and against whatever the state accepts.
 
+use super::main_file::lease_limit;
 use super::*;
+use crate::desired::tests;
 use crate::desired::tests::{put, reservation, state, subnet, zone};
 use crate::desired::{Change, Circumstances, Precondition};
-use crate::model::{DnsServers, Meta, RecordType, Source};
-use crate::options::DhcpOption;
-use crate::value::Stamp;
+use dhcp_api::option::DhcpOption;
+use dhcp_api::record::RecordType;
+use dhcp_api::resource::{
+    Addresses, Attachment, DefaultRoute, DnsServers, SearchDomains, Source, SubnetStatus,
+};
 use proptest::prelude::*;
 
 fn settings() -> Settings {
@@ -27,15 +31,16 @@ fn apply(state: &mut DesiredState, change: Change) {
         _ => None,
     };
     let precondition = Precondition { revision, ..Default::default() };
-    state.apply(change, precondition, &Circumstances::default()).unwrap();
+    state.apply(change, Source::Api, precondition, &Circumstances::default()).unwrap();
 }
 
 fn record(name: &str, kind: RecordType, values: &[&str]) -> Change {
-    let now = Stamp::from_unix_ms(0);
-    let meta = Meta { revision: 0, source: Source::Api, created_at: now, updated_at: now };
-    let values = values.iter().map(|value| RecordValue::parse(kind, value).unwrap()).collect();
-    let record = Record { name: name.parse().unwrap(), kind, values, meta };
-    Change::PutRecord { zone: "z1".parse().unwrap(), record: Box::new(record) }
+    let record = Box::new(tests::record(name, kind, values));
+    Change::PutRecord { zone: "z1".parse().unwrap(), record }
+}
+
+fn render(state: &DesiredState, settings: &Settings) -> Rendered {
+    super::render(state, settings, &|_| false)
 }
 
 /// A zone with everything a zone can have.
@@ -43,20 +48,21 @@ fn full() -> DesiredState {
     let mut state = state();
     let mut zone = zone("z1");
     zone.dns_upstreams = vec!["10.0.0.54#5353".parse().unwrap()];
-    zone.search_domains = vec!["a.example".parse().unwrap(), "b.example".parse().unwrap()];
+    zone.search_domains =
+        SearchDomains(vec!["a.example".parse().unwrap(), "b.example".parse().unwrap()]);
     apply(&mut state, Change::PutZone(Box::new(zone)));
     let mut first = subnet("s1", "10.77.0.0/24");
-    first.mtu = Some(1450);
-    first.ntp_servers = vec![[10, 77, 0, 9].into()];
-    first.options = vec![DhcpOption::new(66, &"10.77.0.9".into()).unwrap()];
+    first.mtu = Some(1450.try_into().unwrap());
+    first.ntp_servers = Addresses(vec![[10, 77, 0, 9].into()]);
+    first.options = [DhcpOption::new(66, &"10.77.0.9".into()).unwrap()].into_iter().collect();
     let mut second = subnet("s2", "10.77.1.0/24");
     second.gateway = None;
-    second.attachment = Attachment::Shared { name: "br0".parse().unwrap() };
+    second.attachment = Some(Attachment::Shared { name: "br0".parse().unwrap() });
     second.dns_servers = Some(DnsServers::List(vec![[8, 8, 8, 8].into(), [8, 8, 4, 4].into()]));
     second.domain = Some("pod2.example".parse().unwrap());
     second.lease_time = Some(LeaseTime::Seconds(3600));
     let mut third = subnet("s3", "10.77.2.0/24");
-    third.enabled = false;
+    third.state = SubnetStatus::Disabled;
     for subnet in [first, second, third] {
         apply(
             &mut state,
@@ -67,9 +73,10 @@ fn full() -> DesiredState {
     plain.aliases = vec!["www".parse().unwrap()];
     plain.ipv6 = Some("fd00::50".parse().unwrap());
     let mut tagged = reservation("r2", "02:00:00:00:00:51", "10.77.0.51");
-    tagged.default_route = false;
+    tagged.default_route = DefaultRoute(false);
     tagged.lease_time = Some(LeaseTime::Seconds(7200));
-    tagged.options = vec![DhcpOption::new(42, &vec!["10.77.0.9"].into()).unwrap()];
+    tagged.options =
+        [DhcpOption::new(42, &vec!["10.77.0.9"].into()).unwrap()].into_iter().collect();
     let mut other = reservation("r3", "02:00:00:00:00:52", "10.77.1.50");
     other.subnet = "s2".parse().unwrap();
     other.hostname = Some("www".parse().unwrap());
@@ -128,7 +135,7 @@ proptest! {
             let mac = format!("02:00:00:00:00:{last:02x}");
             let mut new = reservation(&format!("r{last}"), &mac, &format!("10.77.0.{last}"));
             new.hostname = name.parse().ok();
-            new.default_route = *default_route;
+            new.default_route = DefaultRoute(*default_route);
             // Repeated names, our own address: refused, and then not rendered.
             drop(put(&mut state, new));
         }
@@ -146,7 +153,7 @@ proptest! {
             prop_assert_eq!(fields.get(2).map(ToString::to_string), known.hostname.as_ref().map(ToString::to_string));
         }
         prop_assert_eq!(&render(&state, &settings()), &rendered, "rendering is deterministic");
-        let tagged = state.reservations().filter(|(_, r)| !r.default_route).count();
+        let tagged = state.reservations().filter(|(_, r)| !r.default_route.0).count();
         prop_assert_eq!(rendered.main.matches("dhcp-mac=set:").count(), tagged);
     }
 }

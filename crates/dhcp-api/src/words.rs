@@ -1,4 +1,4 @@
-//! The words of the role as types: what holds one of these is safe to write into a dnsmasq file.
+//! The words of the API as types: what holds one of these is safe to write into a dnsmasq file.
 //!
 //! dnsmasq recognises the fields of its lines by shape, so `10.77.0.300` becomes a host name and
 //! `45m` a lease time. Nothing untyped ever reaches the renderer; every type here rejects rather
@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::read::{Faults, Place, Read, from_text};
 
 /// Why a text is not a value of some type, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +21,8 @@ pub struct Invalid {
     pub remedy: &'static str,
 }
 
-pub(crate) fn invalid(reason: impl Into<String>, remedy: &'static str) -> Invalid {
+/// Shorthand for a reason and its remedy.
+pub fn invalid(reason: impl Into<String>, remedy: &'static str) -> Invalid {
     Invalid { reason: reason.into(), remedy }
 }
 
@@ -38,8 +42,19 @@ macro_rules! text_serde {
 }
 text_serde!(
     ResourceId, MacAddress, HostName, DomainName, RecordName, Cidr, LeaseTime, Text, Upstream,
-    Stamp
+    Stamp, LabelKey
 );
+
+macro_rules! read_text {
+    ($($type:ty),+) => {$(
+        impl Read for $type {
+            fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+                from_text(value, place, faults)
+            }
+        }
+    )+};
+}
+read_text!(ResourceId, MacAddress, HostName, DomainName, Cidr, Text, Upstream);
 
 macro_rules! display_inner {
     ($($type:ty),+) => {$(
@@ -55,7 +70,7 @@ macro_rules! display_inner {
         }
     )+};
 }
-display_inner!(ResourceId, HostName, DomainName, RecordName, Text, InterfaceName);
+display_inner!(ResourceId, HostName, DomainName, RecordName, Text, InterfaceName, LabelKey);
 
 /// Stable key of a resource, `^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`. Never part of a file name or
 /// a dnsmasq tag.
@@ -246,7 +261,7 @@ impl Cidr {
         self.contains(other.network()) || other.contains(self.network())
     }
 
-    /// An empty network list fits nobody; used by option 121 for any prefix.
+    /// A network of any prefix, for the routes of option 121.
     pub(crate) fn any_prefix(text: &str) -> Result<(Ipv4Addr, u8), Invalid> {
         let bad = || invalid("is not a network", "give address/prefix: 10.1.1.0/24");
         let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
@@ -317,6 +332,70 @@ impl FromStr for LeaseTime {
                 Err(invalid("is not a lease time", "give \"infinite\" or 120 to 31536000 seconds"))
             }
         }
+    }
+}
+
+impl Read for LeaseTime {
+    /// Seconds may be a number, too.
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        match value {
+            Value::Number(number) => {
+                let read = number.to_string().parse();
+                read.map_err(|invalid| faults.add(place, Value::Number(number), invalid)).ok()
+            }
+            other => from_text(other, place, faults),
+        }
+    }
+}
+
+/// An interface MTU, 576 to 9216.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct Mtu(u16);
+
+impl TryFrom<u16> for Mtu {
+    type Error = Invalid;
+
+    fn try_from(mtu: u16) -> Result<Self, Invalid> {
+        if (576..=9216).contains(&mtu) {
+            return Ok(Self(mtu));
+        }
+        Err(invalid("is not a number between 576 and 9216", "give a number in that range"))
+    }
+}
+
+impl From<Mtu> for u16 {
+    fn from(mtu: Mtu) -> Self {
+        mtu.0
+    }
+}
+
+impl fmt::Display for Mtu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Read for Mtu {
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        let number = value.as_u64().and_then(|number| u16::try_from(number).ok()).unwrap_or(0);
+        Self::try_from(number).map_err(|invalid| faults.add(place, value, invalid)).ok()
+    }
+}
+
+/// Key of a label: 1 to 63 letters, digits, `_`, `-`, `.`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelKey(String);
+
+impl FromStr for LabelKey {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b"_-.".contains(&b);
+        if (1..=63).contains(&text.len()) && text.bytes().all(inner) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(invalid("is not the key of a label", "give 1 to 63 letters, digits, '_', '-' or '.'"))
     }
 }
 

@@ -2,14 +2,25 @@
 //!
 //! The types are those of RFC 2132 and its successors for the codes the management server
 //! accepts. Codes that belong to the protocol itself, or that clients send, are refused, and so
-//! are the ones the subnet's own fields set (router, DNS, host name, domain, lease time).
+//! are the ones the subnet's own fields set (router, DNS, host name, domain, lease time), and
+//! values that dnsmasq would send as something else: what a client gets is what was asked for.
 
 use std::net::Ipv4Addr;
+use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::value::{Cidr, DomainName, Invalid, invalid};
+use crate::read::{Faults, Object, Place, Read, list};
+use crate::words::{Cidr, DomainName, Invalid, invalid};
+
+/// Options of one subnet or reservation.
+const MOST_OPTIONS: usize = 32;
+/// Bytes of all of them.
+const MOST_BYTES: usize = 1000;
+/// dnsmasq reads lines of 1024 bytes; so many addresses fit into one.
+pub(crate) const MOST_ADDRESSES: usize = 60;
+const MOST_ROUTES: usize = 28;
 
 /// One option with a value of the type its code asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +29,9 @@ pub struct DhcpOption {
     value: OptionValue,
 }
 
+/// The value of an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum OptionValue {
+pub enum OptionValue {
     Addresses(Vec<Ipv4Addr>),
     Number(i64, Width),
     Flag(bool),
@@ -32,15 +44,26 @@ enum OptionValue {
 
 /// How a number is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Width {
+pub enum Width {
     U8,
     U16,
     U32,
     I32,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Shape {
+impl Width {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::U8 => 1,
+            Self::U16 => 2,
+            Self::U32 | Self::I32 => 4,
+        }
+    }
+}
+
+/// What values a code takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
     Address,
     Addresses,
     AddressPairs,
@@ -53,7 +76,7 @@ enum Shape {
     Bytes,
 }
 
-fn shape(code: u8) -> Result<Shape, Invalid> {
+pub(crate) fn shape(code: u8) -> Result<Shape, Invalid> {
     use Width::{I32, U8, U16, U32};
     Ok(match code {
         1 | 16 | 28 | 32 | 255 => Shape::Address,
@@ -94,6 +117,10 @@ impl DhcpOption {
         self.code
     }
 
+    pub const fn value(&self) -> &OptionValue {
+        &self.value
+    }
+
     /// Types `value` after `code`: a list of addresses, a number, a boolean, a text, …
     pub fn new(code: u8, value: &Value) -> Result<Self, Invalid> {
         let value = match shape(code)? {
@@ -127,36 +154,15 @@ impl DhcpOption {
     pub fn encoded_size(&self) -> usize {
         match &self.value {
             OptionValue::Addresses(list) => list.len() * 4,
-            OptionValue::Number(..) | OptionValue::Flag(_) => 4,
+            OptionValue::Number(_, width) => width.bytes(),
+            OptionValue::Flag(_) => 1,
             OptionValue::Text(text) => text.len(),
             OptionValue::Domains(list) => list.iter().map(|d| d.as_str().len() + 2).sum(),
-            OptionValue::Routes(list) => list.len() * 9,
+            OptionValue::Routes(list) => {
+                list.iter().map(|(_, prefix, _)| 5 + usize::from(prefix.div_ceil(8))).sum()
+            }
             OptionValue::Bytes(bytes) => bytes.len(),
         }
-    }
-
-    /// The right-hand side of an option line after its tag: `42,10.1.1.9`.
-    pub fn render(&self) -> String {
-        let value = match &self.value {
-            OptionValue::Addresses(list) => join(list),
-            OptionValue::Number(number, width) => match width {
-                Width::U8 => format!("{number}b"),
-                Width::U16 => format!("{number}s"),
-                Width::U32 | Width::I32 => format!("{number}i"),
-            },
-            OptionValue::Flag(flag) => format!("{}b", u8::from(*flag)),
-            OptionValue::Text(text) => format!("\"{text}\""),
-            OptionValue::Domains(list) => join(list),
-            OptionValue::Routes(list) => {
-                let hops = list.iter().map(|(to, prefix, via)| format!("{to}/{prefix},{via}"));
-                hops.collect::<Vec<_>>().join(",")
-            }
-            OptionValue::Bytes(bytes) => hex(bytes),
-        };
-        if self.code == 255 {
-            return format!("option:server-ip-address,{value}");
-        }
-        format!("{},{value}", self.code)
     }
 
     fn to_json(&self) -> Value {
@@ -172,10 +178,6 @@ impl DhcpOption {
             OptionValue::Bytes(bytes) => Value::from(hex(bytes)),
         }
     }
-}
-
-fn join<T: std::fmt::Display>(list: &[T]) -> String {
-    list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn strings<T: std::fmt::Display>(list: impl Iterator<Item = T>) -> Value {
@@ -202,6 +204,13 @@ fn addresses(value: &Value, multiple: usize) -> Result<Vec<Ipv4Addr>, Invalid> {
     let list = texts(value).ok_or_else(bad)?;
     let list: Vec<Ipv4Addr> =
         list.into_iter().map(str::parse).collect::<Result<_, _>>().map_err(|_syntax| bad())?;
+    if list.len() > MOST_ADDRESSES {
+        return Err(invalid("has more than 60 addresses", "give fewer"));
+    }
+    if list.iter().any(Ipv4Addr::is_unspecified) {
+        let reason = "has 0.0.0.0, for which dnsmasq sends an address of its own";
+        return Err(invalid(reason, "give the address itself"));
+    }
     if !list.len().is_multiple_of(multiple) {
         return Err(invalid("has an odd number of addresses", "give pairs of addresses"));
     }
@@ -219,16 +228,22 @@ fn number(value: &Value, width: Width, low: i64, high: i64) -> Result<OptionValu
 }
 
 fn text(value: &Value) -> Result<String, Invalid> {
-    let harmless = |b: u8| (0x20..0x7f).contains(&b) && !b",\"\\".contains(&b);
-    match value.as_str() {
-        Some(text) if (1..=255).contains(&text.len()) && text.bytes().all(harmless) => {
-            Ok(text.to_owned())
-        }
-        _ => Err(invalid(
-            "is not a plain text",
-            "give 1 to 255 printable ASCII characters without comma, quote and backslash",
-        )),
+    let text = value.as_str().ok_or_else(|| invalid("is not a text", "give a text"))?;
+    let printable = text.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if !(1..=255).contains(&text.len()) || !printable {
+        let remedy = "give 1 to 255 printable ASCII characters";
+        return Err(invalid("is empty, too long or not printable", remedy));
     }
+    // The last letter counts as the width of a number, even inside quotes.
+    if let Some(rest) = text.strip_suffix(['s', 'i'])
+        && rest.bytes().all(|b| b == b'-')
+    {
+        return Err(invalid(
+            "is a text that dnsmasq sends without its last letter",
+            "give another",
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 fn domains(value: &Value) -> Result<Vec<DomainName>, Invalid> {
@@ -243,7 +258,11 @@ fn routes(value: &Value) -> Result<Vec<(Ipv4Addr, u8, Ipv4Addr)>, Invalid> {
         let (to, prefix) = Cidr::any_prefix(to)?;
         Ok((to, prefix, via.parse().map_err(|_syntax| bad())?))
     };
-    texts(value).ok_or_else(bad)?.into_iter().map(route).collect()
+    let list = texts(value).ok_or_else(bad)?;
+    if list.len() > MOST_ROUTES {
+        return Err(invalid("has more than 28 routes", "give fewer"));
+    }
+    list.into_iter().map(route).collect()
 }
 
 fn bytes(value: &Value) -> Result<Vec<u8>, Invalid> {
@@ -280,15 +299,97 @@ impl<'de> Deserialize<'de> for DhcpOption {
     }
 }
 
+/// A code as JSON has it.
+struct Code(u8);
+
+impl Read for Code {
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        let code = value.as_u64().and_then(|code| u8::try_from(code).ok());
+        if code.is_none() {
+            let invalid = invalid("is not an option code", "give a number between 1 and 255");
+            faults.add(place, value, invalid);
+        }
+        code.map(Self)
+    }
+}
+
+/// Any value; its code says whether it fits.
+struct Any(Value);
+
+impl Read for Any {
+    fn read(value: Value, _: &Place, _: &mut Faults) -> Option<Self> {
+        Some(Self(value))
+    }
+}
+
+impl Read for DhcpOption {
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        let whole = value.clone();
+        let mut object = Object::open(value, place, faults)?;
+        let (code, value) = (object.member::<Code>("code"), object.member::<Any>("value"));
+        object.finish();
+        let (Code(code), Any(value)) = (code?, value?);
+        Self::new(code, &value).map_err(|invalid| faults.add(place, whole, invalid)).ok()
+    }
+}
+
+/// The options of one subnet or reservation: at most 32, each code once, 1000 bytes together.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(transparent))]
+pub struct Options(Vec<DhcpOption>);
+
+impl Deref for Options {
+    type Target = [DhcpOption];
+
+    fn deref(&self) -> &[DhcpOption] {
+        &self.0
+    }
+}
+
+impl FromIterator<DhcpOption> for Options {
+    fn from_iter<I: IntoIterator<Item = DhcpOption>>(options: I) -> Self {
+        Self(options.into_iter().collect())
+    }
+}
+
+impl Options {
+    /// Whether a client gets option `code` from here.
+    pub fn has(&self, code: u8) -> bool {
+        self.0.iter().any(|option| option.code == code)
+    }
+}
+
+impl Read for Options {
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        let read: Vec<DhcpOption> = list(value, MOST_OPTIONS, place, faults)?;
+        for (index, option) in read.iter().enumerate() {
+            if read.iter().take(index).any(|other| other.code == option.code) {
+                let invalid = invalid("repeats a code", "give each code once");
+                faults.add(&place.entry(index), Value::from(option.code), invalid);
+            }
+        }
+        if read.iter().map(DhcpOption::encoded_size).sum::<usize>() > MOST_BYTES {
+            let invalid = invalid("is longer than 1000 bytes", "give fewer or shorter options");
+            faults.add(place, Value::Null, invalid);
+        }
+        Some(Self(read))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(code: u8, value: Value, expected: Option<&str>) {
-        let option = DhcpOption::new(code, &value).ok();
-        assert_eq!(option.as_ref().map(DhcpOption::render).as_deref(), expected, "{code} {value}");
-        if let Some(option) = option {
+    fn check(code: u8, value: Value, accepted: bool) {
+        let option = DhcpOption::new(code, &value);
+        assert_eq!(option.is_ok(), accepted, "{code} {value}: {option:?}");
+        if let Ok(option) = option {
             let back = DhcpOption::new(code, &option.to_json());
             assert_eq!(back, Ok(option), "{code} {value} must survive its own JSON");
         }
@@ -296,27 +397,43 @@ mod tests {
 
     #[test]
     fn values_are_typed_by_code() {
-        check(42, json!(["10.1.1.9", "10.1.1.10"]), Some("42,10.1.1.9,10.1.1.10"));
-        check(26, json!(1450), Some("26,1450s"));
-        check(26, json!(67), None);
-        check(66, json!("10.1.1.9"), Some("66,\"10.1.1.9\""));
-        check(67, json!("a,b"), None);
-        check(67, json!("a\nb"), None);
-        check(67, json!("a\"b"), None);
-        check(19, json!(true), Some("19,1b"));
-        check(43, json!("01:a0FF"), Some("43,01:a0:ff"));
-        check(43, json!("01a"), None);
-        check(119, json!(["cs.example", "b.example"]), Some("119,cs.example,b.example"));
-        check(121, json!(["10.0.0.0/8 10.1.1.1"]), Some("121,10.0.0.0/8,10.1.1.1"));
-        check(121, json!(["10.0.0.1/8 10.1.1.1"]), None);
-        check(255, json!("10.1.1.9"), Some("option:server-ip-address,10.1.1.9"));
-        check(33, json!(["10.1.1.9"]), None);
+        check(42, json!(["10.1.1.9", "10.1.1.10"]), true);
+        check(26, json!(1450), true);
+        check(26, json!(67), false);
+        check(66, json!("10.1.1.9"), true);
+        check(67, json!("a,b\"c\\d"), true);
+        check(67, json!("a\nb"), false);
+        check(67, json!(""), false);
+        check(19, json!(true), true);
+        check(43, json!("01:a0FF"), true);
+        check(43, json!("01a"), false);
+        check(119, json!(["cs.example", "b.example"]), true);
+        check(121, json!(["10.0.0.0/8 10.1.1.1"]), true);
+        check(121, json!(["10.0.0.1/8 10.1.1.1"]), false);
+        check(255, json!("10.1.1.9"), true);
+        check(33, json!(["10.1.1.9"]), false);
+    }
+
+    /// Each of these reaches a client as something else, measured with dnsmasq 2.90.
+    #[test]
+    fn values_that_dnsmasq_sends_as_something_else_are_refused() {
+        for text in ["s", "i", "-s", "--i"] {
+            check(60, json!(text), false);
+        }
+        for text in ["b", "12s", "ss", "-", "s-"] {
+            check(60, json!(text), true);
+        }
+        check(42, json!(["10.1.1.9", "0.0.0.0"]), false);
+        // A route to everywhere and one without a router are what they say.
+        check(121, json!(["0.0.0.0/0 10.1.1.1", "10.1.0.0/16 0.0.0.0"]), true);
+        check(42, json!(vec!["100.100.100.100"; 60]), true);
+        check(42, json!(vec!["100.100.100.100"; 61]), false);
     }
 
     #[test]
     fn protocol_options_and_own_fields_are_refused() {
-        for code in [3, 6, 12, 15, 50, 51, 53, 54, 55, 61, 93, 0, 200] {
-            check(code, json!(["10.1.1.9"]), None);
+        for code in [3, 6, 12, 15, 50, 51, 53, 54, 55, 58, 59, 61, 81, 82, 93, 0, 200] {
+            check(code, json!(["10.1.1.9"]), false);
         }
     }
 }

@@ -1,0 +1,270 @@
+//! What is answered besides the resources themselves.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::record::Record;
+use crate::resource::Reservation;
+use crate::words::{MacAddress, ResourceId, Stamp};
+
+/// A page of a collection, ordered by id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "{T}Page"))]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// `cursor` of the next page; `null` on the last one.
+    pub next_cursor: Option<String>,
+    /// Generation the page was read from.
+    pub revision: u64,
+}
+
+/// A reservation and what is known about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReservationAnswer {
+    #[serde(flatten)]
+    pub reservation: Reservation,
+    pub status: ReservationStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ReservationStatus {
+    /// Whether dnsmasq serves this revision, all of it.
+    pub applied: bool,
+    /// Generation that dnsmasq serves.
+    pub applied_generation: u64,
+    pub leased: bool,
+    /// Seconds since 1970; `null` without a lease and for an infinite one.
+    pub lease_expires: Option<u64>,
+    /// What dnsmasq did not take of it, or what is unusual about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// What it costs to apply a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum AppliedBy {
+    /// dnsmasq watches the file.
+    Names,
+    /// dnsmasq is started anew.
+    Restart,
+}
+
+/// A record and what is known about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RecordAnswer {
+    #[serde(flatten)]
+    pub record: Record,
+    pub applied_by: AppliedBy,
+    pub status: RecordStatus,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RecordStatus {
+    /// Whether dnsmasq is given the record.
+    pub served: bool,
+    /// Why it is not, or what a client may miss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+/// A lease that dnsmasq has given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LeaseAnswer {
+    pub ipv4: Ipv4Addr,
+    pub mac: MacAddress,
+    pub hostname: Option<String>,
+    /// Hexadecimal, as dnsmasq writes it.
+    pub client_id: Option<String>,
+    /// Seconds since 1970; `null` for an infinite lease.
+    pub expires_at: Option<u64>,
+    /// The reservation of exactly this address and MAC.
+    pub reservation: Option<ResourceId>,
+    /// Whether there is none.
+    pub conflict: bool,
+}
+
+/// How far a change has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ChangeAnswer {
+    /// The generation the change made.
+    pub id: u64,
+    pub state: ChangeState,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ChangeState {
+    /// Written; dnsmasq is down and reads it when it starts.
+    Stored,
+    Applying,
+    Applied,
+    /// Stored, but dnsmasq could not be brought to serve it; tried again.
+    Failed,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BatchAnswer {
+    /// One for every entry, in the order of the request.
+    pub results: Vec<BatchResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct BatchResult {
+    pub id: ResourceId,
+    pub result: BatchOutcome,
+    /// Of the resource, unless it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum BatchOutcome {
+    Created,
+    Updated,
+    Unchanged,
+    Deleted,
+    Absent,
+}
+
+/// Answer of `healthz` and `readyz`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Liveness {
+    Ok,
+    Ready,
+}
+
+/// State of the whole role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Status {
+    pub state: RoleState,
+    /// Of what is stored.
+    pub generation: u64,
+    /// Of what dnsmasq serves.
+    pub applied_generation: u64,
+    pub applied_at: Option<Stamp>,
+    /// Whether something stored is not served.
+    pub dirty: bool,
+    pub instances: Vec<Instance>,
+    pub sync: Sync,
+    pub alarms: Vec<Alarm>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum RoleState {
+    Starting,
+    Ready,
+    Degraded,
+    Stopped,
+}
+
+/// The sync with the management server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Sync {
+    pub enabled: bool,
+}
+
+/// One dnsmasq.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Instance {
+    pub name: String,
+    pub pid: Option<i32>,
+    pub version: Option<String>,
+    pub state: Phase,
+    /// Account it runs as.
+    pub runs_as: Option<String>,
+    /// How often it ended by itself.
+    pub restarts: u64,
+    pub last_exit: Option<String>,
+    pub uptime_s: Option<u64>,
+    pub reload_mode: ReloadMode,
+    pub reservations: u64,
+    pub leases: u64,
+    pub last_apply: Option<LastApply>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Phase {
+    #[default]
+    Starting,
+    Serving,
+    /// Down; will be tried again.
+    Down,
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ReloadMode {
+    Sighup,
+}
+
+/// The last time something was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct LastApply {
+    /// Generation.
+    pub id: u64,
+    /// What it took: `names`, `add`, `reload`, `restart` or `start`.
+    pub kind: String,
+    pub duration_ms: u64,
+    /// `ok`; what went wrong is an alarm.
+    pub result: String,
+}
+
+/// Something an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Alarm {
+    pub alarm: AlarmKind,
+    pub text: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum AlarmKind {
+    InstanceDown,
+    ApplyFailed,
+    InterfaceMissing,
+    SubnetUnserved,
+    /// dnsmasq did not take a line.
+    ReservationRejected,
+    /// A record would keep dnsmasq from serving, or another one stands in its place.
+    RecordWithheld,
+    /// Something stored cannot be served any more; it is kept aside.
+    Quarantined,
+    /// An option did not fit into an answer to a client.
+    OptionDropped,
+    LeaseConflict,
+    InstanceOverSoftLimit,
+}

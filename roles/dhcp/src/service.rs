@@ -1,0 +1,136 @@
+//! One run of the role: store, API and reconciler, and what the process is told about them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dhcp_api::answer::Status;
+use http_front::{HttpLimits, Listener};
+use role::{RoleContext, RoleError};
+use serde_json::Value;
+use status_api::{Alarm, DhcpStatus, ReloadReport};
+use tokio::sync::watch;
+
+use crate::Spec;
+use crate::api::{self, Api};
+use crate::config::Config;
+use crate::files;
+use crate::metrics::Metrics;
+use crate::observed::Observed;
+use crate::reconciler::Reconciler;
+use crate::release::Releaser;
+use crate::render::Settings;
+use crate::store::{self, LoadError, Store};
+
+/// Runs until the role stops.
+pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError> {
+    let layout = config.layout();
+    let prepared = {
+        let layout = layout.clone();
+        let prepare = move || files::prepare(&layout).and_then(|()| files::lock(&layout));
+        cx.tasks.blocking("prepare", prepare).await
+    };
+    let _lock = prepared
+        .map_err(|error| RoleError::internal("cannot prepare the role's directory", error))?
+        .map_err(|error| RoleError::dependency("cannot prepare the role's directory", error))?;
+    let listener = Listener::unix(config.api_socket.clone())
+        .map_err(|error| RoleError::dependency("cannot serve the DHCP API", error))?;
+    let path = config.desired_file();
+    let loaded = {
+        let path = path.clone();
+        cx.tasks.blocking("load", move || store::load(&path)).await
+    };
+    let state = loaded
+        .map_err(|error| RoleError::internal("cannot load the desired state", error))?
+        .map_err(load_error)?;
+    tracing::info!(
+        generation = state.generation,
+        reservations = state.reservations().count(),
+        interface = %config.interface,
+        "desired state loaded"
+    );
+    let (store, store_task) = Store::new(path, state);
+    cx.tasks.spawn_vital("store", store_task.run(cx.host.clone(), cx.tasks.clone()));
+    let metrics = Metrics::new();
+    cx.health.install_metrics(metrics.registry());
+    let (observed, observer) = watch::channel(Observed::default());
+    report(&cx, &store, observer.clone());
+    let releaser = Releaser { interface: config.interface.clone(), layout: layout.clone() };
+    let api = Api::new(store.clone(), observer, releaser, config.dns, cx.tasks.clone());
+    let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
+    let serving =
+        http_front::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
+    cx.tasks.spawn_vital("api", serving);
+    let settings = Settings {
+        interface: config.interface,
+        layout,
+        dns: config.dns,
+        upstreams: config.upstreams,
+        lease_time: config.lease_time,
+    };
+    let shutdown = cx.shutdown.clone();
+    let (configured, settings) = watch::channel(settings);
+    cx.reload.handle(move |spec: Arc<Spec>| reload(configured.clone(), spec));
+    Reconciler::new(cx, store, settings, config.dnsmasq, config.user, metrics, observed)
+        .run()
+        .await;
+    if shutdown.is_cancelled() {
+        return Ok(());
+    }
+    Err(RoleError::Internal("the store of the desired state ended".to_owned(), None))
+}
+
+fn load_error(error: LoadError) -> RoleError {
+    match &error {
+        LoadError::Read { .. } => RoleError::dependency("cannot load the desired state", error),
+        LoadError::Damaged { .. } | LoadError::Version { .. } => RoleError::misconfigured(
+            "cannot serve the desired state, put the file right or move it away",
+            error,
+        ),
+    }
+}
+
+/// Puts in force what needs no other socket, process account or interface: the files of dnsmasq are
+/// rendered with it, and dnsmasq is started anew when they differ.
+async fn reload(configured: watch::Sender<Settings>, spec: Arc<Spec>) -> ReloadReport {
+    configured.send_modify(|settings| {
+        settings.upstreams.clone_from(&spec.config.upstreams);
+        settings.lease_time = spec.config.lease_time;
+    });
+    ReloadReport::default()
+}
+
+/// What `/status` of the process shows about the role.
+fn report(cx: &RoleContext, store: &Store, observer: watch::Receiver<Observed>) {
+    // The source outlives the run: it must not keep the store's task alive.
+    let store = store.subscribe();
+    cx.health.report(move || {
+        let desired = Arc::clone(&store.borrow());
+        published(&api::status::brief(&desired, &observer.borrow()))
+    });
+}
+
+fn published(status: &Status) -> DhcpStatus {
+    let Value::Object(mut whole) = serde_json::to_value(status).unwrap_or_default() else {
+        return DhcpStatus::default();
+    };
+    for known in ["generation", "applied_generation", "alarms"] {
+        whole.shift_remove(known);
+    }
+    let state = whole.shift_remove("state");
+    let alarms = status.alarms.iter().map(|alarm| {
+        let word = serde_json::to_value(alarm.alarm).unwrap_or_default();
+        Alarm { alarm: word.as_str().unwrap_or_default().to_owned(), text: alarm.text.clone() }
+    });
+    let instance = status.instances.first();
+    DhcpStatus {
+        state: state.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned(),
+        generation: status.generation,
+        applied_generation: status.applied_generation,
+        reservations: instance.map_or(0, |instance| instance.reservations),
+        leases: instance.map_or(0, |instance| instance.leases),
+        pid: instance.and_then(|instance| instance.pid).and_then(|pid| u32::try_from(pid).ok()),
+        restarts: instance.map_or(0, |i| u32::try_from(i.restarts).unwrap_or(u32::MAX)),
+        alarms: alarms.collect(),
+        other: whole.into_iter().collect::<BTreeMap<_, _>>(),
+    }
+}
