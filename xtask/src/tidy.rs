@@ -11,6 +11,7 @@ use crate::run::{output, root};
 const EDGES: &[(&str, &[&str])] = &[
     ("agent-protocol", &[]),
     ("disk-image", &[]),
+    ("dhcp-api", &[]),
     ("rfb", &[]),
     ("role", &[]),
     ("xtask", &[]),
@@ -19,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("management-server", &["agent-protocol"]),
     ("secondary-storage", &["agent-protocol", "disk-image", "management-link", "role"]),
     ("console-proxy", &["agent-protocol", "management-link", "rfb", "role"]),
-    ("dhcp", &["role"]),
+    ("dhcp", &["dhcp-api", "role"]),
     ("testkit", &["agent-protocol", "rfb", "role"]),
 ];
 const ROLES: &[&str] = &["secondary-storage", "console-proxy", "dhcp"];
