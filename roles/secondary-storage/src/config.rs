@@ -9,8 +9,8 @@ use management_link::{LinkConfig, ManagementConfig};
 use role::ConfigInput;
 
 use crate::sources::Retries;
-use crate::sources::http::HttpLimits;
 use crate::sources::http::url::ProxySetting;
+use crate::sources::http::{HttpLimits, MinimumRate};
 use crate::stores::directory::mount::MountOptions;
 use crate::stores::directory::open::StoreSettings;
 use crate::stores::{Modes, StoreUrl};
@@ -50,6 +50,8 @@ pub struct DownloadSettings {
     /// Largest image after decompression; `None` for four times the limit of the download.
     pub decompressed_limit: Option<u64>,
     pub limits: HttpLimits,
+    /// Longest time from a download's turn to its last byte.
+    pub total_timeout: Duration,
     /// How long the first answer waits for a small image to be done.
     pub answer_wait: Duration,
     /// Used when a command names no proxy.
@@ -67,6 +69,7 @@ const NFS_OPTIONS: &str = "soft,timeo=133,retrans=10,tcp,acdirmax=0,acdirmin=0";
 const SIZE_LIMIT: u64 = 50 << 30;
 const DOWNLOADS: usize = 8;
 const RETRIES: u32 = 5;
+const MIN_RATE: u64 = 4 << 10;
 /// The server asks again after ten seconds only, so an image that is there by then is worth a wait;
 /// its own limit for an answer is fifty seconds.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -252,7 +255,17 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
     };
     let connect_timeout = section.duration("connect_timeout", Duration::from_secs(10));
     let stall_timeout = section.duration("stall_timeout", Duration::from_secs(60));
-    for (key, value) in [("connect_timeout", connect_timeout), ("stall_timeout", stall_timeout)] {
+    let total_timeout = section.duration("download_timeout", Duration::from_secs(24 * 3600));
+    let min_rate = MinimumRate {
+        bytes_per_second: section.bytes("min_rate", MIN_RATE),
+        window: section.duration("min_rate_window", Duration::from_secs(300)),
+    };
+    for (key, value) in [
+        ("connect_timeout", connect_timeout),
+        ("stall_timeout", stall_timeout),
+        ("download_timeout", total_timeout),
+        ("min_rate_window", min_rate.window),
+    ] {
         if value.is_zero() {
             section.violation(key, "0 would fail every download", "give a time: \"60s\"");
         }
@@ -262,7 +275,8 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         per_store,
         size_limit,
         decompressed_limit,
-        limits: HttpLimits { connect_timeout, stall_timeout, retries },
+        limits: HttpLimits { connect_timeout, stall_timeout, min_rate, retries },
+        total_timeout,
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),
         proxy: section.secret("proxy").and_then(|text| {
             match text.reveal().parse::<ProxySetting>() {

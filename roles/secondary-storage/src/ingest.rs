@@ -21,6 +21,7 @@ mod members;
 pub mod publish;
 mod run;
 mod transfer;
+pub mod turns;
 pub mod write;
 
 use std::sync::Arc;

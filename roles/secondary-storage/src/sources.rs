@@ -86,6 +86,13 @@ impl Source {
         }
     }
 
+    /// Host and port that the bytes come from.
+    pub fn server(&self) -> String {
+        match self {
+            Self::Http(http) => http.url.server(),
+        }
+    }
+
     /// Whether the other one gives the same bytes in the same manner.
     pub fn is_same(&self, other: &Self) -> bool {
         match (self, other) {

@@ -96,6 +96,7 @@ impl DownloadCommands {
                 description: command.description.clone(),
                 hvm: command.hvm,
             },
+            account: command.account_id,
             format,
             source: Source::Http(HttpSource {
                 url: SourceUrl::parse(url).map_err(|error| error.to_string())?,

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::journal::{Note, remove_leftovers};
+use super::turns::Turns;
 use super::{DownloadContext, IngestError, Job, Phase, Request, run};
 use crate::stores::{InstallPath, StoreUrl};
 
@@ -41,7 +42,7 @@ struct Table {
     /// The role stops: nothing is accepted any more.
     stopping: bool,
     jobs: BTreeMap<String, Arc<Job>>,
-    slots: HashMap<String, Arc<Semaphore>>,
+    turns: HashMap<String, Turns>,
 }
 
 impl Downloads {
@@ -101,18 +102,18 @@ impl Downloads {
         if table.jobs.values().filter(|job| !job.phase().is_over()).count() >= MAX_ACTIVE {
             return Err(IngestError::Busy(MAX_ACTIVE));
         }
-        let slots = table
-            .slots
+        let turns = table
+            .turns
             .entry(request.store.key())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.shared.per_store)));
-        let slots = Arc::clone(slots);
+            .or_insert_with(|| Turns::new(self.shared.per_store))
+            .clone();
         let job = Arc::new(Job::new(id, request));
         table.jobs.insert(job.id.clone(), Arc::clone(&job));
         let cx = self.shared.cx.clone();
         cx.metrics.accepted();
         let span = tracing::error_span!("download", job = job.id, store = %job.request.store);
         tracing::info!(parent: &span, url = %job.request.source, path = %job.request.directory, "download accepted");
-        let run = Box::pin(run::run(Arc::clone(&job), cx.clone(), slots).instrument(span));
+        let run = Box::pin(run::run(Arc::clone(&job), cx.clone(), turns).instrument(span));
         cx.tasks.spawn("download", run);
         Ok(job)
     }

@@ -19,6 +19,8 @@ pub enum IngestError {
     TooLarge { limit: u64 },
     #[error("the decompressed image is too large: the limit is {limit} bytes")]
     Bomb { limit: u64 },
+    #[error("the download was not complete after {} seconds (download_timeout)", .0.as_secs())]
+    TotalTimeout(Duration),
     #[error("the store took no data for {} seconds", .0.as_secs())]
     StoreStalled(Duration),
     #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}", .0.name())]

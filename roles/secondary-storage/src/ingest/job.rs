@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::digest::Expectation;
+use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
 use crate::stores::{FileName, InstallPath, ObjectKind, StoreUrl, Work};
@@ -19,6 +20,8 @@ use disk_image::{Format, Sizes};
 pub struct Request {
     pub kind: ObjectKind,
     pub about: Description,
+    /// Whose object it is.
+    pub account: i64,
     pub format: Format,
     pub source: Source,
     pub expectation: Expectation,
@@ -34,6 +37,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// On whose behalf it runs.
+    pub fn claim(&self) -> Claim {
+        Claim { account: self.account, server: self.source.server() }
+    }
+
     /// Whether a running job for `other` can serve this one: same bytes, same checks.
     pub fn is_same_download(&self, other: &Self) -> bool {
         self.source.is_same(&other.source)

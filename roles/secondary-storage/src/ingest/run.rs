@@ -3,14 +3,13 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::DownloadContext;
 use super::error::IngestError;
 use super::job::{Job, Phase, Publishing, Request};
 use super::journal::{Note, properties_temporary, remove_leftovers};
 use super::publish::{Publication, image_name, publish};
 use super::transfer::attempt;
+use super::turns::Turns;
 use super::write::Written;
 use crate::objects::inventory;
 use crate::stores::{ObjectKind, Store, Work};
@@ -20,9 +19,9 @@ use disk_image::Sizes;
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs a job to its end; never fails, the outcome is in the job.
-pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, slots: Arc<Semaphore>) {
+pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
     let mut guard = EndGuard { job: &job, armed: true };
-    let mut work = Box::pin(work(&job, &cx, &slots));
+    let mut work = Box::pin(work(&job, &cx, &turns));
     let outcome = tokio::select! {
         outcome = &mut work => outcome,
         // What is being installed is there in a moment; stopping it half way gains nothing.
@@ -90,18 +89,14 @@ impl Drop for EndGuard<'_> {
     }
 }
 
-async fn work(
-    job: &Arc<Job>,
-    cx: &DownloadContext,
-    slots: &Arc<Semaphore>,
-) -> Result<Sizes, IngestError> {
-    let _permit = match Arc::clone(slots).try_acquire_owned() {
-        Ok(permit) => permit,
-        Err(_none) => {
+async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Sizes, IngestError> {
+    let _turn = match turns.take(job.request.claim()) {
+        Ok(turn) => turn,
+        Err(waiting) => {
             job.update(|report| {
                 "waiting for another download to finish".clone_into(&mut report.text);
             });
-            Arc::clone(slots).acquire_owned().await.map_err(|_closed| IngestError::Aborted)?
+            waiting.await.map_err(|_closed| IngestError::Aborted)?
         }
     };
     let store = cx.stores.open(&job.request.store, None).await?;
@@ -114,11 +109,25 @@ async fn work(
         report.temporary = Some(path);
     });
     write_note(job, cx, note.clone()).await?;
+    let limit = cx.settings.get().total_timeout;
+    let written = tokio::time::timeout(limit, passes(job, cx, &store, &note))
+        .await
+        .map_err(|_elapsed| IngestError::TotalTimeout(limit))??;
+    install(job, cx, &store, note, written).await
+}
+
+/// One pass over the image, and others when its source has to begin again.
+async fn passes(
+    job: &Arc<Job>,
+    cx: &DownloadContext,
+    store: &Arc<Store>,
+    note: &Note,
+) -> Result<Written, IngestError> {
     let retries = cx.settings.get().limits.retries;
     let mut restarts = 0;
-    let written = loop {
-        let reason = match attempt(job, cx, &store, &note).await {
-            Ok(written) => break written,
+    loop {
+        let reason = match attempt(job, cx, store, note).await {
+            Ok(written) => return Ok(written),
             Err(IngestError::Source(reason)) if reason.can_begin_again(restarts > 0) => reason,
             Err(error) => return Err(error),
         };
@@ -128,8 +137,7 @@ async fn work(
         }
         tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
         tokio::time::sleep(retries.delay(restarts)).await;
-    };
-    install(job, cx, &store, note, written).await
+    }
 }
 
 fn note_for(job: &Job) -> Result<Note, IngestError> {

@@ -16,14 +16,22 @@ pub enum SourceError {
     )]
     Address { host: String, kind: &'static str, address: IpAddr },
     #[error("cannot find the address of {host}: {reason}")]
-    Resolve { host: String, reason: String },
+    Resolve { host: String, reason: String, is_passing: bool },
     #[error("{0}")]
     Connect(String),
+    /// No answer, for now.
+    #[error("{0}")]
+    Lost(String),
     #[error("cannot use the web proxy: {0}")]
     Proxy(String),
     #[error(" HTTP Server returned {0} (expected 200 OK) ")]
     Status(u16),
-    #[error("Failed to download {url} due to redirection, response code: {status}")]
+    /// The same for a status that may pass, with the pause that the server asks for.
+    #[error(" HTTP Server returned {status} (expected 200 OK) ")]
+    Busy { status: u16, wait: Option<Duration> },
+    #[error(
+        "Failed to download {url} due to redirection, response code: {status}; redirects are followed when the global setting store.download.follow.redirects is true"
+    )]
     RedirectNotFollowed { url: String, status: u16 },
     #[error("Circular redirect to '{0}'")]
     RedirectLoop(String),
@@ -31,6 +39,15 @@ pub enum SourceError {
     TooManyRedirects(usize),
     #[error(" Failed to receive length of download ")]
     NoLength,
+    #[error("the server sends the image in the coding {0:?} although it was asked for it as it is")]
+    Coding(String),
+    #[error("the server sends more than the {announced} bytes it announced")]
+    Surplus { announced: u64 },
+    #[error(
+        "the server is too slow: {bytes} bytes in {} seconds, at least {least} bytes in each second are expected (min_rate)",
+        waited.as_secs()
+    )]
+    TooSlow { bytes: u64, waited: Duration, least: u64 },
     #[error("the connection broke after {received} bytes{}: {reason}", of(*expected))]
     Cut { received: u64, expected: Option<u64>, reason: String },
     #[error("nothing was received for {} seconds (after {received} bytes{})", waited.as_secs(), of(*expected))]
@@ -49,7 +66,11 @@ fn of(expected: Option<u64>) -> String {
 impl SourceError {
     /// Another attempt may succeed without anybody changing anything.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Cut { .. } | Self::Stalled { .. })
+        match self {
+            Self::Cut { .. } | Self::Stalled { .. } | Self::Lost(_) | Self::Busy { .. } => true,
+            Self::Resolve { is_passing, .. } => *is_passing,
+            _ => false,
+        }
     }
 
     /// Whether the content should be asked for anew. Refused at the first try is an answer;
@@ -57,22 +78,4 @@ impl SourceError {
     pub const fn can_begin_again(&self, had_begun: bool) -> bool {
         matches!(self, Self::Restart(_)) || (had_begun && matches!(self, Self::Connect(_)))
     }
-}
-
-/// The text of a failed connection: the operating system's words where there are some, as in the
-/// original ("Connection refused"), else the innermost cause.
-pub fn connect_text(error: &reqwest::Error) -> String {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut last = String::new();
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.raw_os_error().is_some()
-        {
-            let text = io.to_string();
-            return text.split(" (os error").next().unwrap_or_default().to_owned();
-        }
-        last = error.to_string();
-        cause = error.source();
-    }
-    if error.is_timeout() { format!("connection timed out: {last}") } else { last }
 }

@@ -5,6 +5,9 @@
 //! later cannot get around the rule.
 
 pub mod address;
+mod answer;
+mod failure;
+mod pace;
 mod stream;
 pub mod trust;
 pub mod url;
@@ -14,28 +17,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::AsciiSet;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::error::{SourceError, connect_text};
-use super::{Announced, Chunks, Retries};
+use super::error::SourceError;
+use super::{Announced, Chunks, Coding, Retries};
 use address::AddressPolicy;
+use answer::{Length, Part, Version};
+use failure::{connect_text, unanswered};
+pub use pace::MinimumRate;
 use stream::HttpChunks;
 use url::{Credentials, ProxySetting, SourceUrl, shown};
 
 const MAX_REDIRECTS: usize = 10;
-
-/// Headers in which object stores and proxies tell a length when there is no `Content-Length`.
-const LENGTH_HEADERS: [&str; 8] = [
-    "x-goog-stored-content-length",
-    "x-goog-meta-size",
-    "x-amz-meta-size",
-    "x-amz-meta-content-length",
-    "x-object-meta-size",
-    "x-original-content-length",
-    "x-oss-meta-content-length",
-    "x-file-size",
-];
+/// More would be an attack on memory; some object stores send one for each attribute.
+const MAX_HEADERS: usize = 500;
+/// Longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
 /// Limits that hold for every download of this host.
 #[derive(Debug, Clone)]
@@ -43,7 +42,19 @@ pub struct HttpLimits {
     pub connect_timeout: Duration,
     /// Longest silence of a server, before and within its answer.
     pub stall_timeout: Duration,
+    pub min_rate: MinimumRate,
     pub retries: Retries,
+}
+
+impl HttpLimits {
+    /// The pause after so many failures in a row; longer when the server asks for it.
+    fn pause(&self, failures: u32, error: &SourceError) -> Duration {
+        let asked = match error {
+            SourceError::Busy { wait, .. } => wait.unwrap_or_default().min(LONGEST_PAUSE),
+            _ => Duration::ZERO,
+        };
+        self.retries.delay(failures).max(asked)
+    }
 }
 
 /// One image on a web server.
@@ -61,19 +72,17 @@ pub struct HttpSource {
 /// A server's answer with a body to come.
 #[derive(Debug)]
 struct Body {
-    pub response: Response,
-    /// Length of the whole image as downloaded, when the server told it reliably.
-    pub total: Option<u64>,
-    /// A length that is only good for showing progress.
-    pub hint: Option<u64>,
-    /// Names this version of the image, for continuing later.
-    pub validator: Option<HeaderValue>,
+    response: Response,
+    /// Of the whole image as downloaded.
+    length: Length,
+    version: Version,
+    coding: Coding,
 }
 
 /// A continued download, or one that has to begin again.
 #[derive(Debug)]
 enum Continued {
-    Here(Box<Body>),
+    Here(Box<Body>, Part),
     /// The server cannot continue, or the image changed.
     FromStart,
 }
@@ -81,9 +90,21 @@ enum Continued {
 impl HttpSource {
     /// Asks for the whole image; continues over broken connections.
     pub async fn open(&self) -> Result<(Announced, Box<dyn Chunks>), SourceError> {
-        let body = self.start().await?;
-        let announced =
-            Announced { length: body.total, hint: body.hint, coding: super::Coding::Identity };
+        let mut failures = 0;
+        let body = loop {
+            let error = match self.start().await {
+                Ok(body) => break body,
+                Err(error) => error,
+            };
+            failures += 1;
+            if !error.is_transient() || failures > self.limits.retries.count {
+                return Err(error);
+            }
+            tracing::info!(attempt = failures, %error, "no image was sent, asking again");
+            tokio::time::sleep(self.limits.pause(failures, &error)).await;
+        };
+        let Length { exact: length, hint } = body.length;
+        let announced = Announced { length, hint, coding: body.coding };
         Ok((announced, Box::new(HttpChunks::new(self.clone(), body))))
     }
 
@@ -93,58 +114,56 @@ impl HttpSource {
     }
 
     async fn start(&self) -> Result<Body, SourceError> {
-        let response = self.get(HeaderMap::new()).await?;
-        if response.status() != StatusCode::OK {
-            return Err(SourceError::Status(response.status().as_u16()));
-        }
+        let (response, url) = self.get(HeaderMap::new()).await?;
         let headers = response.headers();
-        let total = number(headers, header::CONTENT_LENGTH.as_str());
-        let chunked = headers
-            .get(header::TRANSFER_ENCODING)
-            .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.to_ascii_lowercase().contains("chunked"));
-        if total.is_none() && !chunked {
-            return Err(SourceError::NoLength);
+        match response.status() {
+            StatusCode::OK => {}
+            // Nobody asked for a part, but some caches answer with one that is everything.
+            StatusCode::PARTIAL_CONTENT
+                if Part::of(headers).is_some_and(|part| part.is_whole()) => {}
+            _ => return Err(refused(&response)),
         }
-        let hint = LENGTH_HEADERS.into_iter().find_map(|name| number(headers, name));
-        let validator = validator(headers);
-        Ok(Body { response, total, hint, validator })
+        let length = answer::length(headers)?;
+        let version = Version::of(headers);
+        let coding = answer::coding(headers, [self.url.url(), &url])?;
+        Ok(Body { response, length, version, coding })
     }
 
-    /// Asks for the rest of an image of which `received` bytes are there.
+    /// Asks for the rest of an image of which `received` bytes are there. Whether the answer is of
+    /// the same version is for the caller to judge.
     async fn resume(
         &self,
         received: u64,
-        validator: &HeaderValue,
+        condition: &HeaderValue,
     ) -> Result<Continued, SourceError> {
         let mut headers = HeaderMap::new();
         let range = HeaderValue::try_from(format!("bytes={received}-"))
             .map_err(|_bad| SourceError::Internal)?;
         headers.insert(header::RANGE, range);
-        headers.insert(header::IF_RANGE, validator.clone());
-        let response = self.get(headers).await?;
+        headers.insert(header::IF_RANGE, condition.clone());
+        let (response, url) = self.get(headers).await?;
+        let headers = response.headers();
         match response.status() {
             StatusCode::PARTIAL_CONTENT => {
-                let (first, total) = content_range(response.headers()).unwrap_or((u64::MAX, None));
-                if first != received {
+                let part = Part::of(headers).filter(|part| part.first == received);
+                let Some(part) = part.filter(|_part| answer::is_one_part(headers)) else {
                     return Ok(Continued::FromStart);
-                }
-                let validator = Some(validator.clone());
-                Ok(Continued::Here(Box::new(Body { response, total, hint: None, validator })))
+                };
+                let length = Length { exact: part.total, hint: None };
+                let version = Version::of(headers);
+                let coding = answer::coding(headers, [self.url.url(), &url])?;
+                let body = Body { response, length, version, coding };
+                Ok(Continued::Here(Box::new(body), part))
             }
             StatusCode::OK
             | StatusCode::RANGE_NOT_SATISFIABLE
             | StatusCode::PRECONDITION_FAILED => Ok(Continued::FromStart),
-            other if other.is_server_error() => Err(SourceError::Cut {
-                received,
-                expected: None,
-                reason: format!("the server answers {}", other.as_u16()),
-            }),
-            other => Err(SourceError::Status(other.as_u16())),
+            _ => Err(refused(&response)),
         }
     }
 
-    async fn get(&self, headers: HeaderMap) -> Result<Response, SourceError> {
+    /// The answer of the last hop, and where that was.
+    async fn get(&self, headers: HeaderMap) -> Result<(Response, Url), SourceError> {
         let mut url = self.url.url().clone();
         let mut seen = HashSet::new();
         for _hop in 0..=MAX_REDIRECTS {
@@ -156,16 +175,11 @@ impl HttpSource {
             let location = response.headers().get(header::LOCATION);
             let redirect = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
             let Some(location) = location.filter(|_location| redirect) else {
-                return Ok(response);
+                return Ok((response, url));
             };
             if !self.follow_redirects {
-                return Err(match status.as_u16() {
-                    301 | 302 => SourceError::RedirectNotFollowed {
-                        url: shown(&url),
-                        status: status.as_u16(),
-                    },
-                    other => SourceError::Status(other),
-                });
+                let status = status.as_u16();
+                return Err(SourceError::RedirectNotFollowed { url: shown(&url), status });
             }
             url = self.target(&url, location)?;
         }
@@ -173,9 +187,14 @@ impl HttpSource {
     }
 
     fn target(&self, from: &Url, location: &HeaderValue) -> Result<Url, SourceError> {
-        let bad = || SourceError::Url { url: shown(from), reason: "it redirects to no URL" };
-        let text = location.to_str().map_err(|_bad| bad())?;
-        let joined = from.join(text).map_err(|_bad| bad())?;
+        let bad = || SourceError::Url {
+            url: shown(from),
+            reason: "it redirects to something that is not a URL",
+        };
+        // Raw bytes beyond ASCII stand for themselves, whatever their character set.
+        let text =
+            percent_encoding::percent_encode(location.as_bytes(), &AsciiSet::EMPTY).to_string();
+        let joined = from.join(&text).map_err(|_bad| bad())?;
         // Credentials that a server puts into a redirect are not ours to send.
         Ok(SourceUrl::parse(joined.as_str())?.url().clone())
     }
@@ -204,12 +223,16 @@ impl HttpSource {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> SourceError {
-        let text = connect_text(error);
-        match &self.proxy {
+        let through = |text| match &self.proxy {
             Some(proxy) if error.is_connect() => {
-                SourceError::Connect(format!("{text} (through the web proxy {})", proxy.url()))
+                format!("{text} (through the web proxy {})", proxy.url())
             }
-            Some(_) | None => SourceError::Connect(text),
+            Some(_) | None => text,
+        };
+        match unanswered(error, self.limits.connect_timeout) {
+            SourceError::Lost(text) => SourceError::Lost(through(text)),
+            SourceError::Connect(text) => SourceError::Connect(through(text)),
+            other => other,
         }
     }
 
@@ -227,6 +250,11 @@ impl HttpSource {
             .referer(false)
             .no_proxy()
             .http1_only()
+            // As a browser or curl takes them.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_max_headers(MAX_HEADERS)
             .pool_max_idle_per_host(0)
             .connect_timeout(self.limits.connect_timeout)
             .user_agent(concat!("quickcloud/", env!("CARGO_PKG_VERSION")));
@@ -255,12 +283,20 @@ impl HttpSource {
 
     /// The allowed addresses of a name; an error when there are none.
     async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
-        let error = |reason: String| SourceError::Resolve { host: host.to_owned(), reason };
+        let error = |reason: String, is_passing| SourceError::Resolve {
+            host: host.to_owned(),
+            reason,
+            is_passing,
+        };
         let lookup = tokio::net::lookup_host((host, port));
         let found = tokio::time::timeout(self.limits.connect_timeout, lookup)
             .await
-            .map_err(|_elapsed| error("the name service does not answer".to_owned()))?
-            .map_err(|source| error(source.to_string()))?;
+            .map_err(|_elapsed| error("the name service does not answer".to_owned(), true))?
+            .map_err(|source| {
+                let text = source.to_string();
+                let is_passing = text.contains("Temporary failure");
+                error(text, is_passing)
+            })?;
         let mut refused = None;
         let mut allowed = Vec::new();
         for address in found {
@@ -272,7 +308,7 @@ impl HttpSource {
         match (allowed.is_empty(), refused) {
             (false, _) => Ok(allowed),
             (true, Some(reason)) => Err(reason),
-            (true, None) => Err(error("it has none".to_owned())),
+            (true, None) => Err(error("it has none".to_owned(), false)),
         }
     }
 }
@@ -286,46 +322,13 @@ fn proxy_for(proxy: &ProxySetting) -> Result<reqwest::Proxy, SourceError> {
     Ok(built)
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// A strong entity tag, else a date; both name one version of the image.
-fn validator(headers: &HeaderMap) -> Option<HeaderValue> {
-    let strong = |value: &&HeaderValue| value.as_bytes().starts_with(b"\"");
-    headers.get(header::ETAG).filter(strong).or_else(|| headers.get(header::LAST_MODIFIED)).cloned()
-}
-
-/// First byte and total of `Content-Range: bytes 5-9/10`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let text = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    let (range, total) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
-    let (first, _last) = range.split_once('-')?;
-    Some((first.trim().parse().ok()?, total.trim().parse().ok()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| ((*name).parse().unwrap(), value.parse().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn ranges_and_validators_are_read() {
-        let range = |text| content_range(&headers(&[("content-range", text)]));
-        assert_eq!(range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(range("bytes 5-9/*"), Some((5, None)));
-        assert_eq!(range("bytes */10"), None);
-        assert_eq!(range("5-9/10"), None);
-        let tagged = headers(&[("etag", "\"a\""), ("last-modified", "x")]);
-        assert_eq!(validator(&tagged).unwrap(), "\"a\"");
-        let weak = headers(&[("etag", "W/\"a\""), ("last-modified", "Tue")]);
-        assert_eq!(validator(&weak).unwrap(), "Tue");
-        assert_eq!(validator(&headers(&[])), None);
+/// An answer without the image. Some of them are for the moment only.
+fn refused(response: &Response) -> SourceError {
+    let headers = response.headers();
+    match response.status().as_u16() {
+        status @ (408 | 425 | 429 | 500 | 502..=504 | 506..=599) => {
+            SourceError::Busy { status, wait: answer::retry_after(headers) }
+        }
+        status => SourceError::Status(status),
     }
 }

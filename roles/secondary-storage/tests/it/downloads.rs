@@ -46,20 +46,18 @@ async fn every_format_and_wrapper_is_installed_byte_for_byte() {
 
 #[tokio::test]
 async fn redirects_are_followed_when_the_server_says_so_and_only_then() {
-    for (status, text) in [
-        ("301", Some("Failed to download {url} due to redirection, response code: 301")),
-        ("302", Some("Failed to download {url} due to redirection, response code: 302")),
-        ("303", None),
-        ("307", None),
-        ("308", None),
-    ] {
+    for status in ["301", "302", "303", "307", "308"] {
         let bench = Bench::new().await;
         let path = format!("r{status}/tiny.iso");
         let mut command = bench.download(&path, ImageFormat::Iso);
         let answer = bench.finish(&command).await;
-        let other = format!(" HTTP Server returned {status} (expected 200 OK) ");
-        let expected = text.map_or(other, |text| text.replace("{url}", &bench.images.url(&path)));
-        assert_eq!(error_of(&answer), expected);
+        // The original's words, then what to do.
+        let expected = format!(
+            "Failed to download {} due to redirection, response code: {status}; ",
+            bench.images.url(&path)
+        );
+        assert!(error_of(&answer).starts_with(&expected), "{answer:?}");
+        assert!(error_of(&answer).contains("store.download.follow.redirects"), "{answer:?}");
         assert_eq!(answer.download_pct, 0);
         command.follow_redirects = true;
         installed(&bench.finish(&command).await);

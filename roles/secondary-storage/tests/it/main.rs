@@ -19,6 +19,8 @@ mod faults;
 mod images;
 mod inventory;
 mod links;
+mod odd_servers;
 mod over_link;
 mod recorded;
+mod scripted;
 mod secure;

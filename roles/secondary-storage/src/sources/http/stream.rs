@@ -1,25 +1,29 @@
 //! The bytes of an image as they come from its server, continued over broken connections.
 
 use bytes::Bytes;
-use reqwest::header::HeaderValue;
 use role::BoxFuture;
+use tokio::time::Instant;
 
+use super::answer::Version;
+use super::failure::connect_text;
+use super::pace::Pace;
 use super::{Body, Continued, HttpSource};
 use crate::sources::Chunks;
-use crate::sources::error::{SourceError, connect_text};
+use crate::sources::error::SourceError;
 
 /// One pass over an image.
 #[derive(Debug)]
 pub(super) struct HttpChunks {
     source: HttpSource,
     body: Body,
+    version: Version,
     total: Option<u64>,
-    validator: Option<HeaderValue>,
     received: u64,
     /// In a row, without a byte between them.
     failures: u32,
     /// What was received when the last connection began.
     before: u64,
+    pace: Pace,
 }
 
 impl Chunks for HttpChunks {
@@ -30,21 +34,31 @@ impl Chunks for HttpChunks {
 
 impl HttpChunks {
     pub(super) fn new(source: HttpSource, body: Body) -> Self {
-        let (total, validator) = (body.total, body.validator.clone());
-        Self { source, body, total, validator, received: 0, failures: 0, before: 0 }
+        let (total, version) = (body.length.exact, body.version.clone());
+        let pace = Pace::new(source.limits.min_rate);
+        Self { source, body, version, total, received: 0, failures: 0, before: 0, pace }
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
+            let asked = Instant::now();
             let broken = match self.chunk().await {
+                Ok(None) => return Ok(None),
                 Ok(Some(bytes)) => {
                     self.received = self.received.saturating_add(bytes.len() as u64);
-                    return Ok(Some(bytes));
+                    self.pace.add(bytes.len() as u64, asked.elapsed())?;
+                    return match self.total {
+                        Some(announced) if self.received > announced => {
+                            Err(SourceError::Surplus { announced })
+                        }
+                        Some(_) | None => Ok(Some(bytes)),
+                    };
                 }
-                Ok(None) => return Ok(None),
                 Err(error) => error,
             };
             self.go_on(broken).await?;
+            // Breaking off and coming back takes time as well.
+            self.pace.add(0, asked.elapsed())?;
         }
     }
 
@@ -79,18 +93,29 @@ impl HttpChunks {
                 return Err(error);
             }
             tracing::info!(attempt = self.failures, %error, "download interrupted");
-            tokio::time::sleep(self.source.limits.retries.delay(self.failures)).await;
-            let Some(validator) = self.validator.clone() else {
+            tokio::time::sleep(self.source.limits.pause(self.failures, &error)).await;
+            let Some(condition) = self.version.condition() else {
                 return Err(SourceError::Restart(Box::new(error)));
             };
-            error = match self.source.resume(self.received, &validator).await {
-                Ok(Continued::Here(body)) => {
+            error = match self.source.resume(self.received, condition).await {
+                Ok(Continued::Here(body, part)) => {
+                    let same_length =
+                        self.total.is_none() || part.total.is_none() || self.total == part.total;
+                    let whole = self.total.or(part.total);
+                    let fits = whole.is_none_or(|total| part.last < total);
+                    if !same_length || !fits || !self.version.is_surely(&body.version) {
+                        tracing::info!("the image changed on its server, it begins again");
+                        return Err(SourceError::Restart(Box::new(error)));
+                    }
+                    self.total = whole;
                     self.body = *body;
                     return Ok(());
                 }
                 Ok(Continued::FromStart) => return Err(SourceError::Restart(Box::new(error))),
                 // The server is away for a moment: that counts as one more broken connection.
-                Err(SourceError::Connect(reason)) => self.cut(reason),
+                Err(away @ (SourceError::Connect(_) | SourceError::Resolve { .. })) => {
+                    self.cut(away.to_string())
+                }
                 Err(error) => error,
             };
         }

@@ -99,6 +99,12 @@ impl SourceUrl {
         &self.url
     }
 
+    /// Host and port.
+    pub fn server(&self) -> String {
+        let port = self.url.port_or_known_default().unwrap_or_default();
+        format!("{}:{port}", self.url.host_str().unwrap_or_default())
+    }
+
     pub const fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
