@@ -52,13 +52,20 @@ pub enum SendError {
     },
 }
 
+/// A command whose answer is awaited.
+#[derive(Debug)]
+struct Pending {
+    class: String,
+    caller: oneshot::Sender<Vec<Envelope>>,
+}
+
 /// The order of commands of one attachment; holds no lock and waits for nothing.
 #[derive(Debug)]
 pub(crate) struct Order<T> {
     next: i64,
     current: Option<i64>,
     waiting: VecDeque<(i64, T)>,
-    pending: HashMap<i64, oneshot::Sender<Vec<Envelope>>>,
+    pending: HashMap<i64, Pending>,
     closed: bool,
 }
 
@@ -89,6 +96,7 @@ impl<T> Order<T> {
     pub(crate) fn enter(
         &mut self,
         in_sequence: bool,
+        class: String,
         caller: oneshot::Sender<Vec<Envelope>>,
         build: impl FnOnce(i64) -> T,
     ) -> (i64, Turn<T>) {
@@ -98,7 +106,7 @@ impl<T> Order<T> {
         if self.closed || (queued && self.waiting.len() >= QUEUE_LIMIT) {
             return (sequence, Turn::Refused);
         }
-        self.pending.insert(sequence, caller);
+        self.pending.insert(sequence, Pending { class, caller });
         let command = build(sequence);
         if queued {
             self.waiting.push_back((sequence, command));
@@ -114,8 +122,8 @@ impl<T> Order<T> {
     pub(crate) fn answer(&mut self, sequence: i64, answers: Vec<Envelope>) -> bool {
         match self.pending.remove(&sequence) {
             // A caller that gave up a moment ago is as good as one that is there.
-            Some(caller) => {
-                drop(caller.send(answers));
+            Some(pending) => {
+                drop(pending.caller.send(answers));
                 true
             }
             None => false,
@@ -138,12 +146,19 @@ impl<T> Order<T> {
         if self.current == Some(sequence) { self.advance() } else { None }
     }
 
-    /// Wakes all callers without an answer and refuses new commands.
-    pub(crate) fn close(&mut self) {
+    /// Wakes all callers without an answer and refuses new commands. What is returned went out and
+    /// was not answered: class by sequence number.
+    pub(crate) fn close(&mut self) -> Vec<(i64, String)> {
         self.closed = true;
         self.current = None;
-        self.waiting.clear();
-        self.pending.clear();
+        for (sequence, _) in self.waiting.drain(..) {
+            self.pending.remove(&sequence);
+        }
+        let pending = self.pending.drain();
+        let mut unanswered: Vec<_> =
+            pending.map(|(sequence, pending)| (sequence, pending.class)).collect();
+        unanswered.sort();
+        unanswered
     }
 }
 
@@ -180,10 +195,10 @@ impl Attachment {
         &self,
         command: Envelope,
         in_sequence: bool,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Envelope, SendError> {
         let class = command.class.clone();
-        let mut answers = self.request_all(&[command], in_sequence, patience).await?;
+        let mut answers = self.request_all(&[command], in_sequence, timeout).await?;
         match (answers.pop(), answers.is_empty()) {
             (Some(answer), true) => Ok(answer),
             (last, _) => {
@@ -198,19 +213,19 @@ impl Attachment {
         &self,
         commands: &[Envelope],
         in_sequence: bool,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Vec<Envelope>, SendError> {
         let class = commands.first().map(|command| command.class.clone()).unwrap_or_default();
         let (caller, answer) = oneshot::channel();
         let frame = |sequence| Frame::new(self.header(sequence, in_sequence), commands);
-        let (sequence, turn) = lock(&self.order).enter(in_sequence, caller, frame);
+        let (sequence, turn) = lock(&self.order).enter(in_sequence, class.clone(), caller, frame);
         match turn {
             Turn::Now(frame) => self.link.send(frame).await,
             Turn::Later => {}
             Turn::Refused if self.link.is_closed() => return Err(SendError::Lost { class }),
             Turn::Refused => return Err(SendError::Full { class }),
         }
-        match tokio::time::timeout(patience, answer).await {
+        match tokio::time::timeout(timeout, answer).await {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(_)) => Err(SendError::Lost { class }),
             Err(_) => {
@@ -218,7 +233,7 @@ impl Attachment {
                 if let Some(next) = next {
                     self.link.send(next).await;
                 }
-                Err(SendError::Timeout { class, waited: patience })
+                Err(SendError::Timeout { class, waited: timeout })
             }
         }
     }
@@ -237,9 +252,10 @@ impl Attachment {
         found
     }
 
-    /// Wakes everybody who waits for an answer.
-    pub(crate) fn close(&self) {
-        lock(&self.order).close();
+    /// Wakes everybody who waits for an answer; returns the classes of what went out and was not
+    /// answered, in the order of their numbers.
+    pub(crate) fn close(&self) -> Vec<String> {
+        lock(&self.order).close().into_iter().map(|(_, class)| class).collect()
     }
 
     fn header(&self, sequence: i64, in_sequence: bool) -> FrameHeader {
@@ -272,7 +288,7 @@ mod tests {
     use super::*;
 
     fn enter(order: &mut Order<i64>, in_sequence: bool) -> (i64, Turn<i64>) {
-        order.enter(in_sequence, oneshot::channel().0, |sequence| sequence)
+        order.enter(in_sequence, "C".to_owned(), oneshot::channel().0, |sequence| sequence)
     }
 
     #[test]
@@ -310,8 +326,12 @@ mod tests {
     fn after_the_end_nothing_is_taken() {
         let mut order = Order::new(0);
         let (caller, mut answer) = oneshot::channel();
-        order.enter(true, caller, |sequence| sequence);
-        order.close();
+        order.enter(true, "Sent".to_owned(), caller, |sequence| sequence);
+        enter(&mut order, true);
+        let (_, turn) = enter(&mut order, false);
+        assert_eq!(turn, Turn::Now(3));
+        assert!(order.answer(3, Vec::new()));
+        assert_eq!(order.close(), [(1, "Sent".to_owned())], "2 never went out");
         assert!(matches!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
         assert_eq!(enter(&mut order, false).1, Turn::Refused);
     }

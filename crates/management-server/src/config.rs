@@ -177,6 +177,10 @@ pub struct ServerConfig {
     pub answer_wait: Duration,
     /// `wait` of the first ready command, in whole seconds.
     pub ready_wait: Duration,
+    /// As the original does: a command of the connect phase that is unanswered when its link ends
+    /// leaves the host connecting and locked for twice `answer_wait`; start-up commands of that guid
+    /// are answered, and nothing follows until then.
+    pub lock_unanswered_hosts: bool,
     /// Image stores of the zone.
     pub stores: Vec<ImageStore>,
     /// Rows of system VMs.
@@ -208,6 +212,7 @@ impl ServerConfig {
             ping_timeout: Duration::from_secs(150),
             answer_wait: Duration::from_secs(1800),
             ready_wait: Duration::from_secs(60),
+            lock_unanswered_hosts: false,
             stores: Vec::new(),
             system_vms: Vec::new(),
             console: ConsoleSettings {

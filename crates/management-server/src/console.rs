@@ -1,34 +1,17 @@
-//! Consoles: records of VMs, links to their screens in the server's form, single-use sessions, and
-//! the verdict when a proxy asks whether a browser may look.
+//! What is known of consoles: VMs with a screen, single-use sessions, the load that proxies report.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
 
-use agent_protocol::agent::{AgentControlAnswer, AnswerBase, PlainAnswer};
-use agent_protocol::console::{
-    AllowConsoleAccessCommand, ConsoleAccessAuthenticationAnswer,
-    ConsoleAccessAuthenticationCommand, ConsoleProxyLoadReportCommand,
-};
-use agent_protocol::{Answer as _, Envelope};
+use bedrock::Secret;
 use serde::Deserialize;
 
-use crate::commands::base;
-use crate::config::{ConsoleMode, HostKind, SystemVm};
-use crate::core::Core;
-use crate::events::EventKind;
-use crate::link::Link;
 use crate::random::{self, RandomError};
-use crate::sync::lock;
-use crate::token::{self, ClientParameters, TicketFacts, TokenError, TokenKey};
-use bedrock::{Secret, chain};
+use crate::token::{self, TicketFacts, TokenError, TokenKey};
 
 /// Session records kept; the oldest closed ones go first.
 const SESSION_RECORDS: usize = 10_000;
 /// Bytes of a load report that fit into its column.
 const REPORT_LIMIT: usize = 65_535;
-/// Page of the links.
-const PAGE: &str = "/resource/noVNC/vnc.html";
 
 /// A VM whose screen can be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,11 +150,20 @@ impl Consoles {
         self.loads.clone()
     }
 
-    fn vm(&self, uuid: &str) -> Option<&Vm> {
+    pub(crate) fn vm(&self, uuid: &str) -> Option<&Vm> {
         self.vms.iter().find(|vm| vm.uuid == uuid)
     }
 
-    fn open_session(&mut self, vm: &str) -> String {
+    pub(crate) fn vm_by_number(&self, id: i64) -> Option<&Vm> {
+        self.vms.iter().find(|vm| vm.id == id)
+    }
+
+    /// How many consoles a proxy reported as open.
+    pub(crate) fn open(&self, proxy: i64) -> usize {
+        self.loads.get(&proxy).map_or(0, |load| load.connections)
+    }
+
+    pub(crate) fn open_session(&mut self, vm: &str) -> String {
         if self.sessions.len() >= SESSION_RECORDS {
             let closed = self.sessions.iter().position(|session| session.removed).unwrap_or(0);
             self.sessions.remove(closed);
@@ -188,7 +180,7 @@ impl Consoles {
     }
 
     /// Marks a session as used; false when it is unknown, used or removed.
-    fn acquire(&mut self, uuid: &str, client_address: Option<String>) -> bool {
+    pub(crate) fn acquire(&mut self, uuid: &str, client_address: Option<String>) -> bool {
         let session = self.sessions.iter_mut().find(|session| session.uuid == uuid);
         match session {
             Some(session) if !session.acquired && !session.removed => {
@@ -213,243 +205,33 @@ impl Consoles {
         Ok(())
     }
 
-    fn ticket(&self, facts: TicketFacts<'_>, minute: i64) -> String {
+    pub(crate) fn ticket(&self, facts: TicketFacts<'_>, minute: i64) -> String {
         token::ticket(self.hash_key.reveal(), facts, minute)
     }
-}
 
-/// Makes a link to a VM's screen; in row mode the proxy's host is told of the session first.
-pub(crate) async fn link(
-    core: &Arc<Core>,
-    vm: &str,
-    client_address: IpAddr,
-    extra: Option<&str>,
-) -> Result<ConsoleLink, ConsoleError> {
-    let (address, port, row) = proxy_address(core, vm)?;
-    let (session, token, windows) = make_token(core, vm, client_address, extra)?;
-    if let Some(row) = row {
-        allow(core, row, &session).await;
-    }
-    let settings = &core.config.console;
-    let root = if port == 80 { address.clone() } else { format!("{address}:{port}") };
-    let mut url = format!(
-        "http://{root}{PAGE}?autoconnect=true&show_dot={}&port={}&token={token}",
-        settings.show_dot, settings.websocket_port
-    );
-    if let Some(extra) = extra {
-        url.push_str("&extra=");
-        url.push_str(extra);
-    }
-    if windows {
-        url.push_str("&guest=windows");
-    }
-    core.journal.changed();
-    Ok(ConsoleLink { url, session, token, host: address, port: settings.websocket_port })
-}
-
-/// Address and port of links, and the row whose host has to be told.
-fn proxy_address<'a>(
-    core: &'a Core,
-    vm: &str,
-) -> Result<(String, u16, Option<&'a SystemVm>), ConsoleError> {
-    match &core.config.console.mode {
-        ConsoleMode::Static { address, port } => Ok((address.clone(), *port, None)),
-        ConsoleMode::Rows { published } => {
-            let mut rows = core.config.system_vms.iter();
-            let row = rows
-                .find(|row| row.kind == HostKind::ConsoleProxy)
-                .ok_or_else(|| ConsoleError::NoProxy(vm.to_owned()))?;
-            let open = lock(&core.consoles).loads.get(&row.id).map_or(0, |load| load.connections);
-            if open >= core.config.console.session_limit {
-                return Err(ConsoleError::Busy);
-            }
-            let (address, port) =
-                published.clone().unwrap_or_else(|| (row.public_address.clone(), 80));
-            Ok((address, port, Some(row)))
+    /// Takes what a proxy reports: sessions that ended, then its load.
+    pub(crate) fn take_report(
+        &mut self,
+        proxy: i64,
+        parsed: Report,
+        details: String,
+    ) -> Result<(), String> {
+        self.close(parsed.removed_sessions.as_deref().unwrap_or_default())?;
+        if details.len() > REPORT_LIMIT {
+            return Err("Data too long for column 'session_details'".to_owned());
         }
+        let load = self.loads.entry(proxy).or_default();
+        load.connections = parsed.connections.len();
+        load.details = details;
+        load.reports += 1;
+        Ok(())
     }
-}
-
-fn make_token(
-    core: &Core,
-    vm: &str,
-    client_address: IpAddr,
-    extra: Option<&str>,
-) -> Result<(String, String, bool), ConsoleError> {
-    let mut consoles = lock(&core.consoles);
-    let vm = consoles.vm(vm).cloned().ok_or_else(|| ConsoleError::UnknownVm(vm.to_owned()))?;
-    if !vm.running {
-        return Err(ConsoleError::NotRunning(vm.uuid));
-    }
-    let session = consoles.open_session(&vm.uuid);
-    let facts = TicketFacts {
-        host: &vm.host_address,
-        port: &vm.port.to_string(),
-        sid: vm.vnc_password.reveal(),
-        tag: &vm.uuid,
-        session: &session,
-    };
-    let ticket = consoles.ticket(facts, minute(core));
-    let parameters = ClientParameters {
-        client_host_address: vm.host_address.clone(),
-        client_host_port: i64::from(vm.port),
-        client_host_password: vm.vnc_password.reveal().to_owned(),
-        client_tag: vm.uuid.clone(),
-        client_display_name: vm.name.clone(),
-        ticket,
-        locale: vm.keyboard.clone(),
-        session_requires_new_viewer: false,
-        source_ip: client_address.to_string(),
-        session_uuid: session.clone(),
-        extra_security_token: extra.map(str::to_owned),
-    };
-    let token = consoles.key.encrypt(&parameters)?;
-    Ok((session, token, vm.windows))
-}
-
-/// Announces a session to the proxy's host; a lost announcement does not hurt the link.
-async fn allow(core: &Core, row: &SystemVm, session: &str) {
-    let host = lock(&core.hosts)
-        .attached(|host| host.kind == HostKind::ConsoleProxy && host.name == row.name);
-    let Some((_, attachment)) = host else {
-        tracing::warn!(proxy = row.name, "console session not announced, no agent is attached");
-        return;
-    };
-    let command = AllowConsoleAccessCommand {
-        session_uuid: Some(session.to_owned()),
-        base: base(&random::log_id().unwrap_or_default()),
-    };
-    if let Err(error) = core.ask(&attachment, &command, core.patience(0)).await {
-        tracing::warn!(proxy = row.name, error = chain(&error), "console session not announced");
-    }
-}
-
-/// The verdict on a console.
-pub(crate) fn authenticate(
-    core: &Core,
-    link: &Link,
-    command: &ConsoleAccessAuthenticationCommand,
-) -> Envelope {
-    let verdict = judge(core, command);
-    let session = command.session_uuid.clone().unwrap_or_default();
-    let (granted, reason) = match &verdict {
-        Verdict::Granted { .. } => (true, "granted"),
-        Verdict::Denied(reason) => (false, *reason),
-        Verdict::Failed(_) => (false, "the vm id is no number"),
-    };
-    link.record(EventKind::Console { session, granted, reason });
-    let again = command.is_reauthenticating;
-    match verdict {
-        Verdict::Granted { host, port } => Envelope::of(&ConsoleAccessAuthenticationAnswer {
-            success: true,
-            is_reauthenticating: again,
-            host,
-            port,
-            ..ConsoleAccessAuthenticationAnswer::default()
-        }),
-        Verdict::Denied(_) => Envelope::of(&ConsoleAccessAuthenticationAnswer::default()),
-        Verdict::Failed(details) => Envelope::of(&PlainAnswer::failed(details)),
-    }
-}
-
-enum Verdict {
-    /// Admitted; the current address only when asked again.
-    Granted { host: Option<String>, port: i32 },
-    /// Denied, by which check.
-    Denied(&'static str),
-    /// The original throws: a plain answer with its text.
-    Failed(String),
-}
-
-/// The checks of a 4.22 server, in its order: a session is used up before its ticket is looked at.
-fn judge(core: &Core, command: &ConsoleAccessAuthenticationCommand) -> Verdict {
-    let Some(ticket) = &command.ticket else { return Verdict::Denied("no ticket") };
-    let text = |field: &Option<String>| field.clone().unwrap_or_default();
-    let (host, port, tag) = (text(&command.host), text(&command.port), text(&command.vm_id));
-    let sid = command.sid.as_ref().map_or("", |sid| sid.reveal());
-    let session = text(&command.session_uuid);
-    let mut consoles = lock(&core.consoles);
-    if !command.is_reauthenticating {
-        if !consoles.acquire(&session, command.client_address.clone()) {
-            return Verdict::Denied("session unknown or used");
-        }
-        let facts = TicketFacts { host: &host, port: &port, sid, tag: &tag, session: &session };
-        let now = minute(core);
-        let fits = |minute| consoles.ticket(facts, minute) == *ticket.reveal();
-        if !fits(now) && !fits(now.saturating_sub(1)) {
-            return Verdict::Denied("ticket does not fit");
-        }
-    }
-    if tag.is_empty() {
-        return Verdict::Denied("no vm id");
-    }
-    let vm = match consoles.vm(&tag) {
-        Some(vm) => vm,
-        None => {
-            let Ok(number) = tag.parse::<i64>() else {
-                return Verdict::Failed(format!("For input string: \"{tag}\""));
-            };
-            match consoles.vms.iter().find(|vm| vm.id == number) {
-                Some(vm) => vm,
-                None => return Verdict::Denied("vm unknown"),
-            }
-        }
-    };
-    if !vm.running {
-        return Verdict::Denied("vm has no host");
-    }
-    if vm.vnc_password.reveal() != sid {
-        return Verdict::Denied("vnc password does not fit");
-    }
-    if command.is_reauthenticating {
-        return Verdict::Granted { host: Some(vm.host_address.clone()), port: i32::from(vm.port) };
-    }
-    Verdict::Granted { host: None, port: 0 }
 }
 
 /// What a report says, as far as a server reads it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Report {
+pub(crate) struct Report {
     connections: Vec<serde_json::Value>,
     removed_sessions: Option<Vec<Option<String>>>,
-}
-
-/// Takes a proxy's report; the static manager ignores it.
-pub(crate) fn load_report(core: &Core, report: &ConsoleProxyLoadReportCommand) -> Envelope {
-    if matches!(core.config.console.mode, ConsoleMode::Static { .. }) {
-        return Envelope::of(&AgentControlAnswer::default());
-    }
-    let details = report.load_info.clone().unwrap_or_default();
-    let parsed: Report = serde_json::from_str(&details).unwrap_or_else(|error| {
-        tracing::warn!(%error, proxy = report.proxy_vm_id, "load report is not readable");
-        Report::default()
-    });
-    let outcome = take_report(&mut lock(&core.consoles), report.proxy_vm_id, parsed, details);
-    core.journal.changed();
-    match outcome {
-        Ok(()) => Envelope::of(&AgentControlAnswer::default()),
-        Err(reason) => Envelope::of(&PlainAnswer { base: AnswerBase::failed(reason) }),
-    }
-}
-
-fn take_report(
-    consoles: &mut Consoles,
-    proxy: i64,
-    parsed: Report,
-    details: String,
-) -> Result<(), String> {
-    consoles.close(parsed.removed_sessions.as_deref().unwrap_or_default())?;
-    if details.len() > REPORT_LIMIT {
-        return Err("Data too long for column 'session_details'".to_owned());
-    }
-    let load = consoles.loads.entry(proxy).or_default();
-    load.connections = parsed.connections.len();
-    load.details = details;
-    load.reports += 1;
-    Ok(())
-}
-
-fn minute(core: &Core) -> i64 {
-    core.config.clock.now().as_millisecond().div_euclid(60_000)
 }

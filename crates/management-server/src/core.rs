@@ -8,10 +8,11 @@ use agent_protocol::{Command, Envelope};
 
 use crate::attachment::{Attachment, SendError, refusal_header};
 use crate::ca::CertificateAuthority;
-use crate::config::{HostKind, ServerConfig};
+use crate::config::{HostKind, ServerConfig, SystemVm};
 use crate::console::Consoles;
 use crate::events::{EventKind, Journal};
-use crate::hosts::{Host, HostTable};
+use crate::host_table::HostTable;
+use crate::hosts::{Host, HostState};
 use crate::images::Images;
 use crate::link::Link;
 use crate::malformed;
@@ -25,11 +26,13 @@ pub(crate) struct Core {
     pub(crate) config: ServerConfig,
     pub(crate) authority: CertificateAuthority,
     pub(crate) tasks: Tasks,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) script: Script,
     pub(crate) hosts: Mutex<HostTable>,
     pub(crate) consoles: Mutex<Consoles>,
     pub(crate) images: Mutex<Images>,
+    /// Hosts are not locked any more.
+    pub(crate) unlocked: tokio::sync::Notify,
 }
 
 /// What is left to do after the faults of a point struck.
@@ -90,7 +93,7 @@ impl Core {
     }
 
     async fn flood(&self, link: &Arc<Link>, messages: usize, bytes: usize) {
-        let host = link.attachment().map_or(-1, |attachment| attachment.host_id());
+        let host = link.host_id();
         let envelope = malformed::ballast(bytes);
         for number in 0..messages {
             let header = FrameHeader {
@@ -118,9 +121,9 @@ impl Core {
         &self,
         attachment: &Attachment,
         command: &C,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Envelope, SendError> {
-        self.ask_raw(attachment, Envelope::of(command), C::IN_SEQUENCE, patience).await
+        self.ask_raw(attachment, Envelope::of(command), C::IN_SEQUENCE, timeout).await
     }
 
     /// As [`Core::ask`], for any envelope.
@@ -129,22 +132,22 @@ impl Core {
         attachment: &Attachment,
         command: Envelope,
         in_sequence: bool,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Envelope, SendError> {
         let class = command.class.clone();
         let link = attachment.link();
         let struck = self.strike(link, Point::Command(class.clone())).await;
         if struck.swallow {
-            tokio::time::timeout(patience, link.closed().cancelled()).await.ok();
-            return Err(SendError::Timeout { class, waited: patience });
+            tokio::time::timeout(timeout, link.closed().cancelled()).await.ok();
+            return Err(SendError::Timeout { class, waited: timeout });
         }
-        let answer = attachment.request(command, in_sequence, patience).await?;
+        let answer = attachment.request(command, in_sequence, timeout).await?;
         self.strike(link, Point::Answered(class)).await;
         Ok(answer)
     }
 
     /// How long a command with this `wait` may take: twice its time, or twice the global one.
-    pub(crate) fn patience(&self, wait: i64) -> Duration {
+    pub(crate) fn answer_timeout(&self, wait: i64) -> Duration {
         let wait = u64::try_from(wait).unwrap_or(0);
         let wait = if wait == 0 { self.config.answer_wait } else { Duration::from_secs(wait) };
         wait.saturating_mul(2)
@@ -153,6 +156,35 @@ impl Core {
     /// The attachment of a host by guid.
     pub(crate) fn attachment(&self, guid: &str) -> Result<Arc<Attachment>, SendError> {
         lock(&self.hosts).attachment(guid).ok_or_else(|| SendError::Detached(guid.to_owned()))
+    }
+
+    /// Ends an attachment: wakes its callers and records what it leaves unanswered. True when the
+    /// original would keep the host locked for it.
+    pub(crate) fn let_go(&self, attachment: &Attachment) -> bool {
+        let commands = attachment.close();
+        if commands.is_empty() {
+            return false;
+        }
+        let mut hosts = lock(&self.hosts);
+        let connecting =
+            hosts.get(attachment.host_id()).map(|host| host.state) == Some(HostState::Connecting);
+        let locked = connecting && self.config.lock_unanswered_hosts;
+        if locked {
+            let until = tokio::time::Instant::now() + self.answer_timeout(0);
+            hosts.lock_until(attachment.host_id(), until);
+        }
+        drop(hosts);
+        attachment.link().record(EventKind::Unanswered { commands });
+        locked
+    }
+
+    /// The system VM's row that a host belongs to.
+    pub(crate) fn row(&self, host: &Host) -> Option<&SystemVm> {
+        self.config.system_vms.iter().find(|row| {
+            row.kind == host.kind
+                && row.name == host.name
+                && (host.kind == HostKind::SecondaryStorage || host.proxy_vm == Some(row.id))
+        })
     }
 
     /// An attached secondary storage host, the one with the lowest number.

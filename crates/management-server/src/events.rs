@@ -73,6 +73,12 @@ pub enum EventKind {
         /// The reason it gave.
         reason: String,
     },
+    /// The link ended without a goodbye while commands that had gone out were unanswered. The
+    /// original waits for them all the same, in the connect phase with the host locked.
+    Unanswered {
+        /// Their classes, in the order of their numbers.
+        commands: Vec<String>,
+    },
     /// The link is closed.
     Closed {
         /// Why.
@@ -89,7 +95,7 @@ pub enum EventKind {
     Console {
         /// UUID of the console session.
         session: String,
-        /// The verdict.
+        /// Whether it was admitted.
         granted: bool,
         /// Which check decided.
         reason: &'static str,

@@ -11,12 +11,13 @@
 //! | `server` | the handle |
 //! | `config` | settings |
 //! | `ca`, `tls` | the certificate authority, TLS driven by hand |
-//! | `link`, `wire` | one connection: packets in, packets out |
+//! | `serve`, `wire` | connections: packets in, packets out |
+//! | `link`, `connection` | the end of one connection, and the host it is bound to |
 //! | `requests`, `registration` | what agents ask; from the start-up command to Up |
 //! | `attachment` | numbering, in-sequence order, waiting for answers |
-//! | `hosts` | the host table |
+//! | `hosts`, `host_table` | what is known of hosts, and the table of them |
 //! | `images`, `transfers`, `sync_images` | templates, ISOs and volumes |
-//! | `console`, `token` | console links, sessions, tickets, tokens |
+//! | `console`, `console_access`, `token` | VMs and sessions, links and decisions, tickets and tokens |
 //! | `script`, `malformed` | faults for tests |
 //! | `events` | what happened |
 //! | [`replay`] | plays a recorded server to an agent and compares its answers |
@@ -26,9 +27,12 @@ mod attachment;
 mod ca;
 mod commands;
 mod config;
+mod connection;
 mod console;
+mod console_access;
 mod core;
 mod events;
+mod host_table;
 mod hosts;
 mod images;
 mod link;
@@ -38,6 +42,7 @@ mod registration;
 pub mod replay;
 mod requests;
 mod script;
+mod serve;
 mod server;
 mod sync;
 mod sync_images;

@@ -18,11 +18,11 @@ use base64::engine::general_purpose::STANDARD;
 use crate::attachment::{Attachment, SendError};
 use crate::commands::{self, base};
 use crate::config::{ConsoleMode, HostKind, SystemVm};
+use crate::connection::Connection;
 use crate::core::Core;
 use crate::events::EventKind;
 use crate::hosts::{Host, HostState, StartupFacts};
 use crate::images;
-use crate::link::Link;
 use crate::random;
 use crate::script::Point;
 use crate::sync::lock;
@@ -34,10 +34,11 @@ const ARCHITECTURES: [&str; 3] = ["i686", "x86_64", "aarch64"];
 /// Answers a start-up command at once and begins to connect the host.
 pub(crate) async fn startup(
     core: &Arc<Core>,
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
     header: &FrameHeader,
     facts: StartupFacts,
 ) {
+    let link = connection.link();
     link.identify(&facts.guid);
     let struck = core.strike(link, Point::Startup).await;
     if struck.swallow {
@@ -45,7 +46,7 @@ pub(crate) async fn startup(
     }
     let early = Envelope::of(&commands::early_startup_answer(&core.config));
     link.respond(&struck.header(header), -1, &[early]).await;
-    if let Some(attachment) = link.attachment() {
+    if let Some(attachment) = connection.attachment() {
         let host = lock(&core.hosts).get(attachment.host_id()).cloned();
         if let Some(host) = host {
             let late = Envelope::of(&commands::late_startup_answer(&core.config, &host));
@@ -56,13 +57,23 @@ pub(crate) async fn startup(
     if let Some(details) = struck.refuse.or(after.refuse) {
         core.refuse(link, &details).await;
     } else if !after.swallow {
-        let (task_core, task_link) = (Arc::clone(core), Arc::clone(link));
-        core.tasks.spawn(async move { connect(&task_core, &task_link, facts).await });
+        let (task_core, task_connection) = (Arc::clone(core), Arc::clone(connection));
+        core.tasks.spawn(async move { connect(&task_core, &task_connection, facts).await });
     }
 }
 
-async fn connect(core: &Arc<Core>, link: &Arc<Link>, facts: StartupFacts) {
-    let (host, attachment) = match admit(core, link, &facts) {
+async fn connect(core: &Arc<Core>, connection: &Arc<Connection>, facts: StartupFacts) {
+    let link = connection.link();
+    loop {
+        let unlocked = core.unlocked.notified();
+        let until = lock(&core.hosts).locked_until(&facts);
+        let Some(until) = until else { break };
+        let wait = tokio::time::timeout_at(until, unlocked);
+        if link.closed().run_until_cancelled(wait).await.is_none() {
+            return;
+        }
+    }
+    let (host, attachment) = match admit(core, connection, &facts) {
         Ok(admitted) => admitted,
         Err(details) => return core.refuse(link, &details).await,
     };
@@ -85,9 +96,10 @@ async fn connect(core: &Arc<Core>, link: &Arc<Link>, facts: StartupFacts) {
 /// text of the refusal.
 fn admit(
     core: &Core,
-    link: &Arc<Link>,
+    connection: &Connection,
     facts: &StartupFacts,
 ) -> Result<(Host, Arc<Attachment>), String> {
+    let link = connection.link();
     let (zone_id, pod_id) = place(core, facts)?;
     let arch = facts.arch.as_deref().map(str::trim).filter(|arch| !arch.is_empty());
     let arch = arch.unwrap_or("x86_64");
@@ -104,10 +116,10 @@ fn admit(
     let attachment = Arc::new(attachment);
     let replaced = hosts.attach(Arc::clone(&attachment));
     drop(hosts);
-    link.bind(Arc::clone(&attachment));
+    connection.bind(Arc::clone(&attachment));
     link.record(EventKind::State(HostState::Connecting));
     if let Some(replaced) = replaced {
-        replaced.close();
+        core.let_go(&replaced);
         replaced.link().record(EventKind::TakenOver);
         replaced.link().close("another link took the host over");
     }
@@ -143,7 +155,7 @@ fn place(core: &Core, facts: &StartupFacts) -> Result<(i64, Option<i64>), String
 async fn set_up(core: &Arc<Core>, host: &Host, attachment: &Arc<Attachment>, log_id: &str) {
     match host.kind {
         HostKind::SecondaryStorage => {
-            if let Some(row) = row(core, host) {
+            if let Some(row) = core.row(host) {
                 set_up_stores(core, attachment, log_id).await;
                 set_up_firewall(core, host, row, attachment, log_id).await;
                 set_up_vm(core, attachment, log_id).await;
@@ -152,20 +164,11 @@ async fn set_up(core: &Arc<Core>, host: &Host, attachment: &Arc<Attachment>, log
         }
         HostKind::ConsoleProxy => {
             let is_static = matches!(core.config.console.mode, ConsoleMode::Static { .. });
-            if is_static || row(core, host).is_some() {
+            if is_static || core.row(host).is_some() {
                 start_console_proxy(core, attachment, log_id).await;
             }
         }
     }
-}
-
-/// The system VM's row that a host belongs to.
-pub(crate) fn row<'a>(core: &'a Core, host: &Host) -> Option<&'a SystemVm> {
-    core.config.system_vms.iter().find(|row| {
-        row.kind == host.kind
-            && row.name == host.name
-            && (host.kind == HostKind::SecondaryStorage || host.proxy_vm == Some(row.id))
-    })
 }
 
 async fn set_up_stores(core: &Core, attachment: &Attachment, log_id: &str) {
@@ -178,7 +181,7 @@ async fn set_up_stores(core: &Core, attachment: &Attachment, log_id: &str) {
             base: base(log_id),
             ..SecStorageSetupCommand::default()
         };
-        let answer = core.ask(attachment, &command, core.patience(0)).await;
+        let answer = core.ask(attachment, &command, core.answer_timeout(0)).await;
         match answer.as_ref().map(|answer| answer.open::<SecStorageSetupAnswer>()) {
             Ok(Ok(answer)) if answer.base.result => {
                 lock(&core.images).set_parent(&store.url, answer.dir);
@@ -211,7 +214,7 @@ async fn set_up_firewall(
     };
     for (other, other_attachment) in &others {
         let append = command(vec![entry(&row.public_address)], true);
-        if let Err(error) = core.ask(other_attachment, &append, core.patience(0)).await {
+        if let Err(error) = core.ask(other_attachment, &append, core.answer_timeout(0)).await {
             tracing::warn!(host = other.id, %error, "storage host not told of a new one");
             return;
         }
@@ -220,7 +223,7 @@ async fn set_up_firewall(
         .iter()
         .filter_map(|(other, _)| Some(entry(other.public_address.as_deref()?)))
         .collect();
-    log_failure(core.ask(attachment, &command(entries, false), core.patience(0)).await);
+    log_failure(core.ask(attachment, &command(entries, false), core.answer_timeout(0)).await);
 }
 
 async fn set_up_vm(core: &Core, attachment: &Attachment, log_id: &str) {
@@ -231,7 +234,7 @@ async fn set_up_vm(core: &Core, attachment: &Attachment, log_id: &str) {
         copy_password: Some(copy_password),
         base: base(log_id),
     };
-    log_failure(core.ask(attachment, &command, core.patience(0)).await);
+    log_failure(core.ask(attachment, &command, core.answer_timeout(0)).await);
 }
 
 async fn start_console_proxy(core: &Core, attachment: &Attachment, log_id: &str) {
@@ -244,7 +247,7 @@ async fn start_console_proxy(core: &Core, attachment: &Attachment, log_id: &str)
         is_source_ip_check_enabled: core.config.console.source_address_check,
         base: base(log_id),
     };
-    log_failure(core.ask(attachment, &command, core.patience(0)).await);
+    log_failure(core.ask(attachment, &command, core.answer_timeout(0)).await);
 }
 
 /// The two ready commands; the host is up after the first.
@@ -256,7 +259,8 @@ async fn ready(
     log_id: &str,
 ) -> Result<(), SendError> {
     let first = commands::first_ready(&core.config, host, log_id);
-    let answer = core.ask(attachment, &first, core.patience(i64::from(first.base.wait))).await?;
+    let answer =
+        core.ask(attachment, &first, core.answer_timeout(i64::from(first.base.wait))).await?;
     let accepted = answer.open::<ReadyAnswer>().is_ok_and(|answer| answer.answer_base().result);
     if !accepted {
         let class = agent_protocol::agent::ReadyCommand::default();
@@ -270,7 +274,7 @@ async fn ready(
     }
     attachment.link().record(EventKind::State(HostState::Up));
     let second = commands::second_ready(&core.config, host, facts.host_list.as_deref(), log_id);
-    log_failure(core.ask(attachment, &second, core.patience(0)).await);
+    log_failure(core.ask(attachment, &second, core.answer_timeout(0)).await);
     Ok(())
 }
 

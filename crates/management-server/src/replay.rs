@@ -143,7 +143,7 @@ impl Replay {
 
     /// Tokens for the consoles that the recorded agent asked for, with all replacements, as for a
     /// browser at `source`. Used after the announcement of its session, each makes the agent ask
-    /// again, and the recorded verdict follows.
+    /// again, and the recorded answer follows.
     ///
     /// # Errors
     /// [`TokenError`] when a token cannot be made.

@@ -10,7 +10,8 @@ use agent_protocol::{AgentRequest, Answer as _, Envelope};
 use crate::attachment::Attachment;
 use crate::commands::{self, Ping};
 use crate::config::HostKind;
-use crate::console;
+use crate::connection::Connection;
+use crate::console_access;
 use crate::core::Core;
 use crate::events::{EventKind, Message};
 use crate::hosts::{HostState, StartupFacts};
@@ -21,7 +22,8 @@ use crate::sync::lock;
 use bedrock::chain;
 
 /// Handles one whole message.
-pub(crate) async fn handle(core: &Arc<Core>, link: &Arc<Link>, bytes: &[u8]) {
+pub(crate) async fn handle(core: &Arc<Core>, connection: &Arc<Connection>, bytes: &[u8]) {
+    let link = connection.link();
     let frame = match Frame::decode(bytes, DEFAULT_MAX_INFLATED) {
         Ok(frame) => frame,
         Err(error) => return link.drop_message(chain(&error)),
@@ -33,22 +35,28 @@ pub(crate) async fn handle(core: &Arc<Core>, link: &Arc<Link>, bytes: &[u8]) {
     let message = Message { header: frame.header, envelopes: envelopes.clone().into() };
     link.record(EventKind::Received(message));
     if frame.header.flags.contains(Flags::REQUEST) {
-        request(core, link, &frame.header, envelopes).await;
+        request(core, connection, &frame.header, envelopes).await;
     } else {
-        answer(core, link, &frame.header, envelopes).await;
+        answer(core, connection, &frame.header, envelopes).await;
     }
 }
 
 /// An answer must carry the header it was asked with; the original looks at each of these fields
 /// and drops what does not fit.
-async fn answer(core: &Core, link: &Link, header: &FrameHeader, answers: Vec<Envelope>) {
+async fn answer(
+    core: &Core,
+    connection: &Connection,
+    header: &FrameHeader,
+    answers: Vec<Envelope>,
+) {
+    let link = connection.link();
     if header.flags.contains(Flags::FROM_SERVER) {
         return link.drop_message("answer with the from-server flag");
     }
     if header.management_id != core.config.management_id {
         return link.drop_message(format!("answer to server {}", header.management_id));
     }
-    let Some(attachment) = link.attachment() else {
+    let Some(attachment) = connection.attachment() else {
         return link.drop_message("answer on a link without a host");
     };
     if header.agent_id != attachment.host_id() {
@@ -61,11 +69,12 @@ async fn answer(core: &Core, link: &Link, header: &FrameHeader, answers: Vec<Env
 
 async fn request(
     core: &Arc<Core>,
-    link: &Arc<Link>,
+    connection: &Arc<Connection>,
     header: &FrameHeader,
     envelopes: Vec<Envelope>,
 ) {
-    let attachment = link.attachment();
+    let link = connection.link();
+    let attachment = connection.attachment();
     let mut answers = Vec::with_capacity(envelopes.len());
     let mut struck = crate::core::Struck::default();
     for envelope in envelopes {
@@ -73,7 +82,7 @@ async fn request(
         let request = AgentRequest::decode(envelope.clone())
             .unwrap_or_else(|_| AgentRequest::Unknown(envelope));
         if let Some(facts) = startup_facts(&request) {
-            return registration::startup(core, link, header, facts).await;
+            return registration::startup(core, connection, header, facts).await;
         }
         let Some(attachment) = &attachment else {
             return link.drop_message("request before the start-up command");
@@ -110,9 +119,11 @@ fn respond(
         }
         AgentRequest::Shutdown(command) => goodbye(core, link, attachment, *command),
         AgentRequest::ConsoleAccessAuthentication(command) => {
-            Some(console::authenticate(core, link, &command))
+            Some(console_access::authenticate(core, link, &command))
         }
-        AgentRequest::ConsoleProxyLoadReport(report) => Some(console::load_report(core, &report)),
+        AgentRequest::ConsoleProxyLoadReport(report) => {
+            Some(console_access::load_report(core, &report))
+        }
         _ => Some(Envelope::of(&PlainAnswer::success())),
     }
 }

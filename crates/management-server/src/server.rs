@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use agent_protocol::{Command, Envelope};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::attachment::SendError;
 use crate::ca::{CaError, CertificateAuthority};
 use crate::config::ServerConfig;
-use crate::console::{self, ConsoleError, ConsoleLink, ConsoleSession, Consoles, ProxyLoad, Vm};
+use crate::console::{ConsoleError, ConsoleLink, ConsoleSession, Consoles, ProxyLoad, Vm};
+use crate::console_access;
 use crate::core::{Core, Struck};
 use crate::events::{EventKind, Events, Journal, WaitError};
-use crate::hosts::{Host, HostState, HostTable};
+use crate::host_table::HostTable;
+use crate::hosts::{Host, HostState};
 use crate::images::{Image, ImageError, ImageLink, Images, NewImage, StoreUsage};
-use crate::link;
 use crate::random::RandomError;
 use crate::script::{Action, Script};
+use crate::serve;
 use crate::sync::lock;
 use crate::tasks::Tasks;
 use crate::transfers;
@@ -74,14 +75,15 @@ impl ManagementServer {
         let core = Arc::new(Core {
             authority,
             tasks: Tasks::default(),
-            journal: Journal::new(),
+            journal: Arc::new(Journal::new()),
             script: Script::default(),
             hosts: Mutex::new(HostTable::default()),
             consoles: Mutex::new(Consoles::new(config.console.token_key.clone())?),
             images: Mutex::new(Images::new()?),
+            unlocked: tokio::sync::Notify::new(),
             config,
         });
-        core.tasks.spawn(accept(Arc::clone(&core), listener));
+        core.tasks.spawn(serve::accept(Arc::clone(&core), listener));
         core.tasks.spawn(watch_pings(Arc::clone(&core)));
         if let Some(interval) = core.config.images.stats_interval {
             core.tasks.spawn(transfers::watch_usage(Arc::clone(&core), interval));
@@ -122,6 +124,13 @@ impl ManagementServer {
     /// The faults; they may be changed at any time.
     pub fn script(&self) -> &Script {
         &self.core.script
+    }
+
+    /// Forgets which hosts are locked, as a restart of the original does; see
+    /// [`ServerConfig::lock_unanswered_hosts`].
+    pub fn unlock_hosts(&self) {
+        lock(&self.core.hosts).unlock_all();
+        self.core.unlocked.notify_waiters();
     }
 
     /// Applies one fault to an agent's link at once.
@@ -267,7 +276,7 @@ impl ManagementServer {
         client_address: IpAddr,
         extra: Option<&str>,
     ) -> Result<ConsoleLink, ConsoleError> {
-        console::link(&self.core, vm, client_address, extra).await
+        console_access::link(&self.core, vm, client_address, extra).await
     }
 
     /// All console sessions, oldest first.
@@ -344,31 +353,6 @@ impl ManagementServer {
     }
 }
 
-async fn accept(core: Arc<Core>, listener: TcpListener) {
-    let permits = Arc::new(Semaphore::new(core.config.connection_limit));
-    let mut links = 0_u64;
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "agent not accepted");
-                // Out of descriptors, as a rule: it passes, and must not become a busy loop.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        links += 1;
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-            core.journal.record(links, None, EventKind::TurnedAway);
-            continue;
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "small messages may wait");
-        }
-        core.tasks.spawn(link::serve(Arc::clone(&core), links, stream, peer, permit));
-    }
-}
-
 /// Closes links of agents that do not ping.
 async fn watch_pings(core: Arc<Core>) {
     let allowed = core.config.ping_timeout;
@@ -379,7 +363,7 @@ async fn watch_pings(core: Arc<Core>) {
         ticks.tick().await;
         let silent = lock(&core.hosts).silent(allowed);
         for attachment in silent {
-            attachment.close();
+            core.let_go(&attachment);
             let state = lock(&core.hosts).detach(&attachment, |_| HostState::Disconnected);
             let link = attachment.link();
             if let Some(state) = state {

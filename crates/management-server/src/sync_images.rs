@@ -39,7 +39,7 @@ pub(crate) async fn run(core: &Arc<Core>, attachment: &Arc<Attachment>, log_id: 
             base: base(log_id),
             ..ListVolumeCommand::default()
         };
-        let answer = core.ask(attachment, &volumes, core.patience(0)).await;
+        let answer = core.ask(attachment, &volumes, core.answer_timeout(0)).await;
         let found = answer.map(|answer| volume_list(&answer));
         act(core, attachment, &store.url, true, found, log_id).await;
 
@@ -48,7 +48,7 @@ pub(crate) async fn run(core: &Arc<Core>, attachment: &Arc<Attachment>, log_id: 
             base: base(log_id),
             ..ListTemplateCommand::default()
         };
-        let answer = core.ask(attachment, &templates, core.patience(0)).await;
+        let answer = core.ask(attachment, &templates, core.answer_timeout(0)).await;
         let found = answer.map(|answer| template_list(&answer));
         act(core, attachment, &store.url, false, found, log_id).await;
     }
@@ -98,7 +98,7 @@ async fn act(
     for (id, path) in plan.strays {
         let data = images::stray_object(store, is_volume, id, path);
         let command = DeleteCommand { data: Some(data), delete_chain: None, base: base(log_id) };
-        if let Err(error) = core.ask(attachment, &command, core.patience(0)).await {
+        if let Err(error) = core.ask(attachment, &command, core.answer_timeout(0)).await {
             tracing::warn!(store, id, error = chain(&error), "stray image not deleted");
         }
     }

@@ -19,7 +19,6 @@ use crate::images::{
     self, Image, ImageError, ImageKind, ImageLink, ImageState, NewImage, StoreUsage,
 };
 use crate::random;
-use crate::registration;
 use crate::sync::lock;
 use bedrock::chain;
 
@@ -66,12 +65,12 @@ pub(crate) fn start(core: &Arc<Core>, id: i64) {
 }
 
 async fn run(core: &Core, image: &Image) -> Result<(), SendError> {
-    let patience = core.config.images.poll_timeout;
+    let timeout = core.config.images.poll_timeout;
     let log_id = || random::log_id().unwrap_or_default();
     let job = lock(&core.images).next_job();
     let download = images::download_command(&core.config, image, &log_id(), job);
     let (_, attachment) = core.storage_host()?;
-    let answer = core.ask(&attachment, &download, patience).await?;
+    let answer = core.ask(&attachment, &download, timeout).await?;
     let mut answer = download_answer(answer)?;
     let job_id = answer.job_id.clone();
     let question = |request| {
@@ -90,12 +89,12 @@ async fn run(core: &Core, image: &Image) -> Result<(), SendError> {
             ImageState::NotDownloaded | ImageState::InProgress => {
                 tokio::time::sleep(core.config.images.poll_interval).await;
                 let status = question(DownloadRequest::GetStatus);
-                answer = download_answer(core.ask(&attachment, &status, patience).await?)?;
+                answer = download_answer(core.ask(&attachment, &status, timeout).await?)?;
             }
             ImageState::Downloaded => {
                 tokio::time::sleep(PURGE_DELAY).await;
                 let purge = question(DownloadRequest::Purge);
-                core.ask(&attachment, &purge, patience).await?;
+                core.ask(&attachment, &purge, timeout).await?;
                 return Ok(());
             }
             ImageState::Failed => return Ok(()),
@@ -263,7 +262,7 @@ pub(crate) async fn watch_usage(core: Arc<Core>, interval: Duration) {
                 base: base(&random::log_id().unwrap_or_default()),
                 ..GetStorageStatsCommand::default()
             };
-            let answer = core.ask(&attachment, &command, core.patience(0)).await;
+            let answer = core.ask(&attachment, &command, core.answer_timeout(0)).await;
             let usage = answer.ok().and_then(|answer| {
                 let answer = answer.open::<GetStorageStatsAnswer>().ok()?;
                 let (used, capacity) = (answer.used_bytes, answer.capacity_bytes);
@@ -287,7 +286,7 @@ async fn ask<C: Command>(
 ) -> Result<Option<String>, ImageError> {
     let send = async {
         let (_, attachment) = core.storage_host()?;
-        core.ask(&attachment, command, core.patience(0)).await
+        core.ask(&attachment, command, core.answer_timeout(0)).await
     };
     let answer = send.await.map_err(|source| ImageError::Send { id, operation, source })?;
     let base = answer.answer_base().map_err(|error| ImageError::Denied {
@@ -314,7 +313,7 @@ fn authority(core: &Core) -> Result<String, SendError> {
         return Ok(authority.clone());
     }
     let (host, _) = core.storage_host()?;
-    let row = registration::row(core, &host).map(|row| row.public_address.clone());
+    let row = core.row(&host).map(|row| row.public_address.clone());
     row.or(host.public_address).ok_or(SendError::Detached(host.guid))
 }
 

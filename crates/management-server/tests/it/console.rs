@@ -1,4 +1,4 @@
-//! Console links and the verdict on them, in row mode and in static mode.
+//! Console links and the decisions on them, in row mode and in static mode.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -182,3 +182,59 @@ async fn malformed_bytes_are_what_their_names_say() {
         }
     }
 }
+
+fn unanswered(event: &management_server::Event) -> Option<Vec<String>> {
+    match &event.kind {
+        EventKind::Unanswered { commands } => Some(commands.clone()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn an_end_of_the_link_tells_what_was_not_answered() {
+    let server = start(bare()).await;
+    let mut agent = Agent::connect(&server).await;
+    agent.start_up(&startup()).await;
+    let ready = agent.receive().await;
+    assert_eq!(ready.class(), "ReadyCommand");
+    drop(agent);
+    let commands = server.events().find("the list", SOON, unanswered).await.unwrap();
+    assert_eq!(commands, ["com.cloud.agent.api.ReadyCommand"]);
+    server.wait_for_host(GUID, HostState::Alert, SOON).await.unwrap();
+
+    let mut agent = Agent::connect(&server).await;
+    agent.start_up(&startup()).await;
+    agent.become_ready().await;
+    drop(agent);
+    server.wait_for_host(GUID, HostState::Alert, SOON).await.unwrap();
+    let ends = server.events().drain();
+    assert_eq!(ends.iter().filter_map(|event| unanswered(event)).count(), 1);
+}
+
+#[tokio::test]
+async fn a_host_whose_connect_phase_was_cut_is_locked_as_by_the_original() {
+    let mut config = bare();
+    config.lock_unanswered_hosts = true;
+    let server = start(config).await;
+    let mut agent = Agent::connect(&server).await;
+    agent.start_up(&startup()).await;
+    agent.host = agent.receive().await.body()["hostId"].as_i64().unwrap();
+    let host = agent.host;
+    drop(agent);
+    server.events().find("the list", SOON, unanswered).await.unwrap();
+    // The next link gets its early answer and belongs to no host: its ping is dropped.
+    let mut agent = Agent::connect(&server).await;
+    agent.host = host;
+    agent.start_up(&startup()).await;
+    agent.send(0x03, 1, -1, host, b"[{\"com.cloud.agent.api.PingCommand\":{}}]").await;
+    let dropped = |event: &management_server::Event| {
+        matches!(&event.kind, EventKind::Dropped { reason } if reason.contains("before the start-up"))
+            .then_some(())
+    };
+    server.events().find("the dropped ping", SOON, dropped).await.unwrap();
+    let locked = server.host(GUID).unwrap();
+    assert_eq!((locked.state, locked.attached), (HostState::Connecting, false));
+    server.unlock_hosts();
+    agent.become_ready().await;
+    server.wait_for_host(GUID, HostState::Up, SOON).await.unwrap();
+}
