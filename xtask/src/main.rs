@@ -8,6 +8,8 @@
 
 mod bench;
 mod demo;
+mod deny;
+mod fuzz;
 mod novnc;
 mod package;
 mod run;
@@ -22,9 +24,11 @@ cargo xtask COMMAND
 
   demo [--check] [ARGS…]  install what is missing, build, run `quickcloud dev`; open or print the page
                           (--check: without a browser window, to the end, exit 0 or say what failed)
-  test [--quick]          install what is missing; fmt, clippy, all tests, tidy, demo --check
-                          (--quick: no demo, no installation)
+  test [--quick]          install what is missing; fmt, clippy, all tests, tidy, fuzz, deny, demo --check
+                          (--quick: without installation, fuzz targets, licences and demo)
   tidy                    the rules of the tree
+  fuzz [--update]         build the fuzz targets, or renew their lock file from the tree's
+  deny                    licences, sources and banned crates
   setup                   only install what tests and demo need (Debian packages, npm modules)
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   package                 release build, stripped, with unit file, example config and checksum
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "test" | "ci" => test::run(rest),
         "tidy" => tidy::run(),
+        "fuzz" => fuzz::run(rest),
+        "deny" => deny::run(),
         "setup" => setup::run(),
         "bench" => bench::run(rest),
         "package" => package::run(),

@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("Xtigervnc", "tigervnc-standalone-server"),
     ("chromium", "chromium"),
     ("setpriv", "util-linux"),
+    ("javac", "default-jdk-headless"),
 ];
 
 /// Only for `bench`, as the peer to compare with.

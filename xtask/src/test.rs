@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::run::step;
-use crate::{demo, novnc, setup, tidy};
+use crate::{demo, deny, fuzz, novnc, setup, tidy};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -16,10 +16,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"],
     )?;
+    step(
+        "cargo",
+        &["clippy", "--no-default-features", "--locked", "--quiet", "--", "-D", "warnings"],
+    )?;
     step("cargo", &["test", "--workspace", "--locked", "--quiet"])?;
     if quick {
         return Ok(());
     }
+    fuzz::run(&[])?;
+    deny::run()?;
     novnc::run(&[])?;
     demo::run(&["--check".to_owned()])
 }

@@ -1,5 +1,5 @@
 //! The link against a peer of another make: `tests/java/LinkPeer.java`, an `SSLEngine` set up and
-//! framed as the management server's. Runs where a `java` with a compiler is present.
+//! framed as the management server's. Needs a JDK: `cargo xtask setup`.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,16 +19,6 @@ const MESSAGES: usize = 2000;
 /// Enough to see that a link stands.
 const FEW: usize = 20;
 
-fn has_java() -> bool {
-    let modules = std::process::Command::new("java").arg("--list-modules").output();
-    let found = modules
-        .is_ok_and(|modules| String::from_utf8_lossy(&modules.stdout).contains("jdk.compiler"));
-    if !found {
-        eprintln!("skipped: no java with a compiler on this machine");
-    }
-    found
-}
-
 struct Java {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -47,9 +37,13 @@ impl Java {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .unwrap();
+            .expect("cannot start java; `cargo xtask setup` installs a JDK");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next_line().await.unwrap().expect("no port");
+        let first = lines
+            .next_line()
+            .await
+            .unwrap()
+            .expect("the peer ends at once; it needs a JDK, not only a runtime");
         let port = first.strip_prefix("port ").unwrap().parse().unwrap();
         Self { child, lines, port }
     }
@@ -103,16 +97,11 @@ async fn talk(
 
 #[tokio::test]
 async fn thousands_of_messages_pass_between_rustls_and_sslengine() {
-    if has_java() {
-        talk("want", None, "none", MESSAGES).await;
-    }
+    talk("want", None, "none", MESSAGES).await;
 }
 
 #[tokio::test]
 async fn a_client_certificate_from_every_kind_of_file_satisfies_sslengine() {
-    if !has_java() {
-        return;
-    }
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let pem = pem_pair(directory.path());
