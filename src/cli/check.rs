@@ -23,6 +23,8 @@ struct Findings {
     conflicts: Vec<Conflict>,
     /// Who lacks it, and what.
     machine: Vec<(String, PreflightError)>,
+    /// One of them is a fault of the configuration.
+    misconfigured: bool,
 }
 
 pub(super) fn check(options: CheckOptions, registry: &[RoleDescriptor]) -> Outcome {
@@ -53,7 +55,8 @@ pub(super) fn check(options: CheckOptions, registry: &[RoleDescriptor]) -> Outco
 }
 
 fn judge(loaded: &Loaded, findings: &Findings) -> Outcome {
-    if !loaded.violations.is_empty() || !findings.conflicts.is_empty() {
+    let misconfigured = findings.misconfigured || !findings.conflicts.is_empty();
+    if misconfigured || !loaded.violations.is_empty() {
         Outcome::Configuration
     } else if !findings.machine.is_empty() {
         Outcome::Unavailable
@@ -66,6 +69,7 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
     let host = Host::system();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ends = runtime.block_on(join_all(config.roles.iter().map(|spec| preflight(spec, &host))));
+    let mut misconfigured = false;
     let mut machine: Vec<(String, PreflightError)> =
         state_directory(&config.supervisor.state_directory)
             .map(|finding| ("supervisor".to_owned(), finding))
@@ -74,6 +78,10 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
     for (spec, end) in config.roles.iter().zip(ends) {
         let findings = match end {
             Preflight::Passed => Vec::new(),
+            Preflight::Misconfigured(findings) => {
+                misconfigured = true;
+                findings
+            }
             Preflight::Lacking(findings) => findings,
             Preflight::Broken(problem) => {
                 vec![PreflightError { problem, remedy: "report this as a bug".to_owned() }]
@@ -83,7 +91,7 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
         machine.extend(findings.into_iter().map(|finding| (role.to_owned(), finding)));
     }
     let conflicts = conflicts::find(&config.roles, &own_resources(config));
-    Ok(Findings { conflicts, machine })
+    Ok(Findings { conflicts, machine, misconfigured })
 }
 
 /// The directory is there and writable, or could be made.

@@ -111,12 +111,14 @@ enum Attempt {
 async fn checked(spec: &Arc<dyn RoleSpec>, host: &role::Host) -> Result<(), (Failure, String)> {
     match preflight(spec, host).await {
         Preflight::Passed => Ok(()),
-        Preflight::Lacking(findings) => {
-            let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
-            Err((Failure::Outside, texts.join("; ")))
-        }
+        Preflight::Misconfigured(findings) => Err((Failure::Misconfigured, list(&findings))),
+        Preflight::Lacking(findings) => Err((Failure::Outside, list(&findings))),
         Preflight::Broken(text) => Err((Failure::Counted, text)),
     }
+}
+
+fn list(findings: &[role::PreflightError]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// A number in -1.0..1.0 from the hasher's random keys; good enough to spread restarts.

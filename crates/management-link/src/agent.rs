@@ -6,6 +6,7 @@ use std::time::Duration;
 use agent_protocol::Envelope;
 use agent_protocol::agent::{HostType, StartupCommand};
 use role::BoxFuture;
+use tokio_util::sync::CancellationToken;
 
 use crate::nic::HostNics;
 
@@ -67,7 +68,7 @@ impl StartupFacts {
 }
 
 /// What a handler knows about its command besides the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CommandContext {
     /// The server's log context, for one `grep` over both logs.
     pub log_id: Option<String>,
@@ -81,6 +82,29 @@ pub struct CommandContext {
     pub management_id: i64,
     /// How long the server waits at least; `None` means its default, half an hour.
     pub wait: Option<Duration>,
+    /// For a handler that waits for something before it answers.
+    pub answer_now: AnswerNow,
+}
+
+/// Asks a handler that waits, for the end of a download say, to answer with what it knows: too many
+/// wait already and others would be delayed, or the role stops. Cloneable; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerNow(CancellationToken);
+
+impl AnswerNow {
+    /// Ends when the handler is asked.
+    pub async fn asked(&self) {
+        self.0.cancelled().await;
+    }
+
+    pub fn is_asked(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Asks the handler.
+    pub fn ask(&self) {
+        self.0.cancel();
+    }
 }
 
 /// One host as the server sees it. Called by the link; no method but `handle` may take long.
@@ -92,7 +116,8 @@ pub trait Agent: Send + Sync + 'static {
     fn ping(&self, host_id: i64) -> Envelope;
 
     /// Runs one command to its answer. The link runs many at a time and drops none of them when
-    /// it is lost: only the answer is dropped then, so commands should be repeatable.
+    /// it is lost: only the answer is dropped then, so commands should be repeatable. Only when the
+    /// role stops and its `drain_timeout` is over, a handler is dropped and the link answers for it.
     fn handle(
         self: Arc<Self>,
         command: Envelope,

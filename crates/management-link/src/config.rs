@@ -9,7 +9,7 @@ use agent_protocol::frame::DEFAULT_MAX_INFLATED;
 use bedrock::chain;
 use bedrock::net::HostPort;
 use config_reader::{Section, Violations};
-use role::PreflightError;
+use role::{PreflightError, Resource};
 
 use crate::client_certificate::ClientCertificate;
 
@@ -31,12 +31,15 @@ pub struct LinkLimits {
     /// Longest silence of the server between the startup answer and the ready command, counted
     /// from the last command of the connect phase.
     pub ready_timeout: Duration,
+    /// Silence between the startup answer and the ready command that is worth a word.
+    pub stall_timeout: Duration,
     /// Least time between losing a link and the next startup command: the server needs it to
     /// notice the loss.
     pub backoff: Duration,
     /// Longest wait after refusals; they grow from `backoff`.
     pub refusal_backoff: Duration,
-    /// How long running commands may go on when the role stops, before the goodbye.
+    /// How long commands are taken and answered when the role stops, until the server has us Up
+    /// and nothing is under way; then they are answered with failures.
     pub drain_timeout: Duration,
     /// How long the server has to close the link after the goodbye.
     pub goodbye_timeout: Duration,
@@ -54,6 +57,14 @@ pub struct LinkLimits {
     pub max_message: usize,
 }
 
+impl LinkLimits {
+    /// How long a link may take from the stop to its end.
+    pub fn stop_grace(&self) -> Duration {
+        // Draining, the failures at its bound, the goodbye, the last bytes, and a breath.
+        self.drain_timeout + 3 * self.goodbye_timeout + Duration::from_secs(1)
+    }
+}
+
 impl Default for LinkLimits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -62,6 +73,7 @@ impl Default for LinkLimits {
             handshake_timeout: seconds(30),
             startup_timeout: seconds(60),
             ready_timeout: seconds(120),
+            stall_timeout: seconds(60),
             backoff: seconds(5),
             refusal_backoff: seconds(60),
             drain_timeout: seconds(10),
@@ -122,8 +134,8 @@ impl ManagementConfig {
         Some(Self { servers, port, zone, pod, ca_file, client_certificate, version, limits })
     }
 
-    /// Looks at the configured files without using them.
-    pub fn preflight(&self) -> Vec<PreflightError> {
+    /// Looks at the configured files without using them: certificates, keys.
+    pub fn misconfigured(&self) -> Vec<PreflightError> {
         let mut found = Vec::new();
         let mut report = |key: &str, error: &dyn std::error::Error| {
             let (problem, remedy) = (chain(error), format!("correct management.{key}"));
@@ -248,6 +260,13 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
+    /// The host's name on the server, to be compared across roles: the guid without
+    /// `-<resource_name>`, as the server cuts it.
+    pub fn host_resource(&self, resource_name: &str) -> Resource {
+        let name = self.guid.strip_suffix(resource_name).and_then(|rest| rest.strip_suffix('-'));
+        Resource::HostName(name.unwrap_or(&self.guid).to_owned())
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.state_directory.join(name)
     }

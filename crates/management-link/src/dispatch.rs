@@ -3,10 +3,13 @@
 //! A request is one task. The server serialises what must not overlap (the in-sequence flag is
 //! its business), so requests run side by side, up to `max_commands`. That bound is generous on
 //! purpose: a handler that waits costs a few KiB, the server itself has at most one in-sequence
-//! command per server node under way, and a full set stops reading the link, lists and all. The
-//! answers of the session itself (ready, lists, migration) never go through here.
+//! command per server node under way. A full set would stop reading the link, lists and pings and
+//! all, so handlers that wait by choice never fill it: from half of it on, the oldest are asked to
+//! answer now ([`Waiting`]). The answers of the session itself (ready, lists, migration) never go
+//! through here.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -16,16 +19,17 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::agent::{
     AnswerBase, CommandBase, PlainAnswer, SetupCertificateAnswer, SetupCertificateCommand,
-    SetupKeystoreAnswer,
+    SetupKeyStoreCommand, SetupKeystoreAnswer, UnsupportedAnswer,
 };
-use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader};
+use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader, failed_answer};
 use futures_util::FutureExt;
 use role::TaskScope;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::agent::{Agent, CommandContext};
+use crate::agent::{Agent, AnswerNow, CommandContext};
 use crate::certificates;
-use crate::session::{Step, Work};
+use crate::session::{STOPPING, Step, Work};
 
 /// Answers above this size are not read again for the log.
 const LOGGED_ANSWER: usize = 64 * 1024;
@@ -39,13 +43,67 @@ pub(crate) struct Dispatcher {
 }
 
 /// The facts of the moment a request came in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Circumstances {
     pub(crate) host_id: Option<i64>,
     /// Our name for a certificate request.
     pub(crate) host_name: String,
     /// Our end of the link.
     pub(crate) seen_at: Option<IpAddr>,
+    pub(crate) answer_now: AnswerNow,
+    /// The role stops and has no time left: what has no answer yet fails.
+    pub(crate) give_up: CancellationToken,
+}
+
+/// The commands under way, oldest first, so that those which wait by choice leave room for others.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    commands: VecDeque<(u64, AnswerNow)>,
+    started: u64,
+    /// More than so many and the oldest is asked to answer.
+    limit: usize,
+    /// Everybody is asked, also who comes later.
+    hurried: bool,
+}
+
+impl Waiting {
+    /// `max_commands`: as many stop the reading of the link.
+    pub(crate) fn new(max_commands: usize) -> Self {
+        let limit = max_commands / 2;
+        Self { commands: VecDeque::new(), started: 0, limit, hurried: false }
+    }
+
+    /// Takes a command up: its number and what it waits with.
+    pub(crate) fn start(&mut self) -> (u64, AnswerNow) {
+        let (number, answer_now) = (self.started, AnswerNow::default());
+        self.started += 1;
+        self.commands.push_back((number, answer_now.clone()));
+        if self.hurried {
+            answer_now.ask();
+        }
+        let waiting = self.commands.iter().filter(|(_, waits)| !waits.is_asked());
+        let (count, oldest) = waiting.fold((0, None), |(count, oldest), (_, waits)| {
+            (count + 1, oldest.or(Some(waits)))
+        });
+        if count > self.limit
+            && let Some(oldest) = oldest
+        {
+            oldest.ask();
+        }
+        (number, answer_now)
+    }
+
+    pub(crate) fn done(&mut self, number: u64) {
+        self.commands.retain(|(started, _)| *started != number);
+    }
+
+    /// The role stops: nobody waits by choice any more.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
+        for (_, waits) in &self.commands {
+            waits.ask();
+        }
+    }
 }
 
 impl Dispatcher {
@@ -61,7 +119,12 @@ impl Dispatcher {
                 answers.push(Envelope::of(&PlainAnswer::stopped_by_previous_failure()));
                 continue;
             }
-            let answer = self.answer(step, &header, &circumstances).await;
+            let command = command_of(&step);
+            let answer = tokio::select! {
+                biased;
+                answer = self.answer(step, &header, &circumstances) => answer,
+                () = circumstances.give_up.cancelled() => failed_answer(&command, STOPPING),
+            };
             failed = stops && several && !succeeded(&answer);
             answers.push(answer);
         }
@@ -90,6 +153,7 @@ impl Dispatcher {
     ) -> Envelope {
         let base = command.command_base().unwrap_or_default();
         let class = command.simple_name().to_owned();
+        let kept = command.clone();
         let context = context(&base, header, circumstances);
         let span = tracing::error_span!(
             "command",
@@ -104,7 +168,7 @@ impl Dispatcher {
             let handled = AssertUnwindSafe(async move { agent.handle(command, context).await });
             let answer = match handled.catch_unwind().await {
                 Ok(answer) => answer,
-                Err(panic) => answer_to_panic(panic.as_ref()),
+                Err(panic) => answer_to_panic(panic.as_ref(), &kept),
             };
             let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             let result = (answer.body.get().len() < LOGGED_ANSWER).then(|| succeeded(&answer));
@@ -180,6 +244,18 @@ fn context(
         sequence: header.sequence.0,
         management_id: header.management_id,
         wait: u64::try_from(base.wait).ok().filter(|wait| *wait > 0).map(Duration::from_secs),
+        answer_now: circumstances.answer_now.clone(),
+    }
+}
+
+/// What a failure of this step answers.
+fn command_of(step: &Step) -> Envelope {
+    match step {
+        Step::Answered(answer) => answer.clone(),
+        Step::Agent(command) => command.clone(),
+        Step::MakeCertificateRequest => Envelope::of(&SetupKeyStoreCommand::default()),
+        // Not the command itself: it holds a key.
+        Step::InstallCertificate(_) => Envelope::of(&SetupCertificateCommand::default()),
     }
 }
 
@@ -189,7 +265,7 @@ fn succeeded(answer: &Envelope) -> bool {
 }
 
 /// The server gets a reference, the log the panic.
-fn answer_to_panic(panic: &(dyn Any + Send)) -> Envelope {
+fn answer_to_panic(panic: &(dyn Any + Send), command: &Envelope) -> Envelope {
     let text = panic
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
@@ -197,7 +273,10 @@ fn answer_to_panic(panic: &(dyn Any + Send)) -> Envelope {
         .unwrap_or_default();
     let id = format!("{:08x}", random() & 0xffff_ffff);
     tracing::error!(id, error = text, "handler panicked");
-    Envelope::of(&PlainAnswer::failed(format!("internal error, see log {id}")))
+    let details = format!("internal error, see log {id}");
+    let answer = failed_answer(command, &details);
+    // The role knows classes that nobody else does; then no class is expected of the answer.
+    if answer.is::<UnsupportedAnswer>() { Envelope::of(&PlainAnswer::failed(details)) } else { answer }
 }
 
 /// Random enough to tell things apart and to spread waits.

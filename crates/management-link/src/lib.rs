@@ -40,7 +40,7 @@ mod tls;
 mod transport;
 mod trust;
 
-pub use agent::{Agent, CommandContext, StartupFacts};
+pub use agent::{Agent, AnswerNow, CommandContext, StartupFacts};
 pub use client_certificate::ClientCertificate;
 pub use config::{LinkConfig, LinkLimits, ManagementConfig};
 pub use endpoints::Endpoint;

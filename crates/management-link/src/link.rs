@@ -1,6 +1,7 @@
 //! The handle a role holds, and what it can ask through it.
 
 mod driver;
+mod identity;
 mod notices;
 mod outage;
 
@@ -57,12 +58,6 @@ enum Control {
         envelope: Envelope,
         flags: Flags,
         reply: Reply,
-    },
-    /// Nobody waits for the answer, only for the queue.
-    Post {
-        envelope: Envelope,
-        flags: Flags,
-        taken: oneshot::Sender<Result<(), LinkError>>,
     },
 }
 
@@ -170,8 +165,13 @@ impl ManagementLink {
         };
         let management = &self.shared.config.management;
         let endpoints = Endpoints::new(&management.servers, management.port);
-        Driver::new(Arc::clone(&self.shared), agent, endpoints, waiting).await.run().await;
-        Ok(())
+        let driver = Driver::new(Arc::clone(&self.shared), agent, endpoints, waiting).await;
+        // A task of its own: when the role's main task panics or is dropped, the link still answers
+        // what the server waits for and says goodbye.
+        match self.shared.cx.tasks.spawn_vital("management link", driver.run()).await {
+            Ok(Some(())) => Ok(()),
+            Ok(None) | Err(_) => Err(RoleError::Internal("the link was aborted".to_owned(), None)),
+        }
     }
 
     /// Asks the server and waits for its answer, at most `timeout`.
@@ -202,21 +202,6 @@ impl ManagementLink {
         }
         let details = envelope.answer_base().ok().and_then(|base| base.details);
         Err(LinkError::UnexpectedAnswer { class: envelope.simple_name().to_owned(), details })
-    }
-
-    /// Tells the server something; returns when the link has taken it.
-    ///
-    /// # Errors
-    /// [`LinkError::NotAttached`], [`LinkError::Busy`], [`LinkError::Closed`].
-    pub async fn post<C: Command>(&self, command: &C) -> Result<(), LinkError> {
-        let (taken, outcome) = oneshot::channel();
-        let envelope = Envelope::of(command);
-        self.shared
-            .control
-            .send(Control::Post { envelope, flags: flags::<C>(), taken })
-            .await
-            .map_err(|_closed| LinkError::Closed)?;
-        outcome.await.map_err(|_dropped| LinkError::Lost)?
     }
 
     /// The station the link is at.

@@ -12,8 +12,12 @@
 //!   └─────────────────────────────────────────────────────────────────────────────────────│  │
 //!   Refused ◀── ready with details (any state with a link); growing wait, then Connecting ─┘  │
 //!                                                                                      shutdown
-//!   Closed ◀── goodbye said and link closed, or 1 s ── Draining ◀──────────────────────────────┘
+//!   Closed ◀── the link ended ── any state that drains ◀───────────────────────────────────────┘
 //! ```
+//!
+//! A stop is not a state but lies over them ([`drain`]): a link that the server is still making us
+//! ready on goes on until it has, because the server would wait up to an hour for an answer that
+//! never comes.
 //!
 //! What the server does that a naive machine gets wrong, each with a test below:
 //!
@@ -23,13 +27,15 @@
 //!   is a refusal and must not be answered; with neither details nor host id it is a failure;
 //! * commands come before the ready command and are handled;
 //! * `sendStartup` means nothing while the server is still connecting us, and a new link later;
-//! * after a loss in the middle of connecting, the server may stay silent for a minute or two:
-//!   the link is kept that long;
+//! * after a loss in the middle of connecting, the server may stay silent for a minute or two, and
+//!   for an hour when a command of the connect phase was left without its answer: the link is kept
+//!   two minutes, and the cause is said after one;
 //! * a second agent with our guid makes the server close our link without a word;
 //! * the goodbye is said only when the server has us Up: before, it would leave the host Up for
 //!   ever.
 
 mod commands;
+mod drain;
 mod event;
 mod facts;
 mod moving;
@@ -38,17 +44,18 @@ mod pings;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use agent_protocol::agent::{ShutdownCommand, StartupAnswer};
-use agent_protocol::{Envelope, Flags, Frame, FrameHeader};
+use agent_protocol::agent::StartupAnswer;
+use agent_protocol::{Envelope, Frame, FrameHeader};
 use role::{LinkReport, LinkState};
 
+pub(crate) use commands::STOPPING;
 pub(crate) use event::{Action, Event, Notice, Step, Work};
 
 use crate::agent::StartupFacts;
 use crate::config::LinkLimits;
 use crate::endpoints::{Backoff, Endpoint, Endpoints};
 use crate::state::Identity;
-use event::{Attachment, Drain, Probe, State};
+use event::{Attachment, Drain, Phase, Probe, State};
 use pings::Pings;
 
 /// Stock interval, used when the server gives none that makes sense.
@@ -99,6 +106,10 @@ pub(crate) struct Session {
     transferred: bool,
     /// The server deleted our host: when we close if it does not.
     leave_at: Option<Instant>,
+    /// The role stops.
+    drain: Option<Drain>,
+    /// Nothing came for so long that the cause is known; until attached.
+    stalled: bool,
     takeovers: VecDeque<Instant>,
     last_error: Option<String>,
 }
@@ -137,6 +148,8 @@ impl Session {
             forced: None,
             transferred: false,
             leave_at: None,
+            drain: None,
+            stalled: false,
             takeovers: VecDeque::new(),
             last_error: None,
         }
@@ -157,29 +170,32 @@ impl Session {
             }
             Event::PingDue { paused } => self.on_ping_due(paused, now, &mut out),
             Event::Lost { error, by_peer } => self.on_lost(error, by_peer, now, &mut out),
-            Event::CommandDone { link } => self.on_command_done(link, now, &mut out),
+            Event::CommandDone { link } => self.on_command_done(link, now),
             Event::ProbeDone { endpoint, reachable } => {
                 self.on_probe_done(&endpoint, reachable, now, &mut out);
             }
             Event::Shutdown => self.on_shutdown(now, &mut out),
         }
+        self.drain_further(now, &mut out);
         out
     }
 
     /// When [`Event::Timer`] is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match &self.state {
+        let of_state = match &self.state {
             State::Disconnected { retry_at } | State::Refused { retry_at } => Some(*retry_at),
-            State::AwaitingStartupAnswer { deadline } | State::AwaitingReady { deadline } => {
-                Some(*deadline)
+            State::AwaitingStartupAnswer { deadline } => Some(*deadline),
+            State::AwaitingReady { deadline, stalls_at } => {
+                Some(stalls_at.map_or(*deadline, |at| at.min(*deadline)))
             }
             State::Attached(_) => {
                 let migrate_at = self.migration.as_ref().map(|(at, _)| *at);
                 [self.check_at, migrate_at, self.leave_at].into_iter().flatten().min()
             }
-            State::Draining(Drain { deadline, .. }) => Some(*deadline),
             State::Connecting | State::Closed => None,
-        }
+        };
+        let of_drain = self.drain.as_ref().filter(|_| self.has_link()).map(|drain| drain.deadline);
+        [of_state, of_drain].into_iter().flatten().min()
     }
 
     /// The number of the next request of ours.
@@ -190,27 +206,47 @@ impl Session {
     }
 
     fn on_timer(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
-            return;
-        }
-        match &mut self.state {
-            State::Disconnected { .. } | State::Refused { .. } => self.connect(out),
-            State::AwaitingStartupAnswer { .. } => {
+        match &self.state {
+            State::Disconnected { retry_at } | State::Refused { retry_at } if *retry_at <= now => {
+                self.connect(out);
+            }
+            State::AwaitingStartupAnswer { deadline } if *deadline <= now => {
                 let error = "the management server did not answer the startup command";
                 self.drop_link(error.to_owned(), true, now, out);
             }
-            State::AwaitingReady { deadline } => {
-                if self.in_flight_here > 0 {
-                    *deadline = now + self.settings.limits.ready_timeout;
-                } else {
-                    let error = "the management server did not make us ready in time";
-                    self.drop_link(error.to_owned(), true, now, out);
+            State::AwaitingReady { .. } if self.in_flight_here > 0 => self.progressed(now),
+            State::AwaitingReady { deadline, stalls_at } => {
+                let (late, stalled) = (*deadline <= now, stalls_at.is_some_and(|at| at <= now));
+                if stalled {
+                    self.on_stall(out);
+                }
+                if late {
+                    let error = self.last_error.clone().filter(|_| self.stalled);
+                    let plain = "the management server did not make us ready in time";
+                    self.drop_link(error.unwrap_or_else(|| plain.to_owned()), true, now, out);
                 }
             }
             State::Attached(_) => self.on_attached_timer(now, out),
-            State::Draining(_) => self.drain_further(true, now, out),
-            State::Connecting | State::Closed => {}
+            _ => {}
         }
+    }
+
+    /// Nothing came since the startup answer or the last command.
+    fn on_stall(&mut self, out: &mut Vec<Action>) {
+        if let State::AwaitingReady { stalls_at, .. } = &mut self.state {
+            *stalls_at = None;
+        }
+        let silence = self.settings.limits.stall_timeout;
+        let guid = &self.settings.guid;
+        let error = format!(
+            "registering without progress for {silence:?}: the management server took our startup \
+             and is silent since; as a rule it still waits, for up to an hour, for an answer that \
+             an earlier process with the guid {guid} owed when it was killed; restart the \
+             management server, or register with another guid"
+        );
+        out.push(Action::Note(Notice::Stalled { error: error.clone() }));
+        self.last_error = Some(error);
+        self.stalled = true;
     }
 
     fn connect(&mut self, out: &mut Vec<Action>) {
@@ -288,8 +324,8 @@ impl Session {
                 self.ping_interval =
                     Some(if interval.is_zero() { PING_INTERVAL } else { interval });
                 if matches!(self.state, State::AwaitingStartupAnswer { .. }) {
-                    let deadline = now + self.settings.limits.ready_timeout;
-                    self.state = State::AwaitingReady { deadline };
+                    self.state = State::AwaitingReady { deadline: now, stalls_at: None };
+                    self.progressed(now);
                     out.push(Action::RememberServer);
                 }
                 return;
@@ -307,7 +343,7 @@ impl Session {
     /// The server's words for why it does not want us.
     fn refused(&mut self, details: String, now: Instant, out: &mut Vec<Action>) {
         let wait = self.backoff.after_refusal();
-        out.push(Action::Note(Notice::Refused { details: details.clone(), retry_in: wait }));
+        self.note_loss(out, Notice::Refused { details: details.clone(), retry_in: wait });
         self.last_error = Some(format!("the management server refused us: {details}"));
         self.end_link(out);
         self.state = State::Refused { retry_at: now + wait };
@@ -316,7 +352,8 @@ impl Session {
     fn on_lost(&mut self, error: String, by_peer: bool, now: Instant, out: &mut Vec<Action>) {
         self.transferred = false;
         match &self.state {
-            State::Draining(_) => self.close_for_good(out),
+            // Somebody else's turn: we are going.
+            State::Attached(_) if self.drain.is_some() => self.drop_link(error, false, now, out),
             State::Attached(_) if self.leave_at.is_some() => self.leave(now, out),
             State::Attached(attachment) => {
                 let age = now.saturating_duration_since(attachment.since);
@@ -358,7 +395,7 @@ impl Session {
     /// seems not to want us.
     fn drop_link(&mut self, error: String, growing: bool, now: Instant, out: &mut Vec<Action>) {
         let wait = if growing { self.backoff.after_refusal() } else { self.backoff.after_loss() };
-        out.push(Action::Note(Notice::Lost { error: error.clone(), retry_in: wait }));
+        self.note_loss(out, Notice::Lost { error: error.clone(), retry_in: wait });
         self.last_error = Some(error);
         self.end_link(out);
         self.state = State::Disconnected { retry_at: now + wait };
@@ -367,12 +404,7 @@ impl Session {
     /// Leaves the link; the caller sets the next state.
     fn end_link(&mut self, out: &mut Vec<Action>) {
         out.push(Action::Close);
-        let was_attached = match &self.state {
-            State::Attached(_) => true,
-            State::Draining(drain) => drain.was_attached,
-            _ => false,
-        };
-        if was_attached {
+        if matches!(self.state, State::Attached(_)) {
             out.push(Action::Detached);
         }
         self.ping_interval = None;
@@ -383,21 +415,26 @@ impl Session {
         self.in_flight_here = 0;
     }
 
-    fn on_command_done(&mut self, link: u64, now: Instant, out: &mut Vec<Action>) {
+    fn on_command_done(&mut self, link: u64, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if link == self.link {
             self.in_flight_here = self.in_flight_here.saturating_sub(1);
-            self.extend_ready_deadline(now);
-        }
-        if matches!(self.state, State::Draining(_)) {
-            self.drain_further(false, now, out);
+            self.progressed(now);
         }
     }
 
     /// The server still works on connecting us.
-    fn extend_ready_deadline(&mut self, now: Instant) {
-        if let State::AwaitingReady { deadline } = &mut self.state {
+    fn progressed(&mut self, now: Instant) {
+        if let State::AwaitingReady { deadline, stalls_at } = &mut self.state {
             *deadline = now + self.settings.limits.ready_timeout;
+            *stalls_at = Some(now + self.settings.limits.stall_timeout);
+        }
+    }
+
+    /// Nothing is tried again once the role stops.
+    fn note_loss(&self, out: &mut Vec<Action>, notice: Notice) {
+        if self.drain.is_none() {
+            out.push(Action::Note(notice));
         }
     }
 
@@ -428,52 +465,12 @@ impl Session {
         self.state = State::Refused { retry_at: now + self.backoff.longest() };
     }
 
-    fn on_shutdown(&mut self, now: Instant, out: &mut Vec<Action>) {
-        match &self.state {
-            State::Draining(_) | State::Closed => {}
-            State::Attached(attachment) => {
-                self.state = State::Draining(Drain {
-                    deadline: now + self.settings.limits.drain_timeout,
-                    goodbye: attachment.may_say_goodbye() && self.leave_at.is_none(),
-                    was_attached: true,
-                    leaving: false,
-                });
-                self.drain_further(false, now, out);
-            }
-            _ => self.close_for_good(out),
-        }
-    }
-
-    /// Waits for commands, then says goodbye, then waits for the server to close.
-    fn drain_further(&mut self, timer: bool, now: Instant, out: &mut Vec<Action>) {
-        let agent_id = self.agent_id();
-        let State::Draining(drain) = &mut self.state else { return };
-        if !timer && (drain.leaving || self.in_flight > 0) {
-            return;
-        }
-        if drain.leaving || !drain.goodbye {
-            self.close_for_good(out);
-            return;
-        }
-        drain.leaving = true;
-        drain.deadline = now + self.settings.limits.goodbye_timeout;
-        let farewell = Envelope::of(&ShutdownCommand::stopped());
-        out.push(Action::Goodbye(Frame::request(Flags::SHUTDOWN, -1, agent_id, &[farewell])));
-    }
-
-    fn close_for_good(&mut self, out: &mut Vec<Action>) {
-        self.end_link(out);
-        self.state = State::Closed;
-        out.push(Action::Finished);
-    }
-
     fn has_link(&self) -> bool {
         matches!(
             self.state,
             State::AwaitingStartupAnswer { .. }
                 | State::AwaitingReady { .. }
                 | State::Attached(_)
-                | State::Draining(_)
         )
     }
 

@@ -62,6 +62,8 @@ pub(crate) enum LossError {
     CutRecord,
     #[error("the management server broke the TLS session")]
     Tls(#[source] rustls::Error),
+    #[error("the management server does not read: there is no room for an answer")]
+    NoRoom,
     #[error("the TLS session is used up")]
     SessionUsedUp,
 }
@@ -79,7 +81,21 @@ pub(crate) struct Connection {
     /// Whole messages in order, then once the reason of the end.
     pub(crate) inbound: mpsc::Receiver<Result<Vec<u8>, LossError>>,
     pub(crate) outbound: Outbound,
-    _stop: DropGuard,
+    stop: DropGuard,
+}
+
+impl Connection {
+    /// Writes what is queued and closes: at the latest after `timeout`. What still comes in is read, so
+    /// that the end reaches the peer behind the last answer, and dropped.
+    pub(crate) async fn finish(self, timeout: Duration) {
+        let Self { mut inbound, outbound, stop } = self;
+        drop(outbound);
+        let written = async { while let Some(Ok(_)) = inbound.recv().await {} };
+        if tokio::time::timeout(timeout, written).await.is_err() {
+            tracing::warn!("the management server does not read, closing with answers unsent");
+        }
+        drop(stop);
+    }
 }
 
 /// The sending side of a connection. Cloneable; of no effect once the connection is gone.
@@ -104,6 +120,27 @@ impl Outbound {
     /// As [`Outbound::send`] without waiting; gives the message back when there is no room.
     pub(crate) fn try_send(&self, message: Vec<u8>) -> Result<(), Vec<u8>> {
         self.ordinary.try_send(message).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// For who may need long: does not keep the connection from its end.
+    pub(crate) fn downgrade(&self) -> WeakOutbound {
+        WeakOutbound { ordinary: self.ordinary.downgrade() }
+    }
+}
+
+/// See [`Outbound::downgrade`].
+#[derive(Debug, Clone)]
+pub(crate) struct WeakOutbound {
+    ordinary: mpsc::WeakSender<Vec<u8>>,
+}
+
+impl WeakOutbound {
+    /// As [`Outbound::send`]; also `false` when the link is ending.
+    pub(crate) async fn send(&self, message: Vec<u8>) -> bool {
+        match self.ordinary.upgrade() {
+            Some(ordinary) => ordinary.send(message).await.is_ok(),
+            None => false,
+        }
     }
 }
 
@@ -257,7 +294,7 @@ where
             }
         }
     });
-    Connection { inbound, outbound: Outbound { urgent, ordinary }, _stop: stop.drop_guard() }
+    Connection { inbound, outbound: Outbound { urgent, ordinary }, stop: stop.drop_guard() }
 }
 
 struct Reader<S> {

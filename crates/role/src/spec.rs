@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http_front::HttpFront;
 use task_scope::TaskScope;
@@ -34,6 +35,19 @@ pub trait RoleSpec: Any + fmt::Debug + Send + Sync {
     fn preflight<'a>(&'a self, host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>>;
 
     fn build(&self) -> Box<dyn Role>;
+
+    /// How long a run that failed or hangs may take to let go, when that is longer than
+    /// `supervisor.role_stop_grace`: a link that owes answers must be able to give them before the
+    /// role is started again. A stop of the process has `supervisor.shutdown_grace`.
+    fn stop_grace(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Reads the files that the configuration names, such as certificates and keys. A finding is as
+    /// final as a violation of the configuration: waiting does not heal it. Blocks for a moment.
+    fn misconfigured(&self) -> Vec<PreflightError> {
+        Vec::new()
+    }
 
     /// What an operator would look at when the role is not as it should be. Each check is a
     /// question of its own; asking may take a few seconds and changes nothing.
@@ -107,6 +121,9 @@ pub enum Resource {
     Dir(PathBuf),
     Socket(PathBuf),
     Interface(String),
+    /// How the role's host is named on its management server, without what the server cuts off. The
+    /// server looks for hosts by the beginning of this name, so none may begin another's.
+    HostName(String),
 }
 
 impl Resource {
@@ -120,9 +137,25 @@ impl Resource {
                 Self::HttpRoute { addr: a, prefix: first },
                 Self::HttpRoute { addr: b, prefix: second },
             ) => first == second && overlap(*a, *b),
+            (Self::HostName(a), Self::HostName(b)) => begins(a, b) || begins(b, a),
             (a, b) => a == b,
         }
     }
+}
+
+/// As the server's database compares: `_` is any one character, `%` anything.
+fn begins(pattern: &str, name: &str) -> bool {
+    let mut letters = name.chars().flat_map(char::to_lowercase);
+    for expected in pattern.chars().flat_map(char::to_lowercase) {
+        if expected == '%' {
+            return true;
+        }
+        match letters.next() {
+            Some(letter) if expected == '_' || expected == letter => {}
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
@@ -139,6 +172,7 @@ impl fmt::Display for Resource {
             Self::Dir(path) => write!(f, "directory {}", path.display()),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Interface(name) => write!(f, "interface {name}"),
+            Self::HostName(name) => write!(f, "the host name {name}"),
         }
     }
 }
@@ -151,6 +185,22 @@ mod tests {
         let tcp = |text: &str| Resource::Tcp(text.parse().unwrap());
         assert_eq!(tcp(a).conflicts(&tcp(b)), expected, "{a} {b}");
         assert_eq!(tcp(b).conflicts(&tcp(a)), expected, "{b} {a}");
+    }
+
+    #[test]
+    fn no_host_name_may_begin_another() {
+        let check = |a: &str, b: &str, expected: bool| {
+            let name = |text: &str| Resource::HostName(text.to_owned());
+            assert_eq!(name(a).conflicts(&name(b)), expected, "{a} {b}");
+            assert_eq!(name(b).conflicts(&name(a)), expected, "{b} {a}");
+        };
+        check("h1", "h1", true);
+        check("Proxy.9", "Proxy.901", true);
+        check("store-1", "Store-12", true);
+        check("s-1-VM", "s-10-VM", false);
+        check("s-1-VM", "v-1-VM", false);
+        check("s_1", "s-12", true);
+        check("a%z", "ab", true);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::agent::StartupProxyCommand;
 use config_reader::Violations;
 use http_front::{Site, Transport};
 use management_link::{LinkConfig, ManagementLink};
@@ -53,13 +54,14 @@ impl RoleSpec for ConsoleProxySpec {
         let mut resources: Vec<Resource> =
             routes.map(|addr| Resource::HttpRoute { addr: *addr, prefix: "/" }).collect();
         resources.push(Resource::Dir(self.settings.state_directory.clone()));
+        resources.push(self.settings.link().host_resource(StartupProxyCommand::RESOURCE_NAME));
         resources
     }
 
     fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
         Box::pin(async move {
-            let mut found = self.settings.management.preflight();
-            found.extend(self.settings.listen.iter().filter_map(not_local));
+            let mut found: Vec<PreflightError> =
+                self.settings.listen.iter().filter_map(not_local).collect();
             if let Some(directory) = &self.settings.novnc_dir
                 && !directory.join("vnc.html").is_file()
             {
@@ -72,6 +74,14 @@ impl RoleSpec for ConsoleProxySpec {
             }
             found
         })
+    }
+
+    fn misconfigured(&self) -> Vec<PreflightError> {
+        self.settings.management.misconfigured()
+    }
+
+    fn stop_grace(&self) -> Option<Duration> {
+        Some(self.settings.management.limits.stop_grace() + GOODBYES + LAST_REPORT)
     }
 
     fn build(&self) -> Box<dyn Role> {
@@ -89,6 +99,16 @@ fn not_local(addr: &SocketAddr) -> Option<PreflightError> {
     })
 }
 
+impl Settings {
+    fn link(&self) -> LinkConfig {
+        LinkConfig {
+            management: self.management.clone(),
+            guid: self.identity.guid.clone(),
+            state_directory: self.state_directory.clone(),
+        }
+    }
+}
+
 struct ConsoleProxy {
     settings: Settings,
 }
@@ -102,15 +122,10 @@ impl Role for ConsoleProxy {
 async fn run(settings: Settings, cx: RoleContext) -> Result<(), RoleError> {
     // The link outlives the consoles, so that their ends are still reported.
     let link_stop = CancellationToken::new();
+    // Also when this run panics: then the link still answers what it owes.
+    let _link_stops = link_stop.clone().drop_guard();
     let link_cx = RoleContext { shutdown: link_stop.clone(), ..cx.clone() };
-    let link = ManagementLink::new(
-        LinkConfig {
-            management: settings.management.clone(),
-            guid: settings.identity.guid.clone(),
-            state_directory: settings.state_directory.clone(),
-        },
-        &link_cx,
-    )?;
+    let link = ManagementLink::new(settings.link(), &link_cx)?;
     let port = Arc::new(LinkPort {
         link: link.clone(),
         proxy_vm: settings.identity.proxy_vm,

@@ -72,13 +72,23 @@ impl RoleSpec for SecondaryStorageSpec {
             .map(|addr| Resource::HttpRoute { addr: *addr, prefix: PREFIX });
         let directories = self.config.stores.configured.iter().map(|(_, path)| path);
         let own = [&self.config.state_directory];
-        routes.chain(directories.chain(own).cloned().map(Resource::Dir)).collect()
+        let host = self.config.link.host_resource(&self.config.resource_name);
+        let directories = directories.chain(own).cloned().map(Resource::Dir);
+        routes.chain(directories).chain([host]).collect()
     }
 
     /// A directory that is missing is no reason to stay down: the store in it fails with a reason
     /// and is tried again, the others serve.
     fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
-        Box::pin(async { self.config.link.management.preflight() })
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn misconfigured(&self) -> Vec<PreflightError> {
+        self.config.link.management.misconfigured()
+    }
+
+    fn stop_grace(&self) -> Option<Duration> {
+        Some(self.config.link.management.limits.stop_grace())
     }
 
     fn build(&self) -> Box<dyn Role> {

@@ -73,7 +73,7 @@ async fn run(flags: u16, classes: &[&str]) -> (Vec<(bool, String)>, usize, Frame
         via: 12,
     };
     let circumstances =
-        Circumstances { host_id: Some(12), host_name: "h".to_owned(), seen_at: None };
+        Circumstances { host_id: Some(12), host_name: "h".to_owned(), ..Circumstances::default() };
     let frame = dispatcher.run(Work { link: 1, header, steps }, circumstances).await;
     let answers = frame
         .envelopes()
@@ -123,4 +123,89 @@ async fn a_panic_is_answered_with_a_reference_and_nothing_more() {
             "{details}"
         );
     }
+}
+
+#[test]
+fn a_panic_is_answered_by_the_class_the_server_casts_to() {
+    let copy = "org.apache.cloudstack.storage.command.CopyCommand";
+    let kept = Envelope {
+        class: copy.to_owned(),
+        body: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+    };
+    let answer = answer_to_panic(&"later", &kept);
+    assert_eq!(answer.simple_name(), "CopyCmdAnswer");
+    let base = answer.answer_base().unwrap();
+    assert!(!base.result && base.details.unwrap().starts_with("internal error, see log "));
+}
+
+/// A handler that never answers, in the middle of others.
+#[tokio::test]
+async fn what_has_no_answer_when_the_role_gives_up_fails_by_its_class() {
+    struct Stuck;
+    impl Agent for Stuck {
+        fn startup(&self, _facts: &StartupFacts) -> Envelope {
+            unreachable!("not asked")
+        }
+        fn ping(&self, _host_id: i64) -> Envelope {
+            unreachable!("not asked")
+        }
+        fn handle(self: Arc<Self>, command: Envelope, _: CommandContext) -> BoxFuture<'static, Envelope> {
+            Box::pin(async move {
+                if command.class.ends_with("DownloadCommand") {
+                    std::future::pending::<()>().await;
+                }
+                Envelope::of(&PlainAnswer::success())
+            })
+        }
+    }
+    let dispatcher = Dispatcher {
+        agent: Arc::new(Stuck),
+        tasks: TaskScope::new(),
+        state_directory: PathBuf::new(),
+    };
+    let steps = ["test.A", "org.apache.cloudstack.storage.command.DownloadCommand", "test.B"]
+        .into_iter()
+        .map(|class| {
+            let body = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+            Step::Agent(Envelope { class: class.to_owned(), body })
+        })
+        .collect();
+    let header = FrameHeader {
+        flags: Flags::from_bits(0x21),
+        sequence: Sequence(77),
+        length: 9,
+        management_id: 5,
+        agent_id: 12,
+        via: 12,
+    };
+    let circumstances = Circumstances::default();
+    let give_up = circumstances.give_up.clone();
+    let running = tokio::spawn(async move {
+        dispatcher.run(Work { link: 1, header, steps }, circumstances).await
+    });
+    tokio::task::yield_now().await;
+    assert!(!running.is_finished());
+    give_up.cancel();
+    let answers = running.await.unwrap().envelopes().unwrap();
+    let names: Vec<&str> = answers.iter().map(Envelope::simple_name).collect();
+    assert_eq!(names, ["Answer", "DownloadAnswer", "Answer"]);
+    assert!(!answers[1].answer_base().unwrap().result);
+}
+
+#[test]
+fn who_waits_by_choice_never_takes_more_than_half_of_the_room() {
+    let mut waiting = Waiting::new(8);
+    let started: Vec<_> = (0..12).map(|_| waiting.start()).collect();
+    let asked = |started: &[(u64, AnswerNow)]| -> Vec<bool> {
+        started.iter().map(|(_, waits)| waits.is_asked()).collect()
+    };
+    let expected: Vec<bool> = (0..12).map(|number| number < 8).collect();
+    assert_eq!(asked(&started), expected);
+    for (number, _) in &started[..8] {
+        waiting.done(*number);
+    }
+    assert!(!waiting.start().1.is_asked());
+    waiting.hurry();
+    assert!(asked(&started).into_iter().all(|asked| asked));
+    assert!(waiting.start().1.is_asked());
 }

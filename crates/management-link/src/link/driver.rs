@@ -13,11 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::identity::{keep_identity, load_identity};
 use super::outage::Outage;
 use super::{Control, LinkError, Reply, Shared};
 use crate::agent::Agent;
 use crate::connect::{self, ConnectError, Opened};
-use crate::dispatch::{Circumstances, Dispatcher, random};
+use crate::dispatch::{Circumstances, Dispatcher, Waiting, random};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::session::{Action, Event, Session, Settings, Work};
 use crate::state::Identity;
@@ -34,7 +35,7 @@ pub(super) const HEALTH_CONDITION: &str = "link";
 enum Report {
     Connected { link: u64, opened: Box<Opened> },
     ConnectFailed { link: u64, error: Box<ConnectError> },
-    CommandDone { link: u64 },
+    CommandDone { link: u64, number: u64 },
     ProbeDone { endpoint: Endpoint, reachable: bool },
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Driver {
     control: mpsc::Receiver<Control>,
     reports: mpsc::Receiver<Report>,
     reports_tx: mpsc::Sender<Report>,
-    connection: Option<Standing>,
+    connection: Option<ActiveConnection>,
     /// Ends the attempt under way.
     attempt: CancellationToken,
     link: u64,
@@ -57,12 +58,19 @@ pub(super) struct Driver {
     pub(super) refusals: Outage,
     condition: Option<String>,
     paused: bool,
+    waiting: Waiting,
+    /// Ends what has no answer when the role stops.
+    give_up: CancellationToken,
+    /// The queue of messages that must not wait is full.
+    overflowed: bool,
+    /// The last connection, while it is being ended.
+    closing: Option<JoinHandle<Option<()>>>,
     stopping: bool,
     finished: bool,
 }
 
 /// The link as the driver sees it.
-struct Standing {
+struct ActiveConnection {
     connection: Connection,
     peer: Option<std::net::SocketAddr>,
     seen_at: Option<IpAddr>,
@@ -100,7 +108,8 @@ impl Driver {
         let session = Session::new(settings, endpoints, identity.clone(), random(), now());
         let (identity, changed) = watch::channel(identity);
         let keeper = keep_identity(&shared, changed);
-        let (reports_tx, reports) = mpsc::channel(management.limits.max_commands + 16);
+        let max_commands = management.limits.max_commands;
+        let (reports_tx, reports) = mpsc::channel(max_commands + 16);
         let dispatcher = Dispatcher {
             agent: Arc::clone(&agent),
             tasks: shared.cx.tasks.clone(),
@@ -123,6 +132,10 @@ impl Driver {
             refusals: Outage::default(),
             condition: None,
             paused: false,
+            waiting: Waiting::new(max_commands),
+            give_up: CancellationToken::new(),
+            overflowed: false,
+            closing: None,
             stopping: false,
             finished: false,
             shared,
@@ -137,10 +150,21 @@ impl Driver {
         while !self.finished {
             let wake = self.wait(&mut beat).await;
             self.on_wake(wake);
+            while std::mem::take(&mut self.overflowed) {
+                // An answer that is not sent would hold the server's thread: it must see the end.
+                self.connection = None;
+                let error = bedrock::chain(&LossError::NoRoom);
+                self.step(Event::Lost { error, by_peer: false });
+            }
             self.publish();
         }
-        let Self { identity, keeper, control, .. } = self;
+        let Self { identity, keeper, control, closing, .. } = self;
         drop(control);
+        if let Some(closing) = closing
+            && closing.await.is_err()
+        {
+            tracing::debug!("the last connection was aborted");
+        }
         drop(identity);
         if keeper.await.is_err() {
             tracing::debug!("the identity keeper was aborted");
@@ -158,13 +182,14 @@ impl Driver {
         let reads = !self.is_paused();
         let message = async {
             match &mut self.connection {
-                Some(standing) if reads => standing.connection.inbound.recv().await,
+                Some(active) if reads => active.connection.inbound.recv().await,
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             () = self.shared.cx.shutdown.cancelled(), if !self.stopping => {
                 self.stopping = true;
+                self.waiting.hurry();
                 Wake::Event(Event::Shutdown)
             }
             () = timer => Wake::Event(Event::Timer),
@@ -219,12 +244,6 @@ impl Driver {
                     Err(error) => give(reply, Err(error)),
                 }
             }
-            Control::Post { envelope, flags, taken } => {
-                let outcome = self.send_request(envelope, flags).map(|_sequence| ());
-                if taken.send(outcome).is_err() {
-                    tracing::trace!("nobody waits for the post any more");
-                }
-            }
         }
     }
 
@@ -242,20 +261,15 @@ impl Driver {
         Ok(sequence)
     }
 
-    fn send_request(&mut self, envelope: Envelope, flags: Flags) -> Result<i64, LinkError> {
-        let (outbound, sequence, message) = self.request(envelope, flags)?;
-        outbound.try_send(message).map(|()| sequence).map_err(|_full| LinkError::Busy)
-    }
-
     fn request(
         &mut self,
         envelope: Envelope,
         flags: Flags,
     ) -> Result<(Outbound, i64, Vec<u8>), LinkError> {
-        let Some(standing) = self.connection.as_ref().filter(|_| self.session.is_attached()) else {
+        let Some(active) = self.connection.as_ref().filter(|_| self.session.is_attached()) else {
             return Err(LinkError::NotAttached);
         };
-        let outbound = standing.connection.outbound.clone();
+        let outbound = active.connection.outbound.clone();
         let sequence = self.session.next_sequence();
         let frame = Frame::request(flags, sequence, self.session.agent_id(), &[envelope]);
         Ok((outbound, sequence, frame.encode()))
@@ -264,7 +278,7 @@ impl Driver {
     fn on_report(&mut self, report: Report) {
         match report {
             Report::Connected { link, opened } if link == self.link => {
-                self.connection = Some(Standing {
+                self.connection = Some(ActiveConnection {
                     connection: opened.connection,
                     peer: opened.peer,
                     seen_at: opened.local.map(|local| local.ip()),
@@ -280,7 +294,10 @@ impl Driver {
             }
             // An attempt that was given up meanwhile; dropping it closes the socket.
             Report::Connected { .. } | Report::ConnectFailed { .. } => {}
-            Report::CommandDone { link } => self.step(Event::CommandDone { link }),
+            Report::CommandDone { link, number } => {
+                self.waiting.done(number);
+                self.step(Event::CommandDone { link });
+            }
             Report::ProbeDone { endpoint, reachable } => {
                 self.step(Event::ProbeDone { endpoint, reachable });
             }
@@ -357,16 +374,11 @@ impl Driver {
             }
             Action::Attached { host_id } => self.on_attached(host_id),
             Action::Detached => self.agent.detached(),
-            Action::Goodbye(frame) => {
-                let sent = self
-                    .connection
-                    .as_ref()
-                    .is_some_and(|s| s.connection.outbound.try_send(frame.encode()).is_ok());
-                tracing::info!(sent, "said goodbye to the management server");
-            }
+            Action::GiveUp => self.give_up.cancel(),
+            Action::Goodbye(frame) => self.say_goodbye(&frame),
             Action::Close => {
                 self.attempt.cancel();
-                self.connection = None;
+                self.close();
                 // Dropping the senders tells the waiting ones.
                 self.pending.clear();
             }
@@ -375,12 +387,29 @@ impl Driver {
         }
     }
 
-    fn send_urgent(&self, frame: &Frame) {
-        let Some(standing) = &self.connection else { return };
-        if !standing.connection.outbound.send_urgent(frame.encode()) {
-            let seq = frame.header.sequence.0;
-            tracing::warn!(seq, "the management server does not read, a message was dropped");
+    fn send_urgent(&mut self, frame: &Frame) {
+        let Some(active) = &self.connection else { return };
+        if !active.connection.outbound.send_urgent(frame.encode()) {
+            self.overflowed = true;
         }
+    }
+
+    /// Behind the answers, for which there may be no room yet.
+    fn say_goodbye(&self, frame: &Frame) {
+        let Some(active) = &self.connection else { return };
+        let (outbound, message) = (active.connection.outbound.clone(), frame.encode());
+        self.shared.cx.tasks.spawn("goodbye", async move {
+            let sent = outbound.send(message).await;
+            tracing::info!(sent, "said goodbye to the management server");
+        });
+    }
+
+    /// Ends the connection once what is queued is written.
+    fn close(&mut self) {
+        let Some(active) = self.connection.take() else { return };
+        let timeout = self.shared.config.management.limits.goodbye_timeout;
+        let closing = self.shared.cx.tasks.spawn("link close", active.connection.finish(timeout));
+        self.closing = Some(closing);
     }
 
     fn connect(&mut self, link: u64, endpoint: Endpoint) {
@@ -404,8 +433,9 @@ impl Driver {
         });
     }
 
-    fn dispatch(&self, work: Work) {
-        let outbound = self.connection.as_ref().map(|s| s.connection.outbound.clone());
+    fn dispatch(&mut self, work: Work) {
+        let outbound = self.connection.as_ref().map(|s| s.connection.outbound.downgrade());
+        let (number, answer_now) = self.waiting.start();
         let dispatcher = self.dispatcher.clone();
         let reports = self.reports_tx.clone();
         let link = work.link;
@@ -413,7 +443,9 @@ impl Driver {
         let circumstances = Circumstances {
             host_id: identity.host_id,
             host_name: identity.host_name.unwrap_or_else(machine_name),
-            seen_at: self.connection.as_ref().and_then(|standing| standing.seen_at),
+            seen_at: self.connection.as_ref().and_then(|active| active.seen_at),
+            answer_now,
+            give_up: self.give_up.clone(),
         };
         self.shared.cx.tasks.spawn("command", async move {
             let seq = work.header.sequence.0;
@@ -427,7 +459,7 @@ impl Driver {
             if !sent {
                 tracing::info!(seq, "answer dropped, its link is gone");
             }
-            report_to(&reports, Report::CommandDone { link }).await;
+            report_to(&reports, Report::CommandDone { link, number }).await;
         });
     }
 
@@ -449,7 +481,7 @@ impl Driver {
     }
 
     fn remember_server(&mut self) {
-        let presented = self.connection.as_mut().and_then(|standing| standing.presented.take());
+        let presented = self.connection.as_mut().and_then(|active| active.presented.take());
         let Some(presented) = presented else { return };
         let shared = Arc::clone(&self.shared);
         self.shared.cx.tasks.spawn("remember server", async move {
@@ -491,7 +523,7 @@ impl Driver {
 
     fn publish(&mut self) {
         let mut report = self.session.report();
-        report.peer = self.connection.as_ref().and_then(|standing| standing.peer);
+        report.peer = self.connection.as_ref().and_then(|active| active.peer);
         self.shared.publish(report);
         let condition = self.session.condition();
         if condition != self.condition || self.condition.is_none() {
@@ -508,37 +540,6 @@ impl Driver {
         }
         self.paused = paused;
     }
-}
-
-async fn load_identity(shared: &Shared, configured: String) -> Identity {
-    let directory = shared.config.directory().to_owned();
-    let guid = shared.config.guid.clone();
-    let fallback =
-        Identity { guid: guid.clone(), configured: configured.clone(), ..Identity::default() };
-    let load = move || Identity::load(&directory, &guid, &configured);
-    shared.cx.tasks.blocking("load identity", load).await.unwrap_or(fallback)
-}
-
-/// Writes each identity the session hands over, the latest only when they come fast.
-fn keep_identity(
-    shared: &Arc<Shared>,
-    mut changed: watch::Receiver<Identity>,
-) -> JoinHandle<Option<()>> {
-    let shared = Arc::clone(shared);
-    shared.cx.tasks.clone().spawn("keep identity", async move {
-        while changed.changed().await.is_ok() {
-            let identity = changed.borrow_and_update().clone();
-            let directory = shared.config.directory().to_owned();
-            let store = move || identity.store(&directory);
-            match shared.cx.tasks.blocking("keep identity", store).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(error = bedrock::chain(&error), "cannot keep the identity");
-                }
-                Err(error) => tracing::debug!(%error, "cannot keep the identity"),
-            }
-        }
-    })
 }
 
 async fn report_to(reports: &mpsc::Sender<Report>, report: Report) {

@@ -9,7 +9,7 @@ const REPEAT: Duration = Duration::from_secs(300);
 
 /// What to do with one more failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loudness {
+pub(super) enum LogLevel {
     Info,
     /// With the failures not logged since the last line.
     Warn {
@@ -34,11 +34,11 @@ impl Outage {
         self.hopeless = true;
     }
 
-    pub(super) fn failed(&mut self, now: Instant) -> Loudness {
+    pub(super) fn failed(&mut self, now: Instant) -> LogLevel {
         let first = self.since.is_none();
         let since = *self.since.get_or_insert(now);
         if first && !self.hopeless {
-            return Loudness::Info;
+            return LogLevel::Info;
         }
         let due = match self.warned {
             None if self.hopeless => true,
@@ -47,10 +47,10 @@ impl Outage {
         };
         if !due {
             self.suppressed += 1;
-            return Loudness::Silent;
+            return LogLevel::Silent;
         }
         self.warned = Some(now);
-        Loudness::Warn { suppressed: std::mem::take(&mut self.suppressed) }
+        LogLevel::Warn { suppressed: std::mem::take(&mut self.suppressed) }
     }
 
     /// Attached again: how long it took, when there was an outage.
@@ -69,16 +69,16 @@ mod tests {
         let start = Instant::now();
         let mut outage = Outage::default();
         let mut at = |seconds| outage.failed(start + Duration::from_secs(seconds));
-        assert_eq!(at(0), Loudness::Info);
-        assert_eq!(at(5), Loudness::Silent);
-        assert_eq!(at(10), Loudness::Silent);
-        assert_eq!(at(30), Loudness::Warn { suppressed: 2 });
-        assert_eq!(at(300), Loudness::Silent);
-        assert_eq!(at(330), Loudness::Warn { suppressed: 1 });
+        assert_eq!(at(0), LogLevel::Info);
+        assert_eq!(at(5), LogLevel::Silent);
+        assert_eq!(at(10), LogLevel::Silent);
+        assert_eq!(at(30), LogLevel::Warn { suppressed: 2 });
+        assert_eq!(at(300), LogLevel::Silent);
+        assert_eq!(at(330), LogLevel::Warn { suppressed: 1 });
         let end = start + Duration::from_secs(400);
         assert_eq!(outage.ended(end), Some(Duration::from_secs(400)));
         assert_eq!(outage.ended(end), None);
-        assert_eq!(outage.failed(end), Loudness::Info);
+        assert_eq!(outage.failed(end), LogLevel::Info);
     }
 
     #[test]
@@ -86,9 +86,9 @@ mod tests {
         let start = Instant::now();
         let mut outage = Outage::default();
         outage.does_not_heal();
-        assert_eq!(outage.failed(start), Loudness::Warn { suppressed: 0 });
+        assert_eq!(outage.failed(start), LogLevel::Warn { suppressed: 0 });
         outage.does_not_heal();
-        assert_eq!(outage.failed(start + Duration::from_secs(5)), Loudness::Silent);
-        assert_eq!(outage.failed(start + REPEAT), Loudness::Warn { suppressed: 1 });
+        assert_eq!(outage.failed(start + Duration::from_secs(5)), LogLevel::Silent);
+        assert_eq!(outage.failed(start + REPEAT), LogLevel::Warn { suppressed: 1 });
     }
 }

@@ -3,10 +3,10 @@
 use agent_protocol::agent::{
     AgentCommand, AgentControlAnswer, CheckHealthAnswer, MaintainAnswer,
     MigrateAgentConnectionAnswer, MigrateAgentConnectionCommand, PlainAnswer, ReadyAnswer,
-    ReadyCommand, SetupCertificateAnswer, SetupCertificateCommand, SetupKeyStoreCommand,
-    SetupKeystoreAnswer, SetupMSListAnswer, SetupMSListCommand, ShutdownCommand,
+    ReadyCommand, SetupMSListAnswer, SetupMSListCommand, ShutdownCommand,
 };
-use agent_protocol::{Answer, Body, BodyError, unsupported};
+use agent_protocol::{Answer, failed_answer, unsupported};
+use serde_json::value::RawValue;
 
 use super::*;
 
@@ -20,12 +20,11 @@ impl Session {
         now: Instant,
         out: &mut Vec<Action>,
     ) {
-        if !self.has_link() || matches!(self.state, State::Draining(_)) {
-            let class = commands.first().map(|command| command.simple_name().to_owned());
-            out.push(Action::Note(Notice::NotTaken { class: class.unwrap_or_default() }));
+        if !self.has_link() {
+            not_taken(commands.first(), out);
             return;
         }
-        self.extend_ready_deadline(now);
+        self.progressed(now);
         let mut steps = Vec::with_capacity(commands.len());
         for command in commands {
             match self.plan(command, now, out) {
@@ -34,9 +33,10 @@ impl Session {
                 None => return,
             }
         }
-        if let [Step::Answered(answer)] = steps.as_slice() {
+        let answers: Vec<Envelope> = steps.iter().map_while(Step::answer).cloned().collect();
+        if answers.len() == steps.len() && (answers.len() == 1 || self.refuses_commands()) {
             // Before anything that follows from it: the server waits for the answer.
-            out.insert(0, Action::Send(Frame::response(header, std::slice::from_ref(answer))));
+            out.insert(0, Action::Send(Frame::response(header, &answers)));
             return;
         }
         self.in_flight += 1;
@@ -52,7 +52,8 @@ impl Session {
             Err(error) => {
                 let error_text = error.to_string();
                 out.push(Action::Note(Notice::BadBody { class: class.clone(), error: error_text }));
-                return Some(Step::Answered(failed(&class, &error)));
+                let command = Envelope { class, body: RawValue::NULL.to_owned() };
+                return Some(Step::Answered(failed_answer(&command, &error.to_string())));
             }
         };
         Some(match decoded {
@@ -69,6 +70,11 @@ impl Session {
             }
             AgentCommand::AgentControl(_) => {
                 Step::Answered(Envelope::of(&AgentControlAnswer::default()))
+            }
+            other @ (AgentCommand::SetupKeyStore(_) | AgentCommand::SetupCertificate(_))
+                if self.refuses_commands() =>
+            {
+                refused(&other.envelope(), out)
             }
             AgentCommand::SetupKeyStore(command) if command.handle_by_agent => {
                 Step::MakeCertificateRequest
@@ -87,6 +93,7 @@ impl Session {
             | AgentCommand::PostCertificateRenewal(_)
             | AgentCommand::RollingMaintenance(_)
             | AgentCommand::SetHostParams(_)) => Step::Answered(unsupported(&other.envelope())),
+            AgentCommand::Unknown(envelope) if self.refuses_commands() => refused(&envelope, out),
             AgentCommand::Unknown(envelope) => Step::Agent(envelope),
         })
     }
@@ -141,6 +148,7 @@ impl Session {
         self.pings.forgive();
         self.backoff.reset();
         self.last_error = None;
+        self.stalled = false;
         if let Some(endpoint) = &self.endpoint {
             self.endpoints.attached(endpoint);
         }
@@ -181,7 +189,7 @@ impl Session {
         let (list, avoid) = (&command.ms_list, &command.avoid_ms_list);
         self.take_lists(list.as_deref(), command.lb_algorithm.as_deref(), avoid.as_deref(), out);
         self.persist_if_changed(&before, out);
-        if self.is_attached() {
+        if self.is_attached() && self.drain.is_none() {
             self.rearm_check(command.lb_check_interval, now);
             if command.trigger_host_lb {
                 self.check_preferred(out);
@@ -201,7 +209,9 @@ impl Session {
         self.take_lists(list.as_deref(), command.lb_algorithm.as_deref(), avoid.as_deref(), out);
         self.persist_if_changed(&before, out);
         let candidates = match &self.endpoint {
-            Some(current) if self.is_attached() => self.endpoints.candidates(current),
+            Some(current) if self.is_attached() && self.drain.is_none() => {
+                self.endpoints.candidates(current)
+            }
             _ => VecDeque::new(),
         };
         if candidates.is_empty() {
@@ -231,17 +241,15 @@ impl Session {
     }
 }
 
-/// The answer that the sender of a command with an unreadable body expects.
-fn failed(class: &str, error: &BodyError) -> Envelope {
-    let details = error.to_string();
-    match class {
-        ReadyCommand::CLASS => Envelope::of(&ReadyAnswer::failed(details)),
-        SetupKeyStoreCommand::CLASS => Envelope::of(&SetupKeystoreAnswer::failed(details)),
-        SetupCertificateCommand::CLASS => Envelope::of(&SetupCertificateAnswer::failed(details)),
-        SetupMSListCommand::CLASS => Envelope::of(&SetupMSListAnswer::failed(details)),
-        MigrateAgentConnectionCommand::CLASS => {
-            Envelope::of(&MigrateAgentConnectionAnswer::failed(details))
-        }
-        _ => Envelope::of(&PlainAnswer::failed(details)),
-    }
+/// What becomes of a command when the role has no time left for it.
+pub(crate) const STOPPING: &str = "this agent is stopping, try again when it is back";
+
+fn refused(command: &Envelope, out: &mut Vec<Action>) -> Step {
+    not_taken(Some(command), out);
+    Step::Answered(failed_answer(command, STOPPING))
+}
+
+fn not_taken(command: Option<&Envelope>, out: &mut Vec<Action>) {
+    let class = command.map(|command| command.simple_name().to_owned()).unwrap_or_default();
+    out.push(Action::Note(Notice::NotTaken { class }));
 }

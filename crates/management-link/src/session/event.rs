@@ -87,9 +87,12 @@ pub(crate) enum Action {
         host_id: i64,
     },
     Detached,
+    /// The role stops and waits no longer: answer every command under way now, with a failure where
+    /// there is nothing better, and report each as done.
+    GiveUp,
     /// Send after everything else that is queued.
     Goodbye(Frame),
-    /// Drop the connection, or the attempt.
+    /// End the connection once what is queued is written, or drop the attempt.
     Close,
     /// Nothing will follow.
     Finished,
@@ -113,6 +116,16 @@ pub(crate) enum Step {
     Agent(Envelope),
     MakeCertificateRequest,
     InstallCertificate(Box<SetupCertificateCommand>),
+}
+
+impl Step {
+    /// The answer, when the session knew it.
+    pub(crate) const fn answer(&self) -> Option<&Envelope> {
+        match self {
+            Self::Answered(answer) => Some(answer),
+            Self::Agent(_) | Self::MakeCertificateRequest | Self::InstallCertificate(_) => None,
+        }
+    }
 }
 
 /// Something to be logged.
@@ -152,9 +165,22 @@ pub(crate) enum Notice {
     Deleted {
         reason: String,
     },
-    /// A command came while stopping.
+    /// A command came when the link was ending: it is refused, or there is nobody to answer.
     NotTaken {
         class: String,
+    },
+    /// The server took the startup command, and then nothing came.
+    Stalled {
+        error: String,
+    },
+    /// The role stops while the server still connects us.
+    StopsLater {
+        at_most: Duration,
+    },
+    /// The bound of the stop is reached.
+    GivesUp {
+        commands: usize,
+        ready: bool,
     },
     /// A command of the session has a body that cannot be read.
     BadBody {
@@ -168,10 +194,10 @@ pub(super) enum State {
     Disconnected { retry_at: Instant },
     Connecting,
     AwaitingStartupAnswer { deadline: Instant },
-    AwaitingReady { deadline: Instant },
+    /// `stalls_at`: when silence becomes worth a word; `None` once it is said.
+    AwaitingReady { deadline: Instant, stalls_at: Option<Instant> },
     Attached(Attachment),
     Refused { retry_at: Instant },
-    Draining(Drain),
     Closed,
 }
 
@@ -188,19 +214,29 @@ pub(super) struct Attachment {
 }
 
 impl Attachment {
-    /// A goodbye to a server that is still connecting us would leave the host Up for ever.
-    pub(super) const fn may_say_goodbye(&self) -> bool {
+    /// No thread of the server waits for an answer that lets it connect us. A goodbye to a server that is still connecting us would leave the host Up for ever.
+    pub(super) const fn is_settled(&self) -> bool {
         self.readies >= 2 || self.confirmed
     }
 }
 
+/// The role stops: how far the link has come with it.
 #[derive(Debug)]
 pub(super) struct Drain {
+    pub(super) phase: Phase,
+    /// Of this phase.
     pub(super) deadline: Instant,
-    pub(super) goodbye: bool,
-    pub(super) was_attached: bool,
-    /// The goodbye is said.
-    pub(super) leaving: bool,
+    pub(super) said_goodbye: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Commands are taken and answered until the server has us Up and nothing is under way.
+    Working,
+    /// The commands under way were told to answer now.
+    GivenUp,
+    /// The server has time to close the link; what still comes is refused.
+    Leaving,
 }
 
 /// Which server is being tried out, and why.

@@ -16,6 +16,7 @@ pub(super) const fn arch() -> &'static str {
 impl Session {
     pub(crate) fn link_state(&self) -> LinkState {
         match &self.state {
+            _ if self.drain.is_some() && self.has_link() => LinkState::Draining,
             State::Disconnected { .. } => LinkState::Disconnected,
             State::Connecting => LinkState::Connecting,
             State::AwaitingStartupAnswer { .. } | State::AwaitingReady { .. } => {
@@ -23,7 +24,6 @@ impl Session {
             }
             State::Attached(_) => LinkState::Attached,
             State::Refused { .. } => LinkState::Refused,
-            State::Draining(_) => LinkState::Draining,
             State::Closed => LinkState::Closed,
         }
     }
@@ -61,7 +61,9 @@ impl Session {
             None => doing,
         };
         match &self.state {
-            State::Attached(_) | State::Draining(_) | State::Closed => None,
+            _ if self.drain.is_some() => None,
+            State::Attached(_) | State::Closed => None,
+            State::AwaitingReady { .. } if self.stalled => self.last_error.clone(),
             State::Connecting => Some(after(format!("connecting to {server}"))),
             State::AwaitingStartupAnswer { .. } | State::AwaitingReady { .. } => {
                 Some(after(format!("registering with {server}")))

@@ -43,9 +43,10 @@ impl Pings {
 }
 
 impl Session {
-    pub(super) const fn wants_pings(&self) -> bool {
+    pub(super) fn wants_pings(&self) -> bool {
         matches!(self.state, State::AwaitingReady { .. } | State::Attached(_))
             && self.leave_at.is_none()
+            && !self.is_leaving()
     }
 
     /// Pings go out from the startup answer on, since the server measures our silence from then;

@@ -69,6 +69,26 @@ impl Agent for TestAgent {
                     self.finished.send_modify(|count| *count += 1);
                     Envelope::of(&PlainAnswer::success_with(format!("{:?}", cx.host_id)))
                 }
+                class if class.ends_with(".DownloadCommand") => std::future::pending().await,
+                "test.Download" => {
+                    self.waiting.send_modify(|count| *count += 1);
+                    cx.answer_now.asked().await;
+                    Envelope::of(&PlainAnswer::success_with("in progress".to_owned()))
+                }
+                "test.Big" => {
+                    let body: serde_json::Value =
+                        serde_json::from_str(command.body.get()).unwrap();
+                    let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
+                    // Letters that gzip does not make small.
+                    let mut state = 1_u32;
+                    let letters = (0..size).map(|_| {
+                        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        char::from(b'a' + u8::try_from(state >> 28).unwrap())
+                    });
+                    let answer = Envelope::of(&PlainAnswer::success_with(letters.collect::<String>()));
+                    self.finished.send_modify(|count| *count += 1);
+                    answer
+                }
                 "test.Panics" => panic!("on purpose"),
                 _ => unsupported(&command),
             }
@@ -88,7 +108,7 @@ pub(crate) struct Bench {
     pub(crate) link: ManagementLink,
     pub(crate) agent: Arc<TestAgent>,
     pub(crate) cx: RoleContext,
-    serving: JoinHandle<Result<(), RoleError>>,
+    pub(crate) serving: JoinHandle<Result<(), RoleError>>,
     pub(crate) directory: Arc<tempfile::TempDir>,
 }
 

@@ -20,4 +20,5 @@ mod recorded;
 mod register;
 mod server;
 mod several;
+mod stop;
 mod trust;

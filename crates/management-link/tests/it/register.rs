@@ -59,9 +59,12 @@ async fn an_agent_registers_pings_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn a_stop_before_ready_just_closes() {
+async fn a_stop_without_ready_closes_at_its_bound_without_a_goodbye() {
     let server = Server::start().await;
-    let bench = Bench::start(&server);
+    let mut management = config(&[&server]);
+    management.limits.drain_timeout = std::time::Duration::from_millis(50);
+    management.limits.goodbye_timeout = std::time::Duration::from_millis(50);
+    let bench = Bench::with(management, None);
     let mut conversation = server.accept().await;
     conversation.startup().await;
     bench.reaches(LinkState::Registering).await;

@@ -92,6 +92,7 @@ fn context() -> CommandContext {
         sequence: 1,
         management_id: 1,
         wait: None,
+        answer_now: management_link::AnswerNow::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use bedrock::Secret;
 
 use super::HandlerError;
 use super::access::StoreAccess;
+
 use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
 use crate::ingest::{Downloads, Phase, Report, Request};
@@ -22,6 +23,7 @@ use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
 use crate::sources::{HttpSource, Source};
 use crate::stores::{InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
+use management_link::AnswerNow;
 
 /// Handlers of the commands about downloads.
 #[derive(Debug)]
@@ -34,8 +36,9 @@ pub struct DownloadCommands {
 }
 
 impl DownloadCommands {
-    pub async fn start(&self, command: DownloadCommand) -> DownloadAnswer {
-        match self.start_download(&command).await {
+    /// Waits for a small image to be there, unless `answer_now` asks.
+    pub async fn start(&self, command: DownloadCommand, answer_now: &AnswerNow) -> DownloadAnswer {
+        match self.start_download(&command, answer_now).await {
             Ok(answer) => answer,
             Err(text) => {
                 tracing::warn!(id = command.id, error = text, "download refused");
@@ -45,10 +48,17 @@ impl DownloadCommands {
     }
 
     /// `Err` is the text for the user.
-    async fn start_download(&self, command: &DownloadCommand) -> Result<DownloadAnswer, String> {
+    async fn start_download(
+        &self,
+        command: &DownloadCommand,
+        answer_now: &AnswerNow,
+    ) -> Result<DownloadAnswer, String> {
         let request = self.request(command)?;
         let job = self.downloads.start(request).await.map_err(|error| error.to_string())?;
-        self.downloads.settle(&job).await;
+        tokio::select! {
+            () = self.downloads.settle(&job) => {}
+            () = answer_now.asked() => {}
+        }
         Ok(answer(&job.id, job.report()))
     }
 
@@ -116,7 +126,11 @@ impl DownloadCommands {
         })
     }
 
-    pub async fn progress(&self, command: DownloadProgressCommand) -> DownloadAnswer {
+    pub async fn progress(
+        &self,
+        command: DownloadProgressCommand,
+        answer_now: &AnswerNow,
+    ) -> DownloadAnswer {
         let id = command.job_id.clone().unwrap_or_default();
         let job = match &command.request {
             Some(DownloadRequest::Abort) => self.downloads.abort(&id).await,
@@ -138,7 +152,9 @@ impl DownloadCommands {
         match (job, &command.request) {
             // Under the id that was asked for: the server drops an answer with any other.
             (Some(job), _) => answer(&id, job.report()),
-            (None, Some(DownloadRequest::GetOrRestart)) => self.start(command.download).await,
+            (None, Some(DownloadRequest::GetOrRestart)) => {
+                self.start(command.download, answer_now).await
+            }
             (None, _) => self.unknown_job(command).await,
         }
     }

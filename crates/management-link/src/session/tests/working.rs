@@ -3,7 +3,7 @@
 use agent_protocol::agent::{
     AgentControlAnswer, AgentControlCommand, CheckHealthAnswer, CheckHealthCommand, MaintainAnswer,
     MaintainCommand, PlainAnswer, RollingMaintenanceCommand, SetHostParamsCommand,
-    SetupCertificateCommand, SetupKeyStoreCommand, UnsupportedAnswer,
+    SetupCertificateCommand, SetupKeyStoreCommand, ShutdownCommand, UnsupportedAnswer,
 };
 
 use super::connecting::raw;
@@ -260,58 +260,5 @@ fn a_host_deleted_on_the_server_comes_back_slowly_and_as_a_new_one() {
         assert_eq!(bench.state(), LinkState::Refused);
         assert!(bench.wait() >= MINUTE);
         assert_eq!(bench.connect().host_id, None);
-    }
-}
-
-#[test]
-fn the_goodbye_waits_for_commands_and_for_the_server_to_close() {
-    let mut bench = Bench::new("a");
-    bench.attach();
-    bench.commands(0x23, vec![Envelope { class: "x.Y".to_owned(), body: raw() }]);
-    assert!(bench.step(Event::Shutdown).is_empty());
-    let refused = bench.commands(0x23, vec![Envelope { class: "x.Z".to_owned(), body: raw() }]);
-    assert!(matches!(refused.as_slice(), [Action::Note(Notice::NotTaken { .. })]));
-    let actions = bench.step(Event::CommandDone { link: 1 });
-    let [Action::Goodbye(frame)] = actions.as_slice() else { panic!("{actions:?}") };
-    assert_eq!(frame.header.flags.bits(), 0x07);
-    assert_eq!((frame.header.sequence.0, frame.header.agent_id), (-1, 12));
-    let shutdown: ShutdownCommand = frame.envelopes().unwrap()[0].open().unwrap();
-    assert_eq!(shutdown.reason.as_deref(), Some("sig.kill"));
-    assert_eq!(bench.wait(), SECOND);
-    let actions = bench.lose();
-    assert_eq!(actions, [Action::Close, Action::Detached, Action::Finished]);
-}
-
-#[test]
-fn a_command_that_never_ends_does_not_hold_the_stop_for_ever() {
-    let mut bench = Bench::new("a");
-    bench.attach();
-    bench.commands(0x23, vec![Envelope { class: "x.Y".to_owned(), body: raw() }]);
-    bench.step(Event::Shutdown);
-    assert_eq!(bench.wait(), 10 * SECOND);
-    assert!(matches!(bench.timer().as_slice(), [Action::Goodbye(_)]));
-    assert!(has(&bench.timer(), |action| *action == Action::Finished));
-}
-
-#[test]
-fn no_goodbye_before_the_server_has_us_up() {
-    // (ready commands answered, ping answered) → goodbye
-    for (readies, confirmed, expected) in
-        [(0, false, false), (1, false, false), (1, true, true), (2, false, true)]
-    {
-        let mut bench = Bench::new("a");
-        bench.connect();
-        bench.answer_startup();
-        for _ready in 0..readies {
-            bench.request(&ready(12));
-        }
-        if confirmed {
-            let ping = bench.ping();
-            bench.answer_ping(ping, false);
-        }
-        let actions = bench.step(Event::Shutdown);
-        let goodbye = has(&actions, |action| matches!(action, Action::Goodbye(_)));
-        assert_eq!(goodbye, expected, "{readies} {confirmed}");
-        assert_eq!(has(&actions, |action| *action == Action::Finished), !expected);
     }
 }
