@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn preflight_names_the_missing_file_and_the_key() {
         let (config, _) = read("servers = \"a\"\nca_file = \"/does/not/exist.pem\"");
-        let found = config.unwrap().preflight();
+        let found = config.unwrap().misconfigured();
         let text = found[0].to_string();
         assert!(text.starts_with("cannot read /does/not/exist.pem; check that"), "{text}");
         assert!(text.ends_with("correct management.ca_file"), "{text}");

@@ -82,9 +82,8 @@ impl Waiting {
             answer_now.ask();
         }
         let waiting = self.commands.iter().filter(|(_, waits)| !waits.is_asked());
-        let (count, oldest) = waiting.fold((0, None), |(count, oldest), (_, waits)| {
-            (count + 1, oldest.or(Some(waits)))
-        });
+        let (count, oldest) = waiting
+            .fold((0, None), |(count, oldest), (_, waits)| (count + 1, oldest.or(Some(waits))));
         if count > self.limit
             && let Some(oldest) = oldest
         {
@@ -276,7 +275,11 @@ fn answer_to_panic(panic: &(dyn Any + Send), command: &Envelope) -> Envelope {
     let details = format!("internal error, see log {id}");
     let answer = failed_answer(command, &details);
     // The role knows classes that nobody else does; then no class is expected of the answer.
-    if answer.is::<UnsupportedAnswer>() { Envelope::of(&PlainAnswer::failed(details)) } else { answer }
+    if answer.is::<UnsupportedAnswer>() {
+        Envelope::of(&PlainAnswer::failed(details))
+    } else {
+        answer
+    }
 }
 
 /// Random enough to tell things apart and to spread waits.

@@ -54,11 +54,7 @@ pub enum LinkError {
 #[derive(Debug)]
 enum Control {
     Ping,
-    Request {
-        envelope: Envelope,
-        flags: Flags,
-        reply: Reply,
-    },
+    Request { envelope: Envelope, flags: Flags, reply: Reply },
 }
 
 type Reply = oneshot::Sender<Result<Envelope, LinkError>>;

@@ -468,9 +468,7 @@ impl Session {
     fn has_link(&self) -> bool {
         matches!(
             self.state,
-            State::AwaitingStartupAnswer { .. }
-                | State::AwaitingReady { .. }
-                | State::Attached(_)
+            State::AwaitingStartupAnswer { .. } | State::AwaitingReady { .. } | State::Attached(_)
         )
     }
 

@@ -149,7 +149,11 @@ async fn what_has_no_answer_when_the_role_gives_up_fails_by_its_class() {
         fn ping(&self, _host_id: i64) -> Envelope {
             unreachable!("not asked")
         }
-        fn handle(self: Arc<Self>, command: Envelope, _: CommandContext) -> BoxFuture<'static, Envelope> {
+        fn handle(
+            self: Arc<Self>,
+            command: Envelope,
+            _: CommandContext,
+        ) -> BoxFuture<'static, Envelope> {
             Box::pin(async move {
                 if command.class.ends_with("DownloadCommand") {
                     std::future::pending::<()>().await;

@@ -191,13 +191,22 @@ pub(crate) enum Notice {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Disconnected { retry_at: Instant },
+    Disconnected {
+        retry_at: Instant,
+    },
     Connecting,
-    AwaitingStartupAnswer { deadline: Instant },
+    AwaitingStartupAnswer {
+        deadline: Instant,
+    },
     /// `stalls_at`: when silence becomes worth a word; `None` once it is said.
-    AwaitingReady { deadline: Instant, stalls_at: Option<Instant> },
+    AwaitingReady {
+        deadline: Instant,
+        stalls_at: Option<Instant>,
+    },
     Attached(Attachment),
-    Refused { retry_at: Instant },
+    Refused {
+        retry_at: Instant,
+    },
     Closed,
 }
 

@@ -18,8 +18,7 @@ impl Session {
     /// Asks whether the preferred server is alive, unless we are with it or are moving.
     pub(super) fn check_preferred(&mut self, out: &mut Vec<Action>) {
         let Some(preferred) = self.endpoints.preferred().cloned() else { return };
-        let moving =
-            self.probe.is_some() || self.migration.is_some() || self.drain.is_some();
+        let moving = self.probe.is_some() || self.migration.is_some() || self.drain.is_some();
         if moving || Some(&preferred) == self.endpoint.as_ref() {
             return;
         }

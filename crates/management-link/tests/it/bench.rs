@@ -76,8 +76,7 @@ impl Agent for TestAgent {
                     Envelope::of(&PlainAnswer::success_with("in progress".to_owned()))
                 }
                 "test.Big" => {
-                    let body: serde_json::Value =
-                        serde_json::from_str(command.body.get()).unwrap();
+                    let body: serde_json::Value = serde_json::from_str(command.body.get()).unwrap();
                     let size = usize::try_from(body["size"].as_u64().unwrap()).unwrap();
                     // Letters that gzip does not make small.
                     let mut state = 1_u32;
@@ -85,7 +84,8 @@ impl Agent for TestAgent {
                         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                         char::from(b'a' + u8::try_from(state >> 28).unwrap())
                     });
-                    let answer = Envelope::of(&PlainAnswer::success_with(letters.collect::<String>()));
+                    let answer =
+                        Envelope::of(&PlainAnswer::success_with(letters.collect::<String>()));
                     self.finished.send_modify(|count| *count += 1);
                     answer
                 }

@@ -240,7 +240,9 @@ fn registering_without_progress_is_said_with_its_cause_and_remedy_until_attached
     bench.step(Event::CommandDone { link: 1 });
     assert_eq!(bench.wait(), MINUTE);
     let actions = bench.timer();
-    let [Action::Note(Notice::Stalled { error })] = actions.as_slice() else { panic!("{actions:?}") };
+    let [Action::Note(Notice::Stalled { error })] = actions.as_slice() else {
+        panic!("{actions:?}")
+    };
     assert!(error.starts_with("registering without progress for 60s"), "{error}");
     assert!(error.contains("guid s-1-VM-X") && error.contains("restart the management server"));
     assert_eq!(bench.session.condition().as_ref(), Some(error));
