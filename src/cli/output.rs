@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::exit::Outcome;
 
-/// Writes an answer. A reader that went away (`| head`) is no failure of ours.
+/// Writes an answer. A reader that went away (`| head`) is not a failure of ours.
 pub(crate) fn say(text: &str) -> Outcome {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

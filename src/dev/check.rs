@@ -99,7 +99,7 @@ async fn console(lab: &Lab, machine: &Machine) -> Step {
 
 /// Address and path with query of a URL.
 fn split(url: &str) -> Result<(SocketAddr, String), String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url} is no URL: {error}"))?;
+    let uri: Uri = url.parse().map_err(|error| format!("{url} is not a URL: {error}"))?;
     let authority = uri.authority().ok_or_else(|| format!("{url} names no host"))?;
     let address = authority
         .as_str()
@@ -150,7 +150,7 @@ async fn template(lab: &Lab) -> Step {
     Ok(format!("{} bytes, virtual size {size}, fetched back through a link", bytes.len()))
 }
 
-/// Something that is no image is refused in words.
+/// Something that is not an image is refused in words.
 async fn bad_template(lab: &Lab) -> Step {
     let image = settled(lab, "broken").await?;
     match image.state {

@@ -34,7 +34,7 @@ fn stranger(method: &Method, headers: &HeaderMap) -> Option<String> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or(""));
     let host = text(header::HOST).unwrap_or("");
     if !is_own(host) {
-        return Some(format!("{host:?} is no address of this page; open it by its IP address"));
+        return Some(format!("{host:?} is not an address of this page; open it by its IP address"));
     }
     if [Method::GET, Method::HEAD].contains(method) {
         return None;

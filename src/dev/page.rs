@@ -198,7 +198,7 @@ async fn register(
 ) -> Result<Json<Value>, Refusal> {
     let wanted = form(wanted)?;
     if !wanted.url.starts_with("http://") && !wanted.url.starts_with("https://") {
-        return Err(bad(format!("{:?} is no http or https URL", wanted.url)));
+        return Err(bad(format!("{:?} is not an http or https URL", wanted.url)));
     }
     register_image(&page.server, wanted)
 }
@@ -329,7 +329,7 @@ pub(crate) async fn put_reservation(
 
 async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
     if !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_:.".contains(c)) {
-        return Err(bad(format!("{id:?} is no reservation")));
+        return Err(bad(format!("{id:?} is not a reservation")));
     }
     let path = format!("/v1/zones/{ZONE}/reservations/{id}");
     call(&page.dhcp, Method::DELETE, &path, None).await.map_err(refused)?;
@@ -340,7 +340,7 @@ async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<Sta
 async fn download_sample(Path(name): Path<String>) -> Result<Response, Refusal> {
     match name.as_str() {
         "qcow2" => Ok(sample::qcow2().into_response()),
-        "broken" => Ok("<html>this is no disk image</html>\n".repeat(100).into_response()),
+        "broken" => Ok("<html>this is not a disk image</html>\n".repeat(100).into_response()),
         "slow" => {
             let piece = Bytes::from(sample::slow_piece());
             let pieces = futures_util::stream::unfold(0, move |sent: usize| {

@@ -157,11 +157,11 @@ mod tests {
 
     #[test]
     fn a_problem_is_told_with_its_remedy() {
-        let fault = |field: &str| json!({"field": field, "value": "zz", "reason": "is no address", "remedy": "give one"});
+        let fault = |field: &str| json!({"field": field, "value": "zz", "reason": "is not an address", "remedy": "give one"});
         for (document, expected) in [
             (
                 json!({"detail": "not used", "errors": [fault("mac"), fault("ipv4")]}),
-                "mac \"zz\" is no address; give one\nipv4 \"zz\" is no address; give one",
+                "mac \"zz\" is not an address; give one\nipv4 \"zz\" is not an address; give one",
             ),
             (
                 json!({"detail": "the name is taken", "remedy": "choose another"}),

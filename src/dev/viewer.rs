@@ -12,7 +12,7 @@ use vnc::{ClientKeyEvent, PixelFormat, VncConnector, VncEncoding, VncEvent, X11E
 
 use super::screen::ByteStream;
 
-/// A picture of more colours than this is no blank screen.
+/// A picture of more colours than this is not a blank screen.
 const COLOURS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,7 +78,8 @@ async fn look_and_type(link: &str, key: u32) -> Result<Seen, String> {
 
 /// The WebSocket that the page behind `link` would open.
 async fn connect(link: &str) -> Result<ByteStream, String> {
-    let uri: Uri = link.parse().map_err(|error| format!("the link {link} is no URL: {error}"))?;
+    let uri: Uri =
+        link.parse().map_err(|error| format!("the link {link} is not a URL: {error}"))?;
     let query = uri.query().unwrap_or_default();
     let value =
         |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));

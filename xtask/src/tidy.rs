@@ -164,7 +164,7 @@ fn any_text(file: &Path, text: &str, faults: &mut Vec<String>) {
 }
 
 /// A member takes lints, dependencies and their features from the workspace, so that every `-p`
-/// selection builds the same artefacts under the same rules. The fuzz targets are no member.
+/// selection builds the same artefacts under the same rules. The fuzz targets are not members.
 fn manifest(file: &Path, text: &str, faults: &mut Vec<String>) {
     let name = file.display().to_string();
     if name.starts_with("fuzz/") {
@@ -236,7 +236,7 @@ fn line_rules(name: &str, line: &str, shipped: bool, fault: &mut dyn FnMut(&str)
         return;
     }
     if line.trim_start().starts_with("#[ignore") {
-        fault("a test that does not run is no test");
+        fault("a test that does not run is not a test");
     }
     let java = line.contains("com.cloud.") || line.contains("org.apache.cloudstack.");
     if shipped && java && !name.starts_with("crates/agent-protocol/") {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`words`], [`option`] | values that are safe wherever they are written |
 //! | [`resource`], [`record`] | zones, subnets, ranges, reservations, DNS records |
-//! | [`request`] | bodies that are no resource: reservations, records, batches |
+//! | [`request`] | bodies that are not a resource: reservations, records, batches |
 //! | [`answer`] | status, leases, changes, pages |
 //! | [`problem`] | errors |
 //! | [`read`] | JSON → typed value with every fault at once |

@@ -104,7 +104,7 @@ impl Document {
         })
     }
 
-    /// Answers that are no error, by status.
+    /// Answers that are not an error, by status.
     fn answers(&mut self, operation: Operation) -> Vec<(u16, Content)> {
         use Operation as O;
         let put = |document: &mut Self, answer: fn(&mut Self) -> Content| {

@@ -1,4 +1,4 @@
-//! Bodies of requests that are no resource as it is kept.
+//! Bodies of requests that are not a resource as it is kept.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -98,7 +98,7 @@ impl Read for BatchEntry {
 pub struct BatchBody {
     #[serde(default)]
     pub upsert: Vec<BatchEntry>,
-    /// Ids; one that does not exist is no error.
+    /// Ids; one that does not exist is not an error.
     #[serde(default)]
     pub delete: Vec<ResourceId>,
     /// Only `true` is offered.

@@ -22,7 +22,7 @@ pub enum Kind {
     Gzip,
     /// Compressed by bzip2.
     Bzip2,
-    /// Something that is no disk, by its usual name.
+    /// Something that is not a disk, by its usual name.
     Foreign(&'static str),
     /// None of the above.
     Data,

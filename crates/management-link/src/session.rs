@@ -62,7 +62,7 @@ use pings::Pings;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 /// A link that the server closes this soon after attaching was probably taken over.
 const TAKEOVER_AGE: Duration = Duration::from_secs(30);
-/// So many of them within a minute are no accident.
+/// So many of them within a minute are not an accident.
 const TAKEOVERS: usize = 3;
 const TAKEOVER_WINDOW: Duration = Duration::from_secs(60);
 

@@ -112,7 +112,7 @@ impl CertificateAuthority {
     /// Signs an agent's certificate request and adds the addresses that the server knows of it.
     ///
     /// # Errors
-    /// [`CaError`] when the request is no PKCS#10 PEM or cannot be signed.
+    /// [`CaError`] when the request is not PKCS#10 PEM or cannot be signed.
     pub fn sign(&self, csr_pem: &str, addresses: &[IpAddr]) -> Result<IssuedCertificate, CaError> {
         const SUBJECT: &str = "a certificate request";
         // keytool writes NEW CERTIFICATE REQUEST, others CERTIFICATE REQUEST.

@@ -82,7 +82,7 @@ pub enum Malformation {
     ShortFrame,
     /// A message with an unknown version byte.
     UnknownVersion,
-    /// A body that is no JSON.
+    /// A body that is not JSON.
     NotJson,
     /// A body that is an array of something else than envelopes.
     NotEnvelopes,

@@ -18,7 +18,7 @@ const NONCE_BYTES: usize = 12;
 /// Why a token could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// The plaintext is no JSON.
+    /// The plaintext is not JSON.
     #[error("write the console token")]
     Write(#[source] serde_json::Error),
     /// The cipher refused, which it only does for absurd lengths.

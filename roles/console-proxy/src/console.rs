@@ -254,7 +254,7 @@ fn check(
 ///
 /// A server with rows for its proxies announces each session before its link is used; one with a
 /// static proxy never does, and a link that reconnects can lose an announcement. The server is
-/// asked in any case, so a missing announcement is no reason to refuse.
+/// asked in any case, so a missing announcement is not a reason to refuse.
 fn take(service: &Arc<Service>, session: String) -> Result<Asked, Refusal> {
     let announced = service.sessions.ledger.take(&session).ok_or(Refusal::Replay)?;
     tracing::debug!(session, announced, "asking the management server");

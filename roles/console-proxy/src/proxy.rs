@@ -94,7 +94,7 @@ fn not_local(addr: &SocketAddr) -> Option<PreflightError> {
     let probe = SocketAddr::new(addr.ip(), 0);
     let error = std::net::UdpSocket::bind(probe).err()?;
     (error.kind() == std::io::ErrorKind::AddrNotAvailable).then(|| PreflightError {
-        problem: format!("{} is no address of this machine", addr.ip()),
+        problem: format!("{} is not an address of this machine", addr.ip()),
         remedy: "correct roles.console_proxy.listen".to_owned(),
     })
 }

@@ -53,7 +53,7 @@ pub(crate) fn accept(
 ) -> Result<(Response<Body>, OnUpgrade), (StatusCode, &'static str)> {
     let headers = request.headers();
     if request.method() != Method::GET || !has_word(headers, &CONNECTION, "upgrade") {
-        return Err((StatusCode::BAD_REQUEST, "this is no WebSocket handshake\n"));
+        return Err((StatusCode::BAD_REQUEST, "this is not a WebSocket handshake\n"));
     }
     if !has_word(headers, &SEC_WEBSOCKET_VERSION, "13") {
         return Err((StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is spoken here\n"));

@@ -124,7 +124,7 @@ fn read_file(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
-/// Files by name; whatever is no regular file counts as an empty one, so that it is removed.
+/// Files by name; whatever is not a regular file counts as an empty one, so that it is removed.
 fn read_directory(path: &Path) -> Result<BTreeMap<String, String>, FileError> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(path).map_err(failed("list", path))? {

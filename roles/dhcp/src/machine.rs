@@ -132,7 +132,7 @@ pub(crate) fn kill_orphans(main_file: &Path) -> io::Result<usize> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        // A process that ends meanwhile is no orphan, and a zombie has no arguments.
+        // A process that ends meanwhile is not an orphan, and a zombie has no arguments.
         let Ok(arguments) = fs::read(entry.path().join("cmdline")) else { continue };
         let mut arguments = arguments.split(|byte| *byte == 0);
         let program = arguments.next().unwrap_or_default();

@@ -44,7 +44,7 @@ impl RedactedUrl {
 
 impl fmt::Display for RedactedUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What is no URL may hold anything: line ends and escapes do not reach a log.
+        // What is not a URL may hold anything: line ends and escapes do not reach a log.
         for c in self.0.chars() {
             if c.is_control() { c.escape_default().fmt(f)? } else { c.fmt(f)? }
         }

@@ -77,7 +77,7 @@ impl RoleSpec for SecondaryStorageSpec {
         routes.chain(directories).chain([host]).collect()
     }
 
-    /// A directory that is missing is no reason to stay down: the store in it fails with a reason
+    /// A directory that is missing is not a reason to stay down: the store in it fails with a reason
     /// and is tried again, the others serve.
     fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
         Box::pin(std::future::ready(Vec::new()))

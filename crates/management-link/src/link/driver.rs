@@ -450,7 +450,7 @@ impl Driver {
         self.shared.cx.tasks.spawn("command", async move {
             let seq = work.header.sequence.0;
             let response = dispatcher.run(work, circumstances).await;
-            // The server has forgotten the request with its link: another link is no place for
+            // The server has forgotten the request with its link: another link is not a place for
             // the answer.
             let sent = match outbound {
                 Some(outbound) => outbound.send(response.encode()).await,

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 /// Why a recording cannot be played.
 #[derive(Debug, thiserror::Error)]
 pub enum ConversationError {
-    /// A line is no JSON or lacks a field.
+    /// A line is not JSON or lacks a field.
     #[error("line {line} of the recording is not readable")]
     Line {
         /// Number of the line, counted from 1.
@@ -105,7 +105,7 @@ impl Number {
 }
 
 impl Conversation {
-    /// Reads a recording. Frames that were no messages are left out.
+    /// Reads a recording. Frames that were not messages are left out.
     ///
     /// # Errors
     /// [`ConversationError`] when a line is not readable or no agent speaks.

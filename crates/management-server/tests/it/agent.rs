@@ -60,7 +60,7 @@ pub(crate) enum End {
     Closed,
     /// The server reset the connection.
     Reset,
-    /// Bytes that are no packet or hold no record.
+    /// Bytes that are not a packet or hold no record.
     Garbage(Vec<u8>),
 }
 

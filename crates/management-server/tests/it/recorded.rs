@@ -53,7 +53,7 @@ pub(crate) fn conversation(name: &str) -> Vec<Line> {
     let lines = text.lines().enumerate().filter_map(|(index, line)| {
         let value: Value = serde_json::from_str(line).unwrap();
         value.get("dir")?;
-        // A frame that is no message has no body.
+        // A frame that is not a message has no body.
         value["json"].as_array()?;
         let header = &value["hdr"];
         Some(Line {

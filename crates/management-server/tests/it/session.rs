@@ -129,7 +129,7 @@ async fn odd_requests_are_answered_or_dropped_as_recorded() {
         agent.request(request.flags, &request.text()).await;
         assert_like(&agent.receive().await, recorded);
     }
-    // Not a word about these: a body that is no JSON, a length that does not fit, too short.
+    // Not a word about these: a body that is not JSON, a length that does not fit, too short.
     agent.message(&frame(0x07, 9, 255, 255, 255, 4, b"what")).await;
     agent.message(&frame(0x03, 9, -1, agent.host, agent.host, 99, b"[]")).await;
     agent.message(&[0; 20]).await;

@@ -124,7 +124,7 @@ fn alarms(desired: &DesiredState, observed: &Observed) -> Vec<Alarm> {
         alarms.push(Alarm { alarm, text: text.to_owned(), generation: None, count: Some(count) });
     };
     if observed.conflicts > 0 {
-        let text = "leases that are no reservation";
+        let text = "leases that are not a reservation";
         counted(AlarmKind::LeaseConflict, text, count(observed.conflicts));
     }
     if observed.reservations > SOFT_RESERVATIONS {

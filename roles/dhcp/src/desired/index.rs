@@ -185,7 +185,7 @@ impl Index {
                     remedy: "give a name that has an address",
                 });
             }
-            // Another's loop is no fault of this one.
+            // Another's loop is not a fault of this one.
             if way.contains(&target.as_str()) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Leases that are no reservation: found, and taken back.
+//! Leases that are not a reservation: found, and taken back.
 
 use bedrock::chain;
 use dhcp_api::words::Cidr;

@@ -54,7 +54,7 @@ async fn play(version: &'static str, test: (&'static str, i32), start: &str) -> 
     let starts = Arc::new(AtomicUsize::new(0));
     let machine = Machine { version, test, start: start.to_owned(), starts: Arc::clone(&starts) };
     let host = Host { runner: Arc::new(machine), ..Host::system() };
-    // The account is ours: a script of a test is no dnsmasq to drop privileges for.
+    // The account is ours: a script of a test is not a dnsmasq to drop privileges for.
     let more = "interface = \"qcnone0\"\nuser = \"root\"";
     let running = Running::start(directory.path(), more, host).await;
     Scene { running, starts, _directory: directory }

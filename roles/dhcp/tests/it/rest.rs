@@ -125,7 +125,7 @@ async fn invalid_bodies_name_field_value_and_remedy() {
     api.send("POST", path, &[], "").await.problem(405, "method-not-allowed");
     api.get(&format!("{RESERVATIONS}?limt=1")).await.problem(400, "malformed-request");
     assert_eq!(api.status().await["generation"], 2, "nothing was stored");
-    // Preferences of others are no fault.
+    // Preferences of others are not a fault.
     put("handling=lenient, respond-async").await.expect(202);
     running.stop().await;
 }

@@ -235,7 +235,7 @@ async fn end(
         job.work.ended().await;
     }
     let outcome = match outcome {
-        // The store was late, the object is there: what is listed and whole is no failure.
+        // The store was late, the object is there: what is listed and whole is not a failure.
         Err(error) => was_published(job, cx).await.ok_or(error),
         Ok(sizes) => Ok(sizes),
     };

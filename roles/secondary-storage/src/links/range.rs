@@ -50,7 +50,7 @@ pub fn part(headers: &HeaderMap, version: &Version, length: u64) -> Part {
 
 struct Outside;
 
-/// `None` for what is no single byte range: it is ignored, as the standard wants.
+/// `None` for what is not a single byte range: it is ignored, as the standard wants.
 fn single_range(text: &str, length: u64) -> Option<Result<Range<u64>, Outside>> {
     let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
     let number = |text: &str| {

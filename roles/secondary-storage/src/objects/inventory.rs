@@ -193,7 +193,11 @@ mod tests {
         let found = item(&listed("template/tmpl/1/3", SEEDED, &["a.qcow2", "template.properties"]));
         assert_eq!(found, Some(expected));
         for odd in ["", "\u{ff}\u{ff}\u{ff}", "uniquename=x", "uniquename=x\nvirtualsize=1"] {
-            assert_eq!(item(&listed("template/tmpl/2/9", odd, &[])), None, "{odd:?} is no fault");
+            assert_eq!(
+                item(&listed("template/tmpl/2/9", odd, &[])),
+                None,
+                "{odd:?} is not a fault"
+            );
         }
     }
 

@@ -121,7 +121,7 @@ pub fn shown(url: &Url) -> String {
     shown.to_string()
 }
 
-/// For a text that is no URL: what is before user info and query.
+/// For a text that is not a URL: what is before user info and query.
 fn without_secrets(text: &str) -> String {
     let text = text.split('?').next().unwrap_or_default();
     match text.rsplit_once('@') {

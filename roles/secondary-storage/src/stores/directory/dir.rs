@@ -208,7 +208,7 @@ impl Dir {
         let fresh = nix::fcntl::openat(&self.0, ".", flags, Mode::empty())?;
         for entry in Entries::from_fd(fresh)?.iter() {
             let entry = entry?;
-            // Bytes as they are: a name that is no text must still be found to be removed.
+            // Bytes as they are: a name that is not text must still be found to be removed.
             let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
             if name == "." || name == ".." {
                 continue;
