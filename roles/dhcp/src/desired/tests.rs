@@ -6,6 +6,10 @@ use dhcp_api::resource::Meta;
 use dhcp_api::resource::{Purpose, RangeContent, ReservationContent, SubnetContent, ZoneContent};
 use serde_json::json;
 
+mod ownership;
+mod records;
+mod stored;
+
 pub(crate) fn zone(id: &str) -> Zone {
     let content: ZoneContent = whole(json!({"domain": "cs.example"})).unwrap();
     Zone::new(id.parse().unwrap(), content, Source::Api)
@@ -190,4 +194,43 @@ fn containers_are_removed_only_when_empty_or_on_purpose() {
     assert!(matches!(outcome, Err(ChangeError::NotEmpty { .. })), "{outcome:?}");
     state.apply(delete(true), Source::Api, precondition, &facts).unwrap();
     assert!(state.zones.is_empty());
+}
+
+fn by(state: &mut DesiredState, source: Source, change: Change) -> Outcome {
+    let revision = match &change {
+        Change::PutZone(new) => state.zones.get(&new.id).map(|z| z.zone.meta.revision),
+        Change::DeleteZone { zone, .. } => state.zones.get(zone).map(|z| z.zone.meta.revision),
+        Change::PutSubnet { zone, subnet } => {
+            let subnets = state.zones.get(zone).map(|z| &z.subnets);
+            subnets.and_then(|s| s.get(&subnet.id)).map(|s| s.subnet.meta.revision)
+        }
+        Change::DeleteSubnet { zone, subnet, .. } => {
+            let subnets = state.zones.get(zone).map(|z| &z.subnets);
+            subnets.and_then(|s| s.get(subnet)).map(|s| s.subnet.meta.revision)
+        }
+        _ => None,
+    };
+    let precondition = Precondition { revision, ..Default::default() };
+    state.apply(change, source, precondition, &Circumstances::default())
+}
+
+fn z1() -> ResourceId {
+    "z1".parse().unwrap()
+}
+
+fn id(text: &str) -> ResourceId {
+    text.parse().unwrap()
+}
+
+fn range(purpose: Purpose) -> Box<Range> {
+    let content = RangeContent {
+        start: Ipv4Addr::new(10, 77, 0, 100),
+        end: Ipv4Addr::new(10, 77, 0, 110),
+        purpose,
+    };
+    Box::new(Range::new(id("x"), content, Source::Api))
+}
+
+fn put_record(name: &str, kind: RecordType, values: &[&str]) -> Change {
+    Change::PutRecord { zone: z1(), record: Box::new(record(name, kind, values)) }
 }
