@@ -10,6 +10,8 @@
     reason = "a test may fail loudly, start programs and read its environment"
 )]
 
+mod client;
+mod exact;
 mod failures;
 mod harness;
 mod namespace;

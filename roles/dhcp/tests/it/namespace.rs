@@ -6,7 +6,10 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::client::Client;
 
 const INSIDE: &str = "QUICKCLOUD_DHCP_WIRE";
 const PREFIX: &str = "qcdhcp-";
@@ -17,6 +20,19 @@ pub(crate) struct Wire {
     server: String,
     client: String,
     owned: bool,
+    socket: OnceLock<Client>,
+}
+
+/// A state directory that dnsmasq's account can reach; a temporary one is closed to others.
+pub(crate) fn open_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    set_mode(directory.path(), 0o755);
+    directory
+}
+
+pub(crate) fn set_mode(directory: &std::path::Path, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(directory, mode).unwrap();
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -40,7 +56,12 @@ impl Wire {
         sweep();
         let name =
             format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let wire = Self { server: format!("{name}-s"), client: format!("{name}-c"), owned: true };
+        let wire = Self {
+            server: format!("{name}-s"),
+            client: format!("{name}-c"),
+            owned: true,
+            socket: OnceLock::new(),
+        };
         let Self { server, client, .. } = &wire;
         ip(&["netns", "add", server]);
         ip(&["netns", "add", client]);
@@ -70,7 +91,12 @@ impl Wire {
         command
     }
 
-    /// One exchange as a client with this MAC: what it was given, or `None` after a second of
+    /// The client that sees every byte.
+    pub(crate) fn client(&self) -> &Client {
+        self.socket.get_or_init(|| Client::new(&self.client))
+    }
+
+    /// One exchange of a real client with this MAC: what it was given, or `None` after a second of
     /// silence.
     pub(crate) fn udhcpc(&self, mac: &str) -> Option<Given> {
         let directory = tempfile::tempdir().unwrap();
@@ -185,7 +211,7 @@ pub(crate) fn inside() -> Option<(Wire, String)> {
     let text = std::env::var(INSIDE).ok()?;
     let mut parts = text.split(' ').map(str::to_owned);
     let (server, client) = (parts.next().unwrap(), parts.next().unwrap());
-    Some((Wire { server, client, owned: false }, parts.next().unwrap()))
+    Some((Wire { server, client, owned: false, socket: OnceLock::new() }, parts.next().unwrap()))
 }
 
 /// Runs `body` in the server's namespace, in a process of its own.
