@@ -200,7 +200,7 @@ impl Document {
                 Content::Nothing => {}
             }
             let tagged = !operation.id().starts_with("list") && operation.path().contains("{zone}");
-            if tagged && operation != Operation::BatchReservations && status != 204 {
+            if tagged && status != 204 {
                 response["headers"]["ETag"] = json!({"$ref": "#/components/headers/ETag"});
             }
             if status == 202 {
@@ -265,7 +265,7 @@ impl Document {
                     "content": {"application/problem+json": {"schema": problem}},
                 }},
                 "headers": {
-                    "ETag": header("Revision of the resource, in quotes.", json!({"type": "string"})),
+                    "ETag": header("Revision of the resource, after a batch of the zone, in quotes.", json!({"type": "string"})),
                     "Location": header("The change to ask for.", json!({"type": "string"})),
                 },
                 "parameters": {

@@ -243,7 +243,10 @@ fn records_are_answered_as_they_were_put() {
         api.put("/v1/zones/z1/records/last/TXT", &json!({"values": ["x"]})).await.expect(201);
         for (index, text) in texts.iter().enumerate() {
             let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-            assert_eq!(wire.dig(&[&format!("t{index}.cs.example"), "TXT"]), format!("\"{escaped}\""));
+            assert_eq!(
+                wire.dig(&[&format!("t{index}.cs.example"), "TXT"]),
+                format!("\"{escaped}\"")
+            );
         }
         let srv = wire.dig(&["_ldap._tcp.cs.example", "SRV"]);
         assert_eq!(srv, "0 65535 389 vm-r1.cs.example.");
@@ -289,7 +292,10 @@ fn a_bad_alias_is_refused_and_holds_nothing_back() {
         let record = api.get("/v1/zones/z1/records/www/CNAME").await.json();
         assert_eq!(record["status"]["served"], true);
         let warning = record["status"]["warning"].as_str().unwrap();
-        assert!(warning.contains("vm-r1.cs.example is not a name that is served here"), "{warning}");
+        assert!(
+            warning.contains("vm-r1.cs.example is not a name that is served here"),
+            "{warning}"
+        );
         running.stop().await;
     });
 }
@@ -344,4 +350,3 @@ fn a_poisoned_state_is_served_but_for_the_poison() {
         running.stop().await;
     });
 }
-

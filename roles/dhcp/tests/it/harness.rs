@@ -17,6 +17,8 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::document::check_answer;
+
 /// The role, running in this process.
 pub(crate) struct Running {
     pub(crate) api: Api,
@@ -145,18 +147,23 @@ impl Api {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let method: Method = method.parse().unwrap();
-        let mut request = Request::builder().method(method).uri(path).header("host", "x");
+        let sent: Bytes = body.into();
+        let mut request = Request::builder()
+            .method(method.parse::<Method>().unwrap())
+            .uri(path)
+            .header("host", "x");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body.into())).unwrap();
+        let request = request.body(Full::new(sent.clone())).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         connection.abort();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, text };
+        check_answer(method, path, &sent, &answer);
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

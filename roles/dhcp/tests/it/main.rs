@@ -11,6 +11,7 @@
 )]
 
 mod client;
+mod document;
 mod exact;
 mod failures;
 mod harness;

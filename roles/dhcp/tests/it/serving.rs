@@ -83,28 +83,31 @@ fn a_host_added_while_running_is_served_without_a_reload() {
 
 #[test]
 fn an_address_moved_to_another_mac_is_served_when_the_answer_comes() {
-    on_a_wire("serving::an_address_moved_to_another_mac_is_served_when_the_answer_comes", async |wire| {
-        let directory = open_directory();
-        let running = serving(&directory).await;
-        let api = &running.api;
-        api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
-        // An infinite lease of the old MAC, which dnsmasq would honour for ever.
-        assert_eq!(wire.client().lease(MAC1).expect("an address").ip(), "10.77.0.50");
-        let before = pid(api).await;
-        // Served when it is answered: the first discover is not ignored.
-        api.reserve("r1", MAC2, "10.77.0.50").await.expect(200);
-        assert_eq!(wire.client().lease(MAC2).expect("the address").ip(), "10.77.0.50");
-        assert_eq!(pid(api).await, before, "a reload and a release, no restart");
-        let leases = leases(api).await;
-        assert_eq!(leases.as_array().unwrap().len(), 1, "{leases}");
-        assert_eq!(leases[0]["mac"], MAC2);
-        assert!(wire.client().lease(MAC1).is_none(), "the old one is unknown now");
-        // By removal and creation, which is what two writers would do.
-        api.delete("/v1/zones/z1/reservations/r1").await.expect(204);
-        api.reserve("r2", MAC1, "10.77.0.50").await.expect(201);
-        assert_eq!(wire.client().lease(MAC1).expect("the address").ip(), "10.77.0.50");
-        running.stop().await;
-    });
+    on_a_wire(
+        "serving::an_address_moved_to_another_mac_is_served_when_the_answer_comes",
+        async |wire| {
+            let directory = open_directory();
+            let running = serving(&directory).await;
+            let api = &running.api;
+            api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
+            // An infinite lease of the old MAC, which dnsmasq would honour for ever.
+            assert_eq!(wire.client().lease(MAC1).expect("an address").ip(), "10.77.0.50");
+            let before = pid(api).await;
+            // Served when it is answered: the first discover is not ignored.
+            api.reserve("r1", MAC2, "10.77.0.50").await.expect(200);
+            assert_eq!(wire.client().lease(MAC2).expect("the address").ip(), "10.77.0.50");
+            assert_eq!(pid(api).await, before, "a reload and a release, no restart");
+            let leases = leases(api).await;
+            assert_eq!(leases.as_array().unwrap().len(), 1, "{leases}");
+            assert_eq!(leases[0]["mac"], MAC2);
+            assert!(wire.client().lease(MAC1).is_none(), "the old one is unknown now");
+            // By removal and creation, which is what two writers would do.
+            api.delete("/v1/zones/z1/reservations/r1").await.expect(204);
+            api.reserve("r2", MAC1, "10.77.0.50").await.expect(201);
+            assert_eq!(wire.client().lease(MAC1).expect("the address").ip(), "10.77.0.50");
+            running.stop().await;
+        },
+    );
 }
 
 #[test]
@@ -353,7 +356,10 @@ fn two_hundred_reservations_one_by_one_and_in_a_batch_are_served() {
                         .expect(201);
                 }
             }
-            assert_eq!(wire.client().lease("02:00:00:00:01:c7").expect("an address").ip(), "10.77.0.200");
+            assert_eq!(
+                wire.client().lease("02:00:00:00:01:c7").expect("an address").ip(),
+                "10.77.0.200"
+            );
             let subnet =
                 json!({"cidr": "10.78.0.0/24", "attachment": {"kind": "shared", "name": "br0"}});
             api.put("/v1/zones/z1/subnets/s2", &subnet).await.expect(201);
@@ -367,7 +373,10 @@ fn two_hundred_reservations_one_by_one_and_in_a_batch_are_served() {
             let path = "/v1/zones/z1/reservations:batch";
             api.send("POST", path, &[], batch).await.expect(200);
             // A subnet without an address of ours, on the same wire.
-            assert_eq!(wire.client().lease("02:00:00:00:02:c8").expect("an address").ip(), "10.78.0.201");
+            assert_eq!(
+                wire.client().lease("02:00:00:00:02:c8").expect("an address").ip(),
+                "10.78.0.201"
+            );
             running.stop().await;
         },
     );
@@ -471,7 +480,8 @@ fn another_dhcp_server_on_the_interface_is_named_and_waited_for() {
             other.wait().unwrap();
             running.api.set_up().await;
             running.api.reserve("r1", MAC1, "10.77.0.50").await;
-            let given = eventually("the address is given", async || wire.client().lease(MAC1)).await;
+            let given =
+                eventually("the address is given", async || wire.client().lease(MAC1)).await;
             assert_eq!(given.ip(), "10.77.0.50");
             running.stop().await;
         },

@@ -18,13 +18,14 @@ fn only_its_owner_changes_or_removes_a_resource() {
             let owner = if kind == foreign { other(source) } else { source };
             let change = match kind {
                 "zone" => Change::PutZone(Box::new(zone("z1"))),
-                "subnet" => Change::PutSubnet {
-                    zone: z1(),
-                    subnet: Box::new(subnet("s1", "10.77.0.0/24")),
-                },
-                "range" => {
-                    Change::PutRange { zone: z1(), subnet: id("s1"), range: range(Purpose::Reserved) }
+                "subnet" => {
+                    Change::PutSubnet { zone: z1(), subnet: Box::new(subnet("s1", "10.77.0.0/24")) }
                 }
+                "range" => Change::PutRange {
+                    zone: z1(),
+                    subnet: id("s1"),
+                    range: range(Purpose::Reserved),
+                },
                 "reservation" => Change::PutReservation {
                     zone: z1(),
                     reservation: Box::new(reservation("r1", "02:00:00:00:00:01", "10.77.0.50")),

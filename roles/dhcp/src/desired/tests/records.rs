@@ -110,9 +110,10 @@ fn a_new_domain_is_checked_for_every_name() {
     moved.domain = "other.example".parse().unwrap();
     let outcome = by(&mut state, Source::Api, Change::PutZone(Box::new(moved.clone())));
     assert_eq!(conflict(outcome), ConflictKind::HostName);
-    moved.domain = format!("{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."))
-        .parse()
-        .unwrap();
+    moved.domain =
+        format!("{}.example", ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("."))
+            .parse()
+            .unwrap();
     let long = ["d".repeat(60), "e".repeat(59)].join(".");
     by(&mut state, Source::Api, put_record(&long, RecordType::A, &["10.77.0.1"])).unwrap();
     let outcome = by(&mut state, Source::Api, Change::PutZone(Box::new(moved)));
