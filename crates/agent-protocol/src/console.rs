@@ -84,7 +84,7 @@ java! {
 }
 
 java! {
-    /// The verdict is `success`; `result` only says that the server handled the question.
+    /// `success` decides; `result` only says that the server handled the question.
     ConsoleAccessAuthenticationAnswer =
         "com.cloud.agent.api.ConsoleAccessAuthenticationAnswer"
     {

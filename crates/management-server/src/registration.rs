@@ -11,7 +11,7 @@ use agent_protocol::storage::{
     PortConfig, SecStorageFirewallCfgCommand, SecStorageSetupAnswer, SecStorageSetupCommand,
     SecStorageVMSetupCommand,
 };
-use agent_protocol::{Answer as _, Envelope};
+use agent_protocol::{Answer as _, Envelope, UrlText};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -186,7 +186,10 @@ async fn set_up_stores(core: &Core, attachment: &Attachment, log_id: &str) {
             Ok(Ok(answer)) if answer.base.result => {
                 lock(&core.images).set_parent(&store.url, answer.dir);
             }
-            other => tracing::warn!(url = %store.url, ?other, "store not set up"),
+            other => {
+                let url = UrlText::from(store.url.as_str());
+                tracing::warn!(?url, ?other, "store not set up");
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use agent_protocol::storage::{
     DeleteEntityDownloadURLCommand, DownloadAnswer, DownloadProgressCommand, DownloadRequest,
     DownloadStatus, GetStorageStatsAnswer, GetStorageStatsCommand, UploadType,
 };
-use agent_protocol::{Command, Envelope};
+use agent_protocol::{Command, Envelope, UrlText};
 
 use crate::attachment::SendError;
 use crate::commands::{base, base_of_job};
@@ -269,7 +269,8 @@ pub(crate) async fn watch_usage(core: Arc<Core>, interval: Duration) {
                 answer.base.result.then_some(StoreUsage { used, capacity })
             });
             if usage.is_none() {
-                tracing::debug!(host = host.id, store = store.url, "size of a store not known");
+                let store = UrlText::from(store.url.as_str());
+                tracing::debug!(host = host.id, ?store, "size of a store not known");
             }
             lock(&core.images).set_usage(&store.url, usage);
             core.journal.changed();

@@ -1,4 +1,4 @@
-//! The server's verdict on a start-up: twice good, or once a refusal.
+//! What the server makes of a start-up: twice ready, or once a refusal.
 
 use crate::base::{AnswerBase, CommandBase};
 use crate::gson::Dictionary;
