@@ -54,6 +54,8 @@ pub struct DownloadSettings {
     pub total_timeout: Duration,
     /// How long the first answer waits for a small image to be done.
     pub answer_wait: Duration,
+    /// How long a command waits for a cancelled download to end.
+    pub cancel_limit: Duration,
     /// Used when a command names no proxy.
     pub proxy: Option<ProxySetting>,
     /// Trusted besides the system's and Mozilla's certificates.
@@ -76,6 +78,7 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// The server's links end after four hours and are looked at every two; an operator who sets
 /// `extract.url.expiration.interval` higher sets this higher, too.
 const LINK_LIFETIME: Duration = Duration::from_hours(24);
+const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 const FILE_MODE: u32 = 0o666;
 const DIRECTORY_MODE: u32 = 0o777;
 
@@ -278,6 +281,7 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         limits: HttpLimits { connect_timeout, stall_timeout, min_rate, retries },
         total_timeout,
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),
+        cancel_limit: CANCEL_LIMIT,
         proxy: section.secret("proxy").and_then(|text| {
             match text.reveal().parse::<ProxySetting>() {
                 Ok(proxy) => Some(proxy),

@@ -25,7 +25,6 @@ pub mod turns;
 pub mod write;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use role::{Host, TaskScope};
 
@@ -48,6 +47,4 @@ pub struct DownloadContext {
     pub journal: Journal,
     pub metrics: Arc<Metrics>,
     pub settings: Live<DownloadSettings>,
-    /// How long a command waits for a cancelled download to end.
-    pub cancel_limit: Duration,
 }

@@ -43,8 +43,6 @@ pub const KIND: RoleKind =
 
 /// How often an address that could not be bound is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(10);
-/// How long a command waits for a cancelled download to end.
-const CANCEL_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at the links whose time is over; they serve nothing before either.
 const LINKS_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -189,7 +187,6 @@ pub async fn assemble_on(
         journal: Journal::new(&config.state_directory),
         metrics: Arc::clone(&metrics),
         settings: settings.clone(),
-        cancel_limit: CANCEL_LIMIT,
     };
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;

@@ -84,7 +84,7 @@ impl Downloads {
                 }
             };
             conflicting.cancel.cancel();
-            if !conflicting.wait(self.shared.cx.cancel_limit).await {
+            if !conflicting.wait(self.shared.cx.settings.get().cancel_limit).await {
                 return Err(IngestError::StillEnding);
             }
         }
@@ -137,7 +137,7 @@ impl Downloads {
     /// Stops a job and waits a while; `false` when its store still has not let go of it.
     async fn end(&self, job: &Job) -> bool {
         job.cancel.cancel();
-        let ended = job.wait(self.shared.cx.cancel_limit).await;
+        let ended = job.wait(self.shared.cx.settings.get().cancel_limit).await;
         if !ended {
             tracing::warn!(job = job.id, "a cancelled download does not end");
         }
@@ -204,7 +204,7 @@ impl Downloads {
         for job in &running {
             job.cancel.cancel();
         }
-        let limit = self.shared.cx.cancel_limit;
+        let limit = self.shared.cx.settings.get().cancel_limit;
         futures_util::future::join_all(running.iter().map(|job| job.wait(limit))).await;
     }
 

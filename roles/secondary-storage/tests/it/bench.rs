@@ -1,6 +1,8 @@
 //! The handlers of the role on a temporary store.
 
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agent_protocol::storage::{
@@ -12,23 +14,50 @@ use config_reader::Violations;
 use management_link::CommandContext;
 use role::{ConfigInput, RoleContext};
 use secondary_storage::config::SecondaryStorageConfig;
-use secondary_storage::service::{Assembled, KIND, assemble};
+use secondary_storage::service::{Assembled, KIND, assemble, assemble_on};
 
 use crate::images::ImageServer;
+use crate::memory::{Memory, MemoryStores};
 
 pub const STORE: &str = "nfs://127.0.0.1/export/sec";
 pub const NAME: &str = "320-2-3aeb9d60-1176-3215-bb38-fb5279d529d2";
 pub const SOON: Duration = Duration::from_secs(30);
 
-pub struct Bench {
+/// What stores are made of.
+pub trait Kind {
+    fn memory() -> Option<Memory>;
+}
+
+#[derive(Debug)]
+pub struct OnDirectory;
+
+impl Kind for OnDirectory {
+    fn memory() -> Option<Memory> {
+        None
+    }
+}
+
+#[derive(Debug)]
+pub struct InMemory;
+
+impl Kind for InMemory {
+    fn memory() -> Option<Memory> {
+        Some(Memory::default())
+    }
+}
+
+pub struct Bench<K = OnDirectory> {
     pub parts: Assembled,
     pub cx: RoleContext,
     pub config: SecondaryStorageConfig,
     pub images: ImageServer,
     /// Holds store and state.
     pub directory: PathBuf,
+    /// The stores, when they are not a directory.
+    pub memory: Option<Memory>,
     /// Removes it at the end, when it is ours.
     pub _temp: tempfile::TempDir,
+    pub _kind: PhantomData<K>,
 }
 
 pub fn store_to() -> DataStoreTO {
@@ -74,19 +103,42 @@ pub fn config(temp: &Path, more: &str) -> SecondaryStorageConfig {
     config.unwrap()
 }
 
-impl Bench {
+async fn assembled(
+    memory: &Option<Memory>,
+    config: &SecondaryStorageConfig,
+    cx: &RoleContext,
+) -> Assembled {
+    let assembled = match memory {
+        Some(memory) => {
+            assemble_on(Arc::new(MemoryStores(memory.clone())), config, cx).await
+        }
+        None => assemble(config, cx).await,
+    };
+    assembled.unwrap()
+}
+
+impl<K: Kind> Bench<K> {
     pub async fn new() -> Self {
         Self::with("").await
     }
 
     /// `more` are lines of configuration.
     pub async fn with(more: &str) -> Self {
+        Self::configured(more, |_config| {}).await
+    }
+
+    pub async fn configured(
+        more: &str,
+        change: impl FnOnce(&mut SecondaryStorageConfig),
+    ) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let config = config(temp.path(), more);
+        let mut config = config(temp.path(), more);
+        change(&mut config);
         let cx = testkit::context(KIND);
-        let parts = assemble(&config, &cx).await.unwrap();
-        let directory = temp.path().to_owned();
-        Self { parts, cx, config, images: ImageServer::start().await, directory, _temp: temp }
+        let memory = K::memory();
+        let parts = assembled(&memory, &config, &cx).await;
+        let (directory, images) = (temp.path().to_owned(), ImageServer::start().await);
+        Self { parts, cx, config, images, directory, memory, _temp: temp, _kind: PhantomData }
     }
 
     /// The same host after its process ended and started again.
@@ -95,7 +147,7 @@ impl Bench {
         self.cx.tasks.kill();
         self.cx.tasks.wait().await;
         let cx = testkit::context(KIND);
-        let parts = assemble(&self.config, &cx).await.unwrap();
+        let parts = assembled(&self.memory, &self.config, &cx).await;
         Self { parts, cx, ..self }
     }
 
@@ -103,8 +155,26 @@ impl Bench {
         self.directory.join("sec").join(path)
     }
 
+    /// A file of the store.
+    pub fn read(&self, path: &str) -> Vec<u8> {
+        match &self.memory {
+            Some(memory) => memory.read(path).unwrap(),
+            None => std::fs::read(self.store(path)).unwrap(),
+        }
+    }
+
     /// Every file below the store's root but the marker, sorted.
     pub fn files(&self) -> Vec<String> {
+        let mut files = match &self.memory {
+            Some(memory) => memory.files(),
+            None => self.files_of_directory(),
+        };
+        files.retain(|file| file != ".quickcloud-store");
+        files.sort();
+        files
+    }
+
+    fn files_of_directory(&self) -> Vec<String> {
         let root = self.store("");
         let mut files = Vec::new();
         let mut waiting = vec![root.clone()];
@@ -118,13 +188,14 @@ impl Bench {
                 }
             }
         }
-        files.retain(|file| file != ".quickcloud-store");
-        files.sort();
         files
     }
 
     /// Removed files of the store that this process still holds open.
     pub fn held_open(&self) -> Vec<String> {
+        if let Some(memory) = &self.memory {
+            return (0..memory.parts()).map(|part| format!("part {part}")).collect();
+        }
         let root = self.store("").display().to_string();
         let open = std::fs::read_dir("/proc/self/fd").unwrap();
         let targets = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
@@ -176,34 +247,41 @@ impl Bench {
         self.until_over(command, self.ask(command).await).await
     }
 
-    /// Starts a gated download and asks until its first half is there.
+    /// Starts a gated download and asks once its first half is there.
     pub async fn half_way(&self, command: &DownloadCommand) -> DownloadAnswer {
-        let mut answer = self.ask(command).await;
-        let started = std::time::Instant::now();
-        while answer.download_pct != 50 {
-            assert!(started.elapsed() < SOON, "never half way: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            answer = self.ask(&Self::progress(command, &answer, DownloadRequest::GetStatus)).await;
-        }
+        let answer = self.ask(command).await;
+        let job = self.parts.downloads.get(answer.job_id.as_deref().unwrap()).unwrap();
+        let half = || job.expected().is_some_and(|all| job.received() == all / 2).then_some(());
+        testkit::eventually("half way", SOON, half).await;
+        let poll = Self::progress(command, &answer, DownloadRequest::GetStatus);
+        let answer = self.ask(&poll).await;
+        assert_eq!(answer.download_pct, 50, "{answer:?}");
         answer
     }
 
-    /// Asks until a download is over.
+    /// Waits until a download is over; gives the last answer.
     pub async fn until_over(
         &self,
         command: &DownloadCommand,
-        mut answer: DownloadAnswer,
+        answer: DownloadAnswer,
     ) -> DownloadAnswer {
-        let started = std::time::Instant::now();
-        while matches!(
-            answer.download_status,
-            Some(DownloadStatus::DownloadInProgress | DownloadStatus::NotDownloaded)
-        ) {
-            assert!(started.elapsed() < SOON, "never over: {answer:?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            let poll = Self::progress(command, &answer, DownloadRequest::GetStatus);
-            answer = self.ask(&poll).await;
+        let running = |answer: &DownloadAnswer| {
+            matches!(
+                answer.download_status,
+                Some(DownloadStatus::DownloadInProgress | DownloadStatus::NotDownloaded)
+            )
+        };
+        if !running(&answer) {
+            return answer;
         }
+        // Under an old id the server may be asking for the job that took its place: wait for all.
+        for status in self.parts.downloads.status() {
+            let job = self.parts.downloads.get(&status.job).unwrap();
+            assert!(job.wait(SOON).await, "never over: {answer:?}");
+        }
+        let poll = Self::progress(command, &answer, DownloadRequest::GetStatus);
+        let answer = self.ask(&poll).await;
+        assert!(!running(&answer), "{answer:?}");
         answer
     }
 

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use agent_protocol::storage::{DownloadAnswer, DownloadStatus, ImageFormat, ResourceType};
 
-use crate::bench::{Bench, error_of};
+use super::Bench;
+use crate::bench::error_of;
 use crate::images::vector;
 
 async fn failed(bench: &Bench, path: &str, format: ImageFormat) -> DownloadAnswer {
@@ -102,8 +103,7 @@ async fn a_broken_connection_is_continued_where_it_broke() {
     );
     let answer = bench.finish(&command).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
-    let file = bench.store(answer.install_path.as_deref().unwrap());
-    assert!(std::fs::read(file).unwrap() == vector("tiny.qcow2"));
+    assert!(bench.read(answer.install_path.as_deref().unwrap()) == vector("tiny.qcow2"));
     let heads = bench.images.heads("cut-once/tiny.qcow2");
     assert_eq!(heads.len(), 2);
     let second = heads[1].to_ascii_lowercase();
@@ -118,8 +118,7 @@ async fn an_image_that_changed_meanwhile_is_fetched_anew_not_mixed() {
     let bench = Bench::new().await;
     let answer = bench.finish(&bench.download("changed/tiny.qcow2", ImageFormat::Qcow2)).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
-    let file = bench.store(answer.install_path.as_deref().unwrap());
-    assert!(std::fs::read(file).unwrap() == vector("tiny.qcow2"));
+    assert!(bench.read(answer.install_path.as_deref().unwrap()) == vector("tiny.qcow2"));
     assert_eq!(bench.images.requests("changed/tiny.qcow2"), 3, "first, refused range, whole again");
 }
 

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -145,8 +144,7 @@ impl ImageServer {
             "changed" => plain(stream, file, head, "\"v2\"", file.len()).await,
             "stall" => {
                 plain_unranged(stream, file, half).await?;
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok(())
+                std::future::pending().await
             }
             // A byte now and then: it never stalls.
             "trickle" => {
@@ -158,8 +156,7 @@ impl ImageServer {
                 Ok(())
             }
             "silent" => {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                Ok(())
+                std::future::pending().await
             }
             "gated" => {
                 let length = file.len();

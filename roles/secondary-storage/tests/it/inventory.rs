@@ -11,7 +11,7 @@ use agent_protocol::storage::{
 
 use role::Health;
 
-use crate::bench::{Bench, SOON, STORE, store_to};
+use crate::bench::{Bench, OnDirectory, SOON, STORE, store_to};
 
 fn setup(url: &str) -> SecStorageSetupCommand {
     SecStorageSetupCommand {
@@ -22,7 +22,7 @@ fn setup(url: &str) -> SecStorageSetupCommand {
 }
 
 async fn with_template() -> (Bench, String) {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let answer = bench.finish(&bench.download("golden/tiny.iso", ImageFormat::Iso)).await;
     let path = answer.install_path.unwrap();
     (bench, path)
@@ -34,14 +34,14 @@ async fn result<C: Command>(bench: &Bench, command: &C) -> AnswerBase {
 
 fn delete(path: &str, id: i64) -> DeleteCommand {
     DeleteCommand {
-        data: Some(DataTO::from(Bench::template(path, id))),
+        data: Some(DataTO::from(Bench::<OnDirectory>::template(path, id))),
         ..DeleteCommand::default()
     }
 }
 
 #[tokio::test]
 async fn a_store_that_cannot_be_mounted_fails_alone() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let bad = "cifs://127.0.0.1/export/other";
     let answer = bench.ask(&setup(bad)).await;
     assert!(!answer.base.result);
@@ -67,7 +67,7 @@ async fn a_store_that_cannot_be_mounted_fails_alone() {
 
 #[tokio::test]
 async fn a_store_is_opened_by_the_first_command_that_needs_it() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let stats =
         GetStorageStatsCommand { store: Some(store_to()), ..GetStorageStatsCommand::default() };
     let answer = bench.ask(&stats).await;
@@ -185,7 +185,7 @@ async fn deletions_that_name_anything_else_are_refused() {
 
 #[tokio::test]
 async fn deleting_stops_the_download_that_fills_the_directory() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);
     bench.half_way(&command).await;
     assert!(bench.ask(&delete("template/tmpl/2/320", 320)).await.base.result);
@@ -195,7 +195,7 @@ async fn deleting_stops_the_download_that_fills_the_directory() {
 
 #[tokio::test]
 async fn what_is_not_handled_is_answered_by_name() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let unknown = agent_protocol::Envelope {
         class: "com.cloud.agent.api.NoSuchCommand".to_owned(),
         body: serde_json::value::RawValue::from_string("{\"wait\":0}".to_owned()).unwrap(),

@@ -10,7 +10,7 @@ use http_front::{HttpLimits, Listener, serve};
 use secondary_storage::links::serve::router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, OnDirectory};
 use crate::images::vector;
 
 struct Reply {
@@ -56,7 +56,7 @@ fn create(path: &str) -> CreateEntityDownloadURLCommand {
         parent: Some("b523f0c4-0847-33cd-bb44-f46c4da95327".to_owned()),
         filename_in_extract_url: Some("g-plain.qcow2".to_owned()),
         filepath_in_extract_url: Some("245aa84f-36c2-4a2b-ab08-c2efa8b16f18".to_owned()),
-        data: Some(DataTO::from(Bench::template(path, 320))),
+        data: Some(DataTO::from(Bench::<OnDirectory>::template(path, 320))),
         ..CreateEntityDownloadURLCommand::default()
     }
 }
@@ -64,7 +64,7 @@ fn create(path: &str) -> CreateEntityDownloadURLCommand {
 const LINK: &str = "/userdata/245aa84f-36c2-4a2b-ab08-c2efa8b16f18/g-plain.qcow2";
 
 async fn with_link() -> (Bench, String) {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let answer = bench.finish(&bench.download("golden/tiny.qcow2", ImageFormat::Qcow2)).await;
     let path = answer.install_path.unwrap();
     let answer = bench.ask(&create(&path)).await;
@@ -144,7 +144,7 @@ async fn a_link_survives_a_restart_and_ends_when_the_server_says_so() {
 
 #[tokio::test]
 async fn a_volume_copied_for_its_link_goes_with_it() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let path = "volumes/2/47/74eeb2c6.qcow2";
     std::fs::create_dir_all(bench.store("volumes/2/47")).unwrap();
     std::fs::write(bench.store(path), "image").unwrap();
@@ -175,7 +175,7 @@ async fn a_missing_file_gives_no_link_and_a_deleted_one_is_gone() {
     assert!(!bench.ask(&create("template/tmpl/2/320")).await.base.result, "not a directory");
     let addr = listen(&bench).await;
     let delete = DeleteCommand {
-        data: Some(DataTO::from(Bench::template(&path, 320))),
+        data: Some(DataTO::from(Bench::<OnDirectory>::template(&path, 320))),
         ..DeleteCommand::default()
     };
     assert!(bench.ask(&delete).await.base.result);

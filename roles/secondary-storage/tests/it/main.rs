@@ -9,17 +9,20 @@
     clippy::disallowed_methods,
     clippy::missing_panics_doc,
     unreachable_pub,
+    clippy::duplicate_mod,
     reason = "test code"
 )]
 
 mod bench;
 mod crash;
-mod downloads;
-mod faults;
+mod endings;
 mod images;
+mod in_memory;
 mod inventory;
 mod links;
+mod memory;
 mod odd_servers;
+mod on_directory;
 mod over_link;
 mod recorded;
 mod scripted;

@@ -66,7 +66,7 @@ fn shape(path: &str) -> String {
 
 #[tokio::test]
 async fn every_recorded_command_gets_the_recorded_answer() {
-    let bench = Bench::with("answer_wait = \"10s\"").await;
+    let bench: Bench = Bench::with("answer_wait = \"10s\"").await;
     let bench = &bench;
     let played = play(&bench.images.url("golden"), 0, |command, _| bench.raw(command)).await;
     assert_eq!(played, 33, "the whole conversation was played");

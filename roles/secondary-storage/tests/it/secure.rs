@@ -48,7 +48,7 @@ async fn https_server() -> (SocketAddr, String) {
 #[tokio::test]
 async fn https_needs_a_trusted_certificate_and_the_servers_own_root_counts() {
     let (addr, pem) = https_server().await;
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let mut command = bench.download("unused", ImageFormat::Iso);
     command.url = Some(format!("https://{addr}/tiny.iso").into());
     let answer = bench.finish(&command).await;
@@ -69,7 +69,7 @@ async fn a_certificate_from_the_operators_file_counts() {
     let (addr, pem) = https_server().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), pem).unwrap();
-    let bench = Bench::with(&format!("ca_file = \"{}\"", file.path().display())).await;
+    let bench: Bench = Bench::with(&format!("ca_file = \"{}\"", file.path().display())).await;
     let mut command = bench.download("unused", ImageFormat::Iso);
     command.url = Some(format!("https://{addr}/tiny.iso").into());
     let answer = bench.finish(&command).await;
@@ -99,7 +99,7 @@ async fn proxy_server(to: SocketAddr) -> (SocketAddr, tokio::sync::mpsc::Receive
 
 #[tokio::test]
 async fn a_proxy_from_the_command_or_the_configuration_resolves_names_itself() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let (addr, mut seen) = proxy_server(bench.images.addr).await;
     let mut command = bench.download("unused", ImageFormat::Iso);
     command.url = Some("http://images.invalid/golden/tiny.iso".into());
@@ -124,7 +124,7 @@ async fn a_proxy_from_the_command_or_the_configuration_resolves_names_itself() {
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
     let head = seen.recv().await.unwrap().to_ascii_lowercase();
     assert!(head.contains("proxy-authorization: basic dxnlcjpwdw=="), "{head}");
-    let other = Bench::with(&format!("proxy = \"http://{addr}\"")).await;
+    let other: Bench = Bench::with(&format!("proxy = \"http://{addr}\"")).await;
     let mut command = other.download("unused", ImageFormat::Iso);
     command.url = Some("http://images.invalid/golden/tiny.iso".into());
     let answer = other.finish(&command).await;

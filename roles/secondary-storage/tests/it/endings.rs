@@ -1,0 +1,171 @@
+//! How downloads end when their store does not play along: nothing of a job happens after its end.
+
+use std::time::Duration;
+
+use agent_protocol::storage::{
+    DataTO, DeleteCommand, DownloadAnswer, DownloadRequest, DownloadStatus, ImageFormat,
+};
+use secondary_storage::stores::StoreUrl;
+
+use crate::bench::{InMemory, NAME, SOON, STORE, error_of};
+
+type Bench = crate::bench::Bench<InMemory>;
+
+impl Bench {
+    /// With downloads whose cancellation is waited for only a moment.
+    async fn impatient() -> Self {
+        let limit = Duration::from_millis(20);
+        Self::configured("", |config| config.downloads.cancel_limit = limit).await
+    }
+
+    async fn stuck(&self) {
+        let memory = self.memory.as_ref().unwrap();
+        testkit::eventually("stuck", SOON, || (memory.stuck() > 0).then_some(())).await;
+    }
+}
+
+fn request(
+    command: &agent_protocol::storage::DownloadCommand,
+    answer: &DownloadAnswer,
+    what: DownloadRequest,
+) -> agent_protocol::storage::DownloadProgressCommand {
+    Bench::progress(command, answer, what)
+}
+
+/// Every operation of a download hangs once, and the job is aborted then: it is over, and the place
+/// free for another one, only when the store has let go; then nothing is left.
+#[tokio::test]
+async fn a_cancelled_job_is_over_when_its_last_store_work_has_ended() {
+    for operation in ["create", "write", "finish"] {
+        let bench = Bench::impatient().await;
+        let memory = bench.memory.clone().unwrap();
+        memory.hang(operation);
+        let command = bench.download("golden/tiny.qcow2", ImageFormat::Qcow2);
+        let answer = bench.ask(&command).await;
+        bench.stuck().await;
+        let aborted = bench.ask(&request(&command, &answer, DownloadRequest::Abort)).await;
+        assert_ne!(aborted.download_status, Some(DownloadStatus::DownloadError), "{operation}");
+        let job = bench.parts.downloads.get(answer.job_id.as_deref().unwrap()).unwrap();
+        assert!(!job.phase().is_over(), "{operation}: its work is under way");
+        // Neither a restart nor a second download nor a deletion shares the place with it.
+        let restarted = bench.ask(&request(&command, &answer, DownloadRequest::Restart)).await;
+        assert!(error_of(&restarted).contains("still being stopped"), "{restarted:?}");
+        let mut other = command.clone();
+        other.url = Some(bench.images.url("golden/tiny.iso").into());
+        other.format = Some(ImageFormat::Iso);
+        let refused = bench.ask(&other).await;
+        assert!(error_of(&refused).contains("still being stopped"), "{refused:?}");
+        let delete = DeleteCommand {
+            data: Some(DataTO::from(Bench::template("template/tmpl/2/320", 320))),
+            ..DeleteCommand::default()
+        };
+        let deleted = bench.ask(&delete).await;
+        assert!(!deleted.base.result, "{operation}: half a deletion is none");
+        memory.release();
+        assert!(job.wait(SOON).await);
+        assert_eq!(bench.files(), Vec::<String>::new(), "{operation}");
+        assert_eq!(memory.parts(), 0, "{operation}");
+        assert!(bench.ask(&delete).await.base.result);
+        let answer = bench.finish(&other).await;
+        assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_purged_job_is_forgotten_only_after_its_end() {
+    let bench = Bench::impatient().await;
+    let memory = bench.memory.clone().unwrap();
+    memory.hang("write");
+    let command = bench.download("golden/tiny.qcow2", ImageFormat::Qcow2);
+    let answer = bench.ask(&command).await;
+    bench.stuck().await;
+    bench.ask(&request(&command, &answer, DownloadRequest::Purge)).await;
+    let url: StoreUrl = STORE.parse().unwrap();
+    let place = "template/tmpl/2/320".parse().unwrap();
+    let job = bench.parts.downloads.running_at(&url, &place).unwrap();
+    memory.release();
+    assert!(job.wait(SOON).await);
+    // The next command finds the place free and the old job gone.
+    let done = bench.finish(&command).await;
+    assert_eq!(done.download_status, Some(DownloadStatus::Downloaded));
+    assert_ne!(done.job_id, answer.job_id);
+    assert_eq!(bench.parts.downloads.status().len(), 1);
+}
+
+#[tokio::test]
+async fn a_store_that_fails_at_any_step_leaves_nothing_behind() {
+    for operation in ["create", "write", "finish", "rename", "put", "get"] {
+        let bench = Bench::new().await;
+        let memory = bench.memory.clone().unwrap();
+        assert!(bench.listed().await.is_empty(), "opened");
+        memory.fail(operation, 1);
+        let command = bench.download("golden/tiny.qcow2", ImageFormat::Qcow2);
+        let answer = bench.finish(&command).await;
+        let expected = format!("{operation} fails");
+        assert!(error_of(&answer).ends_with(&expected), "{operation}: {answer:?}");
+        assert_eq!(bench.files(), Vec::<String>::new(), "{operation}");
+        let answer = bench.finish(&command).await;
+        assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{operation}");
+        assert_eq!(bench.listed().await, [NAME]);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_removed_is_removed_at_the_next_start() {
+    let bench = Bench::new().await;
+    let memory = bench.memory.clone().unwrap();
+    assert!(bench.listed().await.is_empty(), "opened");
+    memory.fail("finish", 1);
+    memory.fail("remove_file", 1);
+    let answer = bench.finish(&bench.download("golden/tiny.qcow2", ImageFormat::Qcow2)).await;
+    error_of(&answer);
+    assert_eq!(bench.files().len(), 1, "the temporary");
+    let bench = bench.restarted().await;
+    bench.parts.downloads.recover(bench.cx.shutdown.clone()).await;
+    assert_eq!(bench.files(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn ten_downloads_at_once_are_ready_in_their_first_answer() {
+    let bench = Bench::with("answer_wait = \"20s\"").await;
+    let commands: Vec<_> = (0..10)
+        .map(|n| {
+            let mut command = bench.download("golden/tiny.qcow2", ImageFormat::Qcow2);
+            command.install_path = Some(format!("template/tmpl/2/{}", 400 + n));
+            command.name = Some(format!("{}-2-x", 400 + n));
+            command
+        })
+        .collect();
+    let answers = futures_util::future::join_all(commands.iter().map(|c| bench.ask(c))).await;
+    for answer in answers {
+        assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+    }
+    assert_eq!(bench.listed().await.len(), 10);
+}
+
+#[tokio::test]
+async fn downloads_that_wait_leave_places_for_other_commands() {
+    // Half of the link's places may wait; more downloads are answered at once.
+    let bench = Bench::with("answer_wait = \"20s\"\nmax_downloads = 1").await;
+    let places = bench.config.link.management.limits.max_commands / 2;
+    let command = |n: usize| {
+        let mut command = bench.download("gated/tiny.raw", ImageFormat::Raw);
+        command.install_path = Some(format!("template/tmpl/2/{n}"));
+        command
+    };
+    let waiting: Vec<_> = (0..places).map(command).collect();
+    let waiting = futures_util::future::join_all(waiting.iter().map(|c| bench.ask(c)));
+    let one_more = command(places);
+    let others = async {
+        let downloads = &bench.parts.downloads;
+        let all = || (downloads.status().len() == places).then_some(());
+        testkit::eventually("all wait", SOON, all).await;
+        let answer = bench.ask(&one_more).await;
+        assert_eq!(answer.download_status, Some(DownloadStatus::NotDownloaded));
+        assert!(bench.listed().await.is_empty(), "a list is answered meanwhile");
+    };
+    tokio::select! {
+        _ = waiting => panic!("they wait longer than this test takes"),
+        () = others => {}
+    }
+}
