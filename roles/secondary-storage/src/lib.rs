@@ -12,7 +12,9 @@
 //! | [`stores`] | stores: verified roots with threads of their own |
 //! | [`links`] | links for users, and the listener behind them |
 //! | [`setup`] | what the management server said at set-up |
-//! | [`live`], [`redacted`] | values that a reload replaces; URLs without their secrets |
+//! | [`reload`], [`live`] | taking over another configuration; values that a reload replaces |
+//! | [`doctor`] | questions about stores and files |
+//! | [`redacted`] | URLs without their secrets |
 //! | [`state_file`] | small facts that survive a restart |
 //! | [`metrics`] | figures |
 
@@ -21,12 +23,14 @@
 pub mod agent;
 pub mod commands;
 pub mod config;
+pub mod doctor;
 pub mod ingest;
 pub mod links;
 pub mod live;
 pub mod metrics;
 pub mod objects;
 pub mod redacted;
+pub mod reload;
 pub mod service;
 pub mod setup;
 pub mod sources;

@@ -7,8 +7,8 @@ use config_reader::Violations;
 use http_front::{Site, Transport, TrustedProxies};
 use management_link::ManagementLink;
 use role::{
-    BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
-    RoleError, RoleKind, RoleSpec,
+    BoxFuture, ConfigInput, DoctorCheck, Host, PreflightError, Resource, Role, RoleContext,
+    RoleDescriptor, RoleError, RoleKind, RoleSpec,
 };
 
 use crate::agent::StorageAgent;
@@ -33,9 +33,11 @@ use crate::stores::directory::open::Directories;
 use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
 use crate::stores::watch::{INTERVAL, watch};
+use crate::{doctor, reload};
 
 /// The role for the registry.
-pub const DESCRIPTOR: RoleDescriptor = RoleDescriptor::new(KIND, configure);
+pub const DESCRIPTOR: RoleDescriptor =
+    RoleDescriptor::new(KIND, configure).reloading(reload::RELOADABLE);
 
 /// The role's names.
 pub const KIND: RoleKind =
@@ -55,6 +57,12 @@ fn configure(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Arc<
 #[derive(Debug, Clone)]
 pub struct SecondaryStorageSpec {
     config: SecondaryStorageConfig,
+}
+
+impl SecondaryStorageSpec {
+    pub const fn config(&self) -> &SecondaryStorageConfig {
+        &self.config
+    }
 }
 
 impl RoleSpec for SecondaryStorageSpec {
@@ -92,6 +100,10 @@ impl RoleSpec for SecondaryStorageSpec {
     fn build(&self) -> Box<dyn Role> {
         Box::new(SecondaryStorage { config: self.config.clone() })
     }
+
+    fn doctor(&self) -> Vec<DoctorCheck> {
+        doctor::checks(&self.config)
+    }
 }
 
 /// One run of the role.
@@ -115,9 +127,9 @@ pub struct Assembled {
     pub links: Links,
     pub server: ServerSettings,
     pub metrics: Arc<Metrics>,
-    settings: Live<DownloadSettings>,
-    link_lifetime: Live<Duration>,
-    trust: Trust,
+    pub(crate) settings: Live<DownloadSettings>,
+    pub(crate) link_lifetime: Live<Duration>,
+    pub(crate) trust: Trust,
     host: Host,
 }
 
@@ -248,6 +260,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     let parts = assemble(&config, &cx).await?;
     let link = ManagementLink::new(config.link.clone(), &cx)?;
     publish(&cx, &parts);
+    reload::handle(&cx, &parts);
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
     let stopping = (parts.downloads.clone(), cx.shutdown.clone());

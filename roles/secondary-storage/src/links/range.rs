@@ -41,7 +41,12 @@ pub fn part(headers: &HeaderMap, version: &Version, length: u64) -> Part {
     if text(IF_RANGE).is_some_and(|known| known != version.etag && known != version.modified) {
         return Part::Whole;
     }
-    match single_range(wanted, length) {
+    of_range(wanted, length)
+}
+
+/// What a `Range` header's value asks of a file of `length` bytes.
+pub fn of_range(value: &str, length: u64) -> Part {
+    match single_range(value, length) {
         Some(Ok(range)) => Part::Some(range),
         Some(Err(Outside)) => Part::Unsatisfiable,
         None => Part::Whole,

@@ -166,6 +166,7 @@ pub fn by_id(items: Vec<Item>) -> BTreeMap<i64, Item> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stores::registry::tests::{URL, setup};
 
     fn listed(directory: &str, text: &str, names: &[&str]) -> Listed {
         Listed {
@@ -212,6 +213,22 @@ mod tests {
         let ova = SEEDED.replace("qcow2", "ova");
         assert!(is_corrupted(&ova, &[]));
         assert!(!is_corrupted(&ova, &["a.ova.meta"]), "packed on demand");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_fails_the_whole_listing() {
+        let made = setup(&[URL]);
+        let store = made.stores.open(&URL.parse().unwrap(), None).await.unwrap();
+        let tree = made.temp.path().join("sec/template/tmpl");
+        std::fs::create_dir_all(tree.join("1/3")).unwrap();
+        std::fs::write(tree.join("1/3/template.properties"), SEEDED).unwrap();
+        assert_eq!(list(&store, ObjectKind::Template).await.unwrap().len(), 1);
+        // A fault that even root meets: the tree is not a directory.
+        std::fs::rename(&tree, made.temp.path().join("aside")).unwrap();
+        std::fs::write(&tree, "a file").unwrap();
+        let error = list(&store, ObjectKind::Template).await.unwrap_err();
+        assert!(bedrock::chain(&error).starts_with("cannot list in store"), "{error}");
+        assert!(list(&store, ObjectKind::Volume).await.unwrap().is_empty(), "the others' are");
     }
 
     #[test]

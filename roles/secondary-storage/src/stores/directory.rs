@@ -394,7 +394,7 @@ impl Opened for DirectoryFile {
 
 /// Whether a directory looks like a store that somebody mounted or filled; absent is only what the
 /// kernel calls absent. Blocks.
-pub(super) fn looks_like_store(root: &Path) -> std::io::Result<bool> {
+pub fn looks_like_store(root: &Path) -> std::io::Result<bool> {
     for name in [marker::MARKER_FILE, "template", "volumes"] {
         if root.join(name).try_exists()? {
             return Ok(true);

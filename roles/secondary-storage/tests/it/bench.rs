@@ -109,9 +109,7 @@ async fn assembled(
     cx: &RoleContext,
 ) -> Assembled {
     let assembled = match memory {
-        Some(memory) => {
-            assemble_on(Arc::new(MemoryStores(memory.clone())), config, cx).await
-        }
+        Some(memory) => assemble_on(Arc::new(MemoryStores(memory.clone())), config, cx).await,
         None => assemble(config, cx).await,
     };
     assembled.unwrap()
@@ -127,10 +125,7 @@ impl<K: Kind> Bench<K> {
         Self::configured(more, |_config| {}).await
     }
 
-    pub async fn configured(
-        more: &str,
-        change: impl FnOnce(&mut SecondaryStorageConfig),
-    ) -> Self {
+    pub async fn configured(more: &str, change: impl FnOnce(&mut SecondaryStorageConfig)) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let mut config = config(temp.path(), more);
         change(&mut config);

@@ -1,8 +1,8 @@
 //! A host that is killed in the middle of a download leaves nothing that is listed, and removes
 //! what it left when it starts again.
 
-use std::marker::PhantomData;
 use std::io::{BufRead, BufReader, Read};
+use std::marker::PhantomData;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -55,7 +55,11 @@ async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() 
     let url = images.url("gated/tiny.qcow2");
     let files = tokio::task::spawn_blocking(move || {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::half_a_download_is_a_temporary_and_not_listed", "--nocapture"])
+            .args([
+                "--exact",
+                "crash::half_a_download_is_a_temporary_and_not_listed",
+                "--nocapture",
+            ])
             .env(DIRECTORY, &directory)
             .env(URL, url)
             .stdout(Stdio::null())
@@ -116,15 +120,6 @@ impl Bench {
         let temp = tempfile::TempDir::new().unwrap();
         let images = ImageServer::start().await;
         let directory = directory.to_owned();
-        Self {
-            parts,
-            cx,
-            config,
-            images,
-            directory,
-            memory: None,
-            _temp: temp,
-            _kind: PhantomData,
-        }
+        Self { parts, cx, config, images, directory, memory: None, _temp: temp, _kind: PhantomData }
     }
 }

@@ -166,7 +166,7 @@ async fn a_volume_copied_for_its_link_goes_with_it() {
 }
 
 #[tokio::test]
-async fn a_missing_file_gives_no_link_and_a_deleted_one_is_gone() {
+async fn a_missing_file_gives_no_link_and_a_deletion_drops_the_links() {
     let (bench, path) = with_link().await;
     let answer = bench.ask(&create("template/tmpl/2/320/none.qcow2")).await;
     let expected = bench.store("template/tmpl/2/320/none.qcow2").display().to_string();
@@ -178,6 +178,12 @@ async fn a_missing_file_gives_no_link_and_a_deleted_one_is_gone() {
         data: Some(DataTO::from(Bench::<OnDirectory>::template(&path, 320))),
         ..DeleteCommand::default()
     };
-    assert!(bench.ask(&delete).await.base.result);
+    // Somebody else removed the file: the link is one of ours, what it leads to is gone.
+    std::fs::remove_file(bench.store(&path)).unwrap();
     assert_eq!(fetch(addr, "GET", LINK, "").await.status, 410);
+    // The server says nothing of the links of what it deletes.
+    assert!(bench.ask(&delete).await.base.result);
+    assert_eq!(fetch(addr, "GET", LINK, "").await.status, 404);
+    let links = std::fs::read_to_string(bench.directory.join("state/ss/links.json")).unwrap();
+    assert_eq!(links, "{}");
 }

@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use role::BoxFuture;
 use secondary_storage::stores::engine::{Connected, Engines};
+use secondary_storage::stores::work::Owned;
 use secondary_storage::stores::{
     Engine, EngineError, EntryKind, FileName, InstallPath, Listed, Opened, Operation, Part, Space,
     StoreError, StoreUrl, Work,
 };
-use secondary_storage::stores::work::Owned;
 use tokio::sync::Semaphore;
 
 use crate::bench::STORE;
@@ -139,7 +139,9 @@ impl Engine for Memory {
     }
 
     fn get(&self, work: &Work, path: InstallPath) -> Operation<Option<Bytes>> {
-        self.run("get", work.owned(), move |this| Ok(this.map().get(&path).cloned().map(Bytes::from)))
+        self.run("get", work.owned(), move |this| {
+            Ok(this.map().get(&path).cloned().map(Bytes::from))
+        })
     }
 
     fn put(&self, work: &Work, path: InstallPath, _: FileName, content: Bytes) -> Operation<()> {
@@ -167,9 +169,9 @@ impl Engine for Memory {
     fn list(&self, work: &Work, tree: InstallPath, index: FileName) -> Operation<Vec<Listed>> {
         self.run("list", work.owned(), move |this| {
             let files = this.map();
-            let objects = files.iter().filter(|(path, _)| {
-                is_below(path, &tree) && path.parts().last() == Some(&index)
-            });
+            let objects = files
+                .iter()
+                .filter(|(path, _)| is_below(path, &tree) && path.parts().last() == Some(&index));
             Ok(objects
                 .map(|(path, content)| {
                     let directory = path.prefix(path.parts().len() - 1).unwrap();

@@ -183,6 +183,36 @@ async fn the_recorded_conversation_over_the_real_link() {
 }
 
 #[tokio::test]
+async fn a_reload_puts_limits_and_allow_lists_in_force_and_keeps_what_it_cannot_read() {
+    let zone = Zone::new("").await;
+    let role = zone.start().await;
+    role.until_ready().await;
+    let spec = |more: &str| {
+        let section = section(zone.temp.path(), more);
+        let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
+        let mut violations = Violations::new();
+        let state = zone.temp.path().join("state");
+        let input =
+            ConfigInput { section: &section, management: &management, state_directory: &state };
+        (DESCRIPTOR.configure)(input, &mut violations).unwrap()
+    };
+    let small = "size_limit = \"1MiB\"\ndecompressed_limit = \"1KiB\"\nca_file = \"/nowhere.pem\"";
+    let report = role.cx.reload.begin(spec(small)).unwrap().await;
+    assert!(report.mentions("roles.secondary_storage.ca_file"), "{report:?}");
+    assert!(report.failed[0].problem.contains("/nowhere.pem"), "{report:?}");
+    let id = zone.register("golden/tiny.qcow2", ImageFormat::Qcow2);
+    let failed = |image: &management_server::Image| image.state == ImageState::Failed;
+    let image = zone.server.wait_for_image(id, SOON, failed).await.unwrap();
+    assert!(image.message.contains("the limit is 1024 bytes"), "{image:?}");
+    let report = role.cx.reload.begin(spec("")).unwrap().await;
+    assert!(report.failed.is_empty(), "{report:?}");
+    let id = zone.register("golden/tiny.qcow2", ImageFormat::Qcow2);
+    let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;
+    zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    role.stop().await;
+}
+
+#[tokio::test]
 async fn a_failed_store_leaves_the_host_up_and_says_so() {
     let zone = Zone::new("stores = []").await;
     std::fs::write(zone.temp.path().join("mnt"), "in the way").unwrap();

@@ -1,6 +1,7 @@
 //! Whom downloads over https trust: the system's certificates, Mozilla's, the operator's file, and
 //! the root that the management server delivers with its own certificates.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,10 +9,15 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+/// Certificates of the server's that a reload keeps; it has one at a time.
+const MAX_DELIVERED: usize = 16;
+
 /// Cloneable; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Trust {
     roots: Arc<Mutex<Arc<RootCertStore>>>,
+    /// What the management server delivered, in PEM form.
+    delivered: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// The operator's file cannot be used.
@@ -42,7 +48,20 @@ impl Trust {
             let (added, ignored) = roots.add_parsable_certificates(certificates);
             tracing::info!(path = %path.display(), added, ignored, "trusting certificates from a file");
         }
-        Ok(Self { roots: Arc::new(Mutex::new(Arc::new(roots))) })
+        let delivered = Arc::default();
+        Ok(Self { roots: Arc::new(Mutex::new(Arc::new(roots))), delivered })
+    }
+
+    /// Reads everything anew; what the management server delivered stays. A file that cannot be
+    /// read changes nothing. Blocks.
+    pub fn reload(&self, ca_file: Option<&Path>) -> Result<(), CaFileError> {
+        let fresh = Self::load(ca_file)?;
+        let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for pem in &delivered {
+            fresh.add_pem(pem);
+        }
+        *self.roots.lock().unwrap_or_else(PoisonError::into_inner) = fresh.roots();
+        Ok(())
     }
 
     pub fn roots(&self) -> Arc<RootCertStore> {
@@ -64,6 +83,10 @@ impl Trust {
         }
         let added = changed.len() - before;
         *roots = Arc::new(changed);
+        let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+        if added > 0 && delivered.len() < MAX_DELIVERED {
+            delivered.insert(pem.to_owned());
+        }
         added
     }
 }
@@ -86,6 +109,10 @@ mod tests {
         assert_eq!(trust.add_pem(&key.cert.pem()), 1);
         assert_eq!(trust.add_pem(&key.cert.pem()), 0);
         assert_eq!(trust.add_pem("nonsense"), 0);
+        let before = trust.roots().len();
+        assert!(trust.reload(Some(Path::new("/nowhere.pem"))).is_err());
+        trust.reload(None).unwrap();
+        assert_eq!(trust.roots().len(), before, "what was delivered stays");
         let missing = Trust::load(Some(Path::new("/nowhere.pem"))).unwrap_err();
         assert_eq!(missing.to_string(), "cannot read certificates from /nowhere.pem");
     }

@@ -1,0 +1,133 @@
+//! What an operator would look at when the role is not as it should be.
+
+use std::path::{Path, PathBuf};
+
+use role::{DoctorCheck, DoctorFinding, TaskScope};
+
+use crate::config::SecondaryStorageConfig;
+use crate::sources::http::trust::Trust;
+use crate::stores::directory::looks_like_store;
+
+/// Where distributions put the helper that `mount -t nfs` calls.
+const MOUNT_HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
+
+/// The checks for one configuration.
+pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
+    let mut checks = Vec::new();
+    for (url, directory) in &config.stores.configured {
+        let (url, directory) = (url.to_string(), directory.clone());
+        checks.push(DoctorCheck::machine("store.directory", move |_cx| {
+            blocking({
+                let (url, directory) = (url.clone(), directory.clone());
+                move || store_directory(&url, &directory)
+            })
+        }));
+    }
+    if config.stores.configured.is_empty() {
+        let root = config.stores.mount_root.clone();
+        checks.push(DoctorCheck::machine("store.mount", move |_cx| {
+            let root = root.clone();
+            blocking(move || mounting(&root, &MOUNT_HELPERS.map(PathBuf::from)))
+        }));
+    }
+    if let Some(file) = config.downloads.ca_file.clone() {
+        checks.push(DoctorCheck::machine("download.ca_file", move |_cx| {
+            let file = file.clone();
+            blocking(move || ca_file(&file))
+        }));
+    }
+    checks
+}
+
+async fn blocking(look: impl FnOnce() -> DoctorFinding + Send + 'static) -> DoctorFinding {
+    let looked = TaskScope::new().blocking("look", look).await;
+    looked.unwrap_or_else(|error| DoctorFinding::Skipped(bedrock::chain(&error)))
+}
+
+fn fault(problem: String, remedy: &str) -> DoctorFinding {
+    DoctorFinding::Fault { problem, remedy: remedy.to_owned() }
+}
+
+fn store_directory(url: &str, directory: &Path) -> DoctorFinding {
+    let shown = directory.display();
+    match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return fault(format!("{shown} is not a directory"), "name the store's directory"),
+        Err(error) => {
+            let problem = format!("cannot look at {shown}, the directory of {url}: {error}");
+            return fault(
+                problem,
+                "mount the store there, or correct roles.secondary_storage.stores",
+            );
+        }
+    }
+    if let Err(error) = nix::unistd::access(directory, nix::unistd::AccessFlags::W_OK) {
+        let problem = format!("{shown} cannot be written: {error}");
+        return fault(problem, "give the process's user the right to write there");
+    }
+    match looks_like_store(directory) {
+        Ok(true) => DoctorFinding::Good(format!("{shown} holds store {url}")),
+        Ok(false) => DoctorFinding::Warning {
+            problem: format!("{shown} is empty, which the server takes for an empty store {url}"),
+            remedy: "make sure that it is mounted, unless the store is new".to_owned(),
+        },
+        Err(error) => {
+            fault(format!("cannot read {shown}: {error}"), "give the process's user the right to")
+        }
+    }
+}
+
+fn mounting(root: &Path, helpers: &[PathBuf]) -> DoctorFinding {
+    let found = helpers.iter().find(|helper| helper.try_exists().is_ok_and(|there| there));
+    match found {
+        Some(helper) => DoctorFinding::Good(format!(
+            "stores are mounted below {} by {}",
+            root.display(),
+            helper.display()
+        )),
+        None => DoctorFinding::Warning {
+            problem: "NFS stores cannot be mounted: there is no mount.nfs".to_owned(),
+            remedy: "install nfs-common (Debian) or nfs-utils, or name directories in \
+                     roles.secondary_storage.stores"
+                .to_owned(),
+        },
+    }
+}
+
+fn ca_file(file: &Path) -> DoctorFinding {
+    match Trust::load(Some(file)) {
+        Ok(_) => DoctorFinding::Good(format!("certificates are read from {}", file.display())),
+        Err(error) => {
+            fault(bedrock::chain(&error), "give a PEM file in roles.secondary_storage.ca_file")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_judged_by_what_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let look = |path: &str| store_directory("nfs://h/p", &temp.path().join(path));
+        assert!(
+            matches!(look("none"), DoctorFinding::Fault { problem, .. } if problem.contains("No such file"))
+        );
+        std::fs::write(temp.path().join("file"), "x").unwrap();
+        assert!(matches!(look("file"), DoctorFinding::Fault { .. }));
+        assert!(matches!(look(""), DoctorFinding::Warning { .. }), "empty");
+        std::fs::create_dir(temp.path().join("template")).unwrap();
+        assert!(matches!(look(""), DoctorFinding::Good(_)));
+    }
+
+    #[test]
+    fn a_missing_mount_helper_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let helper = temp.path().join("mount.nfs");
+        let look = || mounting(Path::new("/mnt"), std::slice::from_ref(&helper));
+        assert!(matches!(look(), DoctorFinding::Warning { .. }));
+        std::fs::write(&helper, "").unwrap();
+        assert!(matches!(look(), DoctorFinding::Good(_)));
+    }
+}

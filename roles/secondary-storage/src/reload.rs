@@ -1,0 +1,49 @@
+//! Taking over another configuration while the role runs.
+
+use role::RoleContext;
+use status_api::ReloadReport;
+
+use crate::service::{Assembled, SecondaryStorageSpec};
+
+/// What a reload puts in force: whatever is looked up anew for each download or link. The others
+/// decide what is bound, mounted, registered or started once.
+pub const RELOADABLE: &[&str] = &[
+    "roles.secondary_storage.allowed_sources",
+    "roles.secondary_storage.size_limit",
+    "roles.secondary_storage.decompressed_limit",
+    "roles.secondary_storage.connect_timeout",
+    "roles.secondary_storage.stall_timeout",
+    "roles.secondary_storage.retries",
+    "roles.secondary_storage.retry_delay",
+    "roles.secondary_storage.answer_wait",
+    "roles.secondary_storage.link_lifetime",
+    "roles.secondary_storage.proxy",
+    CA_FILE,
+];
+
+const CA_FILE: &str = "roles.secondary_storage.ca_file";
+
+/// Handles reloads of this run from now on. What runs already keeps the values it began with.
+pub fn handle(cx: &RoleContext, parts: &Assembled) {
+    let (settings, lifetime) = (parts.settings.clone(), parts.link_lifetime.clone());
+    let (trust, tasks) = (parts.trust.clone(), cx.tasks.clone());
+    cx.reload.handle(move |spec: std::sync::Arc<SecondaryStorageSpec>| {
+        let (settings, lifetime) = (settings.clone(), lifetime.clone());
+        let (trust, tasks) = (trust.clone(), tasks.clone());
+        async move {
+            let mut report = ReloadReport::default();
+            let config = spec.config().clone();
+            let file = config.downloads.ca_file.clone();
+            // Read again although the key may be the same: the file may have changed.
+            let read = move || trust.reload(file.as_deref());
+            match tasks.blocking("read certificates", read).await {
+                Ok(Ok(())) => report.apply("certificates that downloads trust"),
+                Ok(Err(error)) => report.fail(CA_FILE, bedrock::chain(&error)),
+                Err(error) => report.fail(CA_FILE, bedrock::chain(&error)),
+            }
+            settings.replace(config.downloads);
+            lifetime.replace(config.link_lifetime);
+            report
+        }
+    });
+}
