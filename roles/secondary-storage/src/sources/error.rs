@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::redacted::RedactedUrl;
+
 /// `Display` is the text for the user, causes included (it goes into one field of an answer).
 /// Where the original's text is known it is kept, blanks and all: people search for it.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     #[error("{url} is not a usable URL: {reason}")]
-    Url { url: String, reason: &'static str },
+    Url { url: RedactedUrl, reason: &'static str },
     #[error("{0:?} is not supported; use http or https")]
     Scheme(String),
     #[error(
@@ -32,9 +34,9 @@ pub enum SourceError {
     #[error(
         "Failed to download {url} due to redirection, response code: {status}; redirects are followed when the global setting store.download.follow.redirects is true"
     )]
-    RedirectNotFollowed { url: String, status: u16 },
+    RedirectNotFollowed { url: RedactedUrl, status: u16 },
     #[error("Circular redirect to '{0}'")]
-    RedirectLoop(String),
+    RedirectLoop(RedactedUrl),
     #[error("more than {0} redirects")]
     TooManyRedirects(usize),
     #[error(" Failed to receive length of download ")]

@@ -21,6 +21,8 @@ use percent_encoding::AsciiSet;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 
+use crate::redacted::RedactedUrl;
+
 use super::error::SourceError;
 use super::{Announced, Chunks, Coding, Retries};
 use address::AddressPolicy;
@@ -28,7 +30,7 @@ use answer::{Length, Part, Version};
 use failure::{connect_text, unanswered};
 pub use pace::MinimumRate;
 use stream::HttpChunks;
-use url::{Credentials, ProxySetting, SourceUrl, shown};
+use url::{Credentials, ProxySetting, SourceUrl};
 
 const MAX_REDIRECTS: usize = 10;
 /// More would be an attack on memory; some object stores send one for each attribute.
@@ -168,7 +170,7 @@ impl HttpSource {
         let mut seen = HashSet::new();
         for _hop in 0..=MAX_REDIRECTS {
             if !seen.insert(url.clone()) {
-                return Err(SourceError::RedirectLoop(shown(&url)));
+                return Err(SourceError::RedirectLoop(RedactedUrl::of(url.as_str())));
             }
             let response = self.hop(&url, headers.clone()).await?;
             let status = response.status();
@@ -179,7 +181,10 @@ impl HttpSource {
             };
             if !self.follow_redirects {
                 let status = status.as_u16();
-                return Err(SourceError::RedirectNotFollowed { url: shown(&url), status });
+                return Err(SourceError::RedirectNotFollowed {
+                    url: RedactedUrl::of(url.as_str()),
+                    status,
+                });
             }
             url = self.target(&url, location)?;
         }
@@ -188,7 +193,7 @@ impl HttpSource {
 
     fn target(&self, from: &Url, location: &HeaderValue) -> Result<Url, SourceError> {
         let bad = || SourceError::Url {
-            url: shown(from),
+            url: RedactedUrl::of(from.as_str()),
             reason: "it redirects to something that is not a URL",
         };
         // Raw bytes beyond ASCII stand for themselves, whatever their character set.

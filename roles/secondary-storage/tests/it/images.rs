@@ -156,9 +156,7 @@ impl ImageServer {
                 }
                 Ok(())
             }
-            "silent" => {
-                std::future::pending().await
-            }
+            "silent" => std::future::pending().await,
             "gated" => {
                 let length = file.len();
                 let ok = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");

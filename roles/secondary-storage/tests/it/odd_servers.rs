@@ -24,7 +24,7 @@ async fn download(
 
 /// The image is installed, byte for byte. Returns the requests.
 async fn installs(name: &str, expected: &[u8], format: ImageFormat, script: Script) -> Vec<String> {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let server = Scripted::start(script).await;
     let answer = download(&bench, &server, "latest.img", format).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{name}: {answer:?}");
@@ -35,7 +35,7 @@ async fn installs(name: &str, expected: &[u8], format: ImageFormat, script: Scri
 
 /// Nothing is installed and nothing stays; the text has `part`.
 async fn fails(name: &str, format: ImageFormat, expected: &str, script: Script) -> Vec<String> {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let server = Scripted::start(script).await;
     let answer = download(&bench, &server, "latest.img", format).await;
     assert!(error_of(&answer).contains(expected), "{name}: {answer:?}");
@@ -491,13 +491,13 @@ async fn codings_nobody_asked_for_are_undone_or_named() {
         fails(coding, ImageFormat::Raw, &text, Box::new(move |_, _| whole(&body, &[&line]))).await;
     }
     // A .gz file that its server labels as gzip: its digest is that of the file.
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let packed = gzip(&disk);
     let server = Scripted::start(move |_, _| whole(&packed, &["Content-Encoding: gzip"])).await;
     let plain = download(&bench, &server, "disk.raw.gz", ImageFormat::Raw).await;
     let labelled = plain.check_sum.clone().unwrap();
     assert_eq!(plain.download_status, Some(DownloadStatus::Downloaded), "{plain:?}");
-    let other = Bench::new().await;
+    let other: Bench = Bench::new().await;
     let packed = gzip(&disk);
     let server = Scripted::start(move |_, _| whole(&packed, &[])).await;
     let found = download(&other, &server, "disk.raw.gz", ImageFormat::Raw).await;
@@ -506,7 +506,7 @@ async fn codings_nobody_asked_for_are_undone_or_named() {
 
 #[tokio::test]
 async fn compressed_files_with_something_behind_are_installed_with_a_warning() {
-    let bench = Bench::new().await;
+    let bench: Bench = Bench::new().await;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&image()).unwrap();
     let packed = [encoder.finish().unwrap(), vec![7; 37]].concat();
@@ -525,7 +525,7 @@ async fn compressed_files_with_something_behind_are_installed_with_a_warning() {
 #[tokio::test]
 async fn a_trickle_and_an_endless_download_are_given_up() {
     let slow = "min_rate = \"1MiB\"\nmin_rate_window = \"200ms\"";
-    let bench = Bench::with(slow).await;
+    let bench: Bench = Bench::with(slow).await;
     let answer = bench.finish(&bench.download("trickle/tiny.qcow2", ImageFormat::Qcow2)).await;
     assert!(error_of(&answer).contains("the server is too slow"), "{answer:?}");
     // Breaking off after each byte does not help it.
@@ -543,7 +543,7 @@ async fn a_trickle_and_an_endless_download_are_given_up() {
     let answer = download(&bench, &server, "a.qcow2", ImageFormat::Qcow2).await;
     assert!(error_of(&answer).contains("the server is too slow"), "{answer:?}");
     assert_eq!(bench.files(), Vec::<String>::new());
-    let bench = Bench::with("download_timeout = \"300ms\"").await;
+    let bench: Bench = Bench::with("download_timeout = \"300ms\"").await;
     let answer = bench.finish(&bench.download("trickle/tiny.qcow2", ImageFormat::Qcow2)).await;
     assert!(
         error_of(&answer).contains("not complete after 0 seconds (download_timeout)"),
@@ -554,7 +554,7 @@ async fn a_trickle_and_an_endless_download_are_given_up() {
 
 #[tokio::test]
 async fn a_slow_server_leaves_turns_to_others() {
-    let bench = Bench::with("max_downloads = 2").await;
+    let bench: Bench = Bench::with("max_downloads = 2").await;
     let mut waiting = Vec::new();
     for id in 330..334 {
         let mut command = bench.download("gated/tiny.raw", ImageFormat::Raw);

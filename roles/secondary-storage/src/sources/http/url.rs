@@ -6,6 +6,7 @@ use bedrock::Secret;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
+use crate::redacted::RedactedUrl;
 use crate::sources::SourceError;
 
 /// User name and password for one host.
@@ -79,8 +80,12 @@ pub struct SourceUrl {
 impl SourceUrl {
     /// User info in the URL becomes credentials for exactly that host and port.
     pub fn parse(text: &str) -> Result<Self, SourceError> {
-        let bad = |reason| SourceError::Url { url: without_secrets(text), reason };
+        let bad = |reason| SourceError::Url { url: RedactedUrl::of(text), reason };
         let mut url: Url = text.trim().parse().map_err(|_bad| bad("it cannot be parsed"))?;
+        if url.cannot_be_a_base() {
+            // What stands before its colon may be a user.
+            return Err(bad("it is neither http nor https"));
+        }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(SourceError::Scheme(url.scheme().to_owned()));
         }
@@ -110,26 +115,6 @@ impl SourceUrl {
     }
 }
 
-/// The URL as a log or an error may show it.
-pub fn shown(url: &Url) -> String {
-    let mut shown = url.clone();
-    shown.set_query(url.query().map(|_query| "…"));
-    let cleared = shown.set_username("").and_then(|()| shown.set_password(None));
-    if cleared.is_err() {
-        return url.scheme().to_owned();
-    }
-    shown.to_string()
-}
-
-/// For a text that is not a URL: what is before user info and query.
-fn without_secrets(text: &str) -> String {
-    let text = text.split('?').next().unwrap_or_default();
-    match text.rsplit_once('@') {
-        Some((_secret, rest)) => format!("…@{rest}"),
-        None => text.to_owned(),
-    }
-}
-
 impl fmt::Debug for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -138,7 +123,7 @@ impl fmt::Debug for SourceUrl {
 
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown(&self.url))
+        RedactedUrl::of(self.url.as_str()).fmt(f)
     }
 }
 
@@ -163,6 +148,12 @@ mod tests {
         assert_eq!(source.url().as_str(), "https://images.example/a.qcow2?sig=geheim");
         let error = SourceUrl::parse("http://user:geheim@:80/x").unwrap_err().to_string();
         assert!(!error.contains("geheim"), "{error}");
+        for odd in
+            ["geheim:pw@h/x", "ftp://geheim:geheim@h/x?geheim", "http://geheim@", "//geheim@h"]
+        {
+            let error = SourceUrl::parse(odd).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("geheim"), "{error}");
+        }
     }
 
     #[test]
