@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("Xtigervnc", "tigervnc-standalone-server"),
     ("chromium", "chromium"),
+    ("nginx", "nginx-light"),
     ("setpriv", "util-linux"),
     ("javac", "default-jdk-headless"),
 ];

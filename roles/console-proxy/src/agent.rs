@@ -8,20 +8,21 @@ use agent_protocol::agent::{
     AgentControlAnswer, HostType, PingCommand, PlainAnswer, StartupProxyCommand,
 };
 use agent_protocol::console::{
-    AllowConsoleAccessCommand, CheckConsoleProxyLoadCommand, ConsoleAccessAuthenticationCommand,
-    ConsoleCommand, ConsoleProxyLoadAnswer, ConsoleProxyLoadReportCommand,
-    StartConsoleProxyAgentHttpHandlerCommand,
+    AllowConsoleAccessCommand, CheckConsoleProxyLoadCommand, ConsoleAccessAuthenticationAnswer,
+    ConsoleAccessAuthenticationCommand, ConsoleCommand, ConsoleProxyLoadAnswer,
+    ConsoleProxyLoadReportCommand, StartConsoleProxyAgentHttpHandlerCommand,
 };
 use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
 use management_link::nic::{HostNics, Nic};
 use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
 use role::{BoxFuture, HealthReporter};
 
-use crate::console::{AccessAuthority, AccessQuestion, Verdict};
+use crate::access::{AccessAuthority, AccessDecision, AccessQuestion, Admission};
+use crate::config::Identity;
+use crate::context::ConsoleContext;
 use crate::report::{ReportOutcome, ReportSink, load_info};
-use crate::service::Service;
-use crate::settings::Identity;
 use crate::token::TokenKey;
+use crate::upstream::Upstream;
 
 /// How long the answer to a load report is waited for.
 const REPORT: Duration = Duration::from_secs(10);
@@ -30,7 +31,6 @@ const REPORT: Duration = Duration::from_secs(10);
 pub(crate) struct LinkPort {
     pub(crate) link: ManagementLink,
     pub(crate) proxy_vm: i64,
-    pub(crate) verdict_timeout: Duration,
 }
 
 impl AccessQuestion {
@@ -43,33 +43,51 @@ impl AccessQuestion {
             ticket: Some(self.ticket.reveal().as_str().into()),
             session_uuid: Some(self.session),
             client_address: Some(self.client.to_string()),
+            is_reauthenticating: self.again,
             ..ConsoleAccessAuthenticationCommand::default()
         }
     }
 }
 
 impl AccessAuthority for LinkPort {
-    fn may_open(&self, question: AccessQuestion) -> BoxFuture<'_, Verdict> {
+    fn may_open(
+        &self,
+        question: AccessQuestion,
+        timeout: Duration,
+    ) -> BoxFuture<'_, AccessDecision> {
         Box::pin(async move {
-            match self.link.request(&question.command(), self.verdict_timeout).await {
-                Ok(answer) if answer.success => Verdict::Admitted,
-                Ok(_) => Verdict::Denied,
+            match self.link.request(&question.command(), timeout).await {
+                Ok(answer) => decision(&answer),
                 Err(error) => {
-                    tracing::warn!(error = %bedrock::chain(&error), "no verdict on a console");
+                    tracing::warn!(error = %bedrock::chain(&error), "no answer on a console");
                     match error {
                         LinkError::NotAttached | LinkError::Busy | LinkError::Closed => {
-                            Verdict::NotAsked
+                            AccessDecision::NotAsked
                         }
                         // The server failed on the question, or nobody there handles it.
                         LinkError::UnexpectedAnswer { .. }
                         | LinkError::Body(_)
-                        | LinkError::Unreadable => Verdict::Denied,
-                        LinkError::Lost | LinkError::Timeout(_) => Verdict::Unanswered,
+                        | LinkError::Unreadable => AccessDecision::Denied,
+                        LinkError::Lost | LinkError::Timeout(_) => AccessDecision::Unanswered,
                     }
                 }
             }
         })
     }
+}
+
+/// Only the answer to a question asked again says where the VM is.
+fn decision(answer: &ConsoleAccessAuthenticationAnswer) -> AccessDecision {
+    if !answer.success {
+        return AccessDecision::Denied;
+    }
+    let tunnel = || {
+        let (url, session) = (answer.tunnel_url.as_ref()?, answer.tunnel_session.as_ref()?);
+        Upstream::tunnel(url.as_str(), session.reveal())
+    };
+    let tcp = || Upstream::tcp(answer.host.as_deref()?, answer.port);
+    let location = answer.is_reauthenticating.then(|| tunnel().or_else(tcp)).flatten();
+    AccessDecision::Admitted(Admission { location })
 }
 
 impl ReportSink for LinkPort {
@@ -96,19 +114,19 @@ impl ReportSink for LinkPort {
 
 /// Our end of the link.
 pub(crate) struct ConsoleAgent {
-    pub(crate) service: Arc<Service>,
+    pub(crate) context: Arc<ConsoleContext>,
     pub(crate) health: HealthReporter,
 }
 
 impl ConsoleAgent {
     fn identity(&self) -> &Identity {
-        &self.service.config.identity
+        &self.context.config.identity
     }
 
     /// Takes over key and switches; a later one replaces them while consoles are open.
     fn start(&self, command: &StartConsoleProxyAgentHttpHandlerCommand) -> PlainAnswer {
         let source_check = command.is_source_ip_check_enabled;
-        self.service.source_check.store(source_check, Ordering::Relaxed);
+        self.context.source_check.store(source_check, Ordering::Relaxed);
         if command.keystore_bits.is_some() {
             self.health.set_condition(
                 "tls",
@@ -120,7 +138,7 @@ impl ConsoleAgent {
         let text = command.encryptor_password.as_ref().map_or("", |text| text.reveal());
         match TokenKey::parse(text) {
             Ok(key) => {
-                self.service.set_key(key);
+                self.context.set_key(key);
                 self.health.clear_condition("key");
                 tracing::info!(source_check, "ready to open consoles");
                 PlainAnswer::success()
@@ -136,7 +154,7 @@ impl ConsoleAgent {
     fn allow(&self, command: AllowConsoleAccessCommand) -> PlainAnswer {
         match command.session_uuid {
             Some(session) if !session.is_empty() && session.len() <= 64 => {
-                self.service.sessions.ledger.announce(&session);
+                self.context.sessions.ledger.announce(&session);
                 PlainAnswer::success()
             }
             _ => PlainAnswer::failed("the command names no session".to_owned()),
@@ -149,7 +167,7 @@ impl ConsoleAgent {
             proxy_vm_name: command.proxy_vm_name,
             ..ConsoleProxyLoadAnswer::default()
         };
-        answer.base.details = Some(load_info(&self.service.sessions.list(), &[]) + "\n");
+        answer.base.details = Some(load_info(&self.context.sessions.list(), &[]) + "\n");
         answer
     }
 }
@@ -163,7 +181,7 @@ impl Agent for ConsoleAgent {
             private,
             public: Nic::of_address(identity.public_address),
         };
-        let port = self.service.config.listen.first().map_or(80, |addr| addr.port());
+        let port = self.context.config.listen.first().map_or(80, |addr| addr.port());
         let resource = StartupProxyCommand::RESOURCE_NAME;
         Envelope::of(&StartupProxyCommand {
             proxy_port: i32::from(port),
@@ -204,7 +222,7 @@ impl Agent for ConsoleAgent {
     }
 
     fn attached(&self, host_id: i64) {
-        if self.service.key().is_none() {
+        if self.context.key().is_none() {
             let Identity { name, proxy_vm, .. } = self.identity();
             self.health.set_condition(
                 "key",
@@ -215,7 +233,7 @@ impl Agent for ConsoleAgent {
             );
         }
         // What ended while the link was down.
-        self.service.sessions.changed.notify_one();
+        self.context.sessions.changed.notify_one();
     }
 }
 

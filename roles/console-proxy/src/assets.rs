@@ -1,6 +1,7 @@
 //! The files of the console page, built into the binary: our page and the unmodified noVNC core.
 
 use std::borrow::Cow;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use rust_embed::Embed;
@@ -46,23 +47,36 @@ pub(crate) fn built_in(path: &str) -> Option<Asset> {
     Some(Asset { bytes: file.data, content_type: content_type(path), etag })
 }
 
-/// The same from a directory. Blocking.
-pub(crate) fn from_directory(directory: &Path, path: &str) -> Option<Asset> {
+/// The same from a directory; `None` for what is not there or not for viewers. Blocking.
+pub(crate) fn from_directory(directory: &Path, path: &str) -> io::Result<Option<Asset>> {
     use sha2::Digest;
     let relative = PathBuf::from(path);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    if !plain {
-        return None;
+    if !plain || path.is_empty() {
+        return Ok(None);
     }
-    let directory = directory.canonicalize().ok()?;
-    let file = directory.join(relative).canonicalize().ok()?;
-    let metadata = file.metadata().ok()?;
-    if !file.starts_with(&directory) || !metadata.is_file() || metadata.len() > FILE_LIMIT {
-        return None;
+    let directory = directory.canonicalize()?;
+    let file = match directory.join(relative).canonicalize() {
+        Ok(file) => file,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let metadata = file.metadata()?;
+    if !file.starts_with(&directory) || !metadata.is_file() {
+        return Ok(None);
     }
-    let bytes = std::fs::read(&file).ok()?;
+    if metadata.len() > FILE_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 16 MiB"));
+    }
+    let bytes = std::fs::read(&file)?;
     let etag = etag(&sha2::Sha256::digest(&bytes));
-    Some(Asset { bytes: bytes.into(), content_type: content_type(path), etag })
+    Ok(Some(Asset { bytes: bytes.into(), content_type: content_type(path), etag }))
+}
+
+/// Not there, as opposed to "cannot be looked at". A name that no file can have is not there.
+fn is_absent(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput)
 }
 
 fn etag(hash: &[u8]) -> String {
@@ -117,13 +131,20 @@ mod tests {
         std::fs::write(base.path().join("secret"), "s").unwrap();
         std::fs::write(directory.join("app/ui.js"), "x").unwrap();
         std::os::unix::fs::symlink("../secret", directory.join("link")).unwrap();
-        let asset = from_directory(&directory, "app/ui.js").unwrap();
+        let asset = from_directory(&directory, "app/ui.js").unwrap().unwrap();
         assert_eq!(
             (&*asset.bytes, asset.content_type),
             (&b"x"[..], "text/javascript; charset=utf-8")
         );
-        for outside in ["link", "../secret", "app", "/etc/passwd", "app/../../secret", ""] {
-            assert_eq!(from_directory(&directory, outside), None, "{outside}");
+        let long = "x".repeat(300);
+        let absent = ["app/none", "app/ui.js/x", "nul\0", long.as_str()];
+        let outside = ["link", "../secret", "app", "/etc/passwd", "app/../../secret", ""];
+        for path in absent.iter().chain(&outside) {
+            assert_eq!(from_directory(&directory, path).unwrap(), None, "{path}");
         }
+        // What cannot be read is not the same as what is not there.
+        std::os::unix::fs::symlink("loop", directory.join("loop")).unwrap();
+        assert!(from_directory(&directory, "loop").is_err());
+        assert!(from_directory(&base.path().join("gone"), "vnc.html").is_err());
     }
 }

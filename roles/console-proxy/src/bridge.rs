@@ -1,4 +1,5 @@
-//! The relay between a viewer and a screen after both handshakes.
+//! The relay between a viewer and a VNC server after both handshakes, whatever their bytes travel
+//! over.
 //!
 //! Both directions run independently, each with one buffer under way: whoever reads slowly slows
 //! only what is sent to him. Data frames are the only bytes that reach the VM.
@@ -12,22 +13,20 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
 use rfb::MessageScanner;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::refusal::End;
 use crate::sessions::Session;
 use crate::viewer::data;
-use crate::websocket::Socket;
 
 /// One read from the VM, and so one message to the viewer.
 const BUFFER: usize = 64 * 1024;
 
 /// Bounds of a running console.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BridgeLimits {
     /// Distance of our pings to the viewer. A screen that takes no input for as long is lost: its
     /// viewer's pongs, and its leaving, wait unread behind that input.
@@ -57,21 +56,31 @@ impl Signs {
 }
 
 /// Relays until one side ends, the viewer is idle, or the session is asked to end.
-pub(crate) async fn relay(
-    socket: &mut Socket,
-    stream: &mut TcpStream,
+pub(crate) async fn relay<V, S>(
+    socket: &mut WebSocketStream<V>,
+    stream: S,
     ahead: (Vec<u8>, Vec<u8>),
     session: &Arc<Session>,
     counters: (Counter, Counter),
     limits: BridgeLimits,
-) -> End {
+) -> End
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite,
+{
     let (from_viewer, from_vm) = ahead;
     let (to_viewer_bytes, to_vm_bytes) = counters;
     let signs = Signs { start: Instant::now(), heard: AtomicU64::new(0), input: AtomicU64::new(0) };
-    let (read, write) = stream.split();
+    let (read, write) = tokio::io::split(stream);
     let (sink, source) = socket.split();
-    let patience = limits.ping;
-    let up = Up { source, write, session, signs: &signs, bytes: to_vm_bytes, patience };
+    let up = Up {
+        source,
+        write,
+        session,
+        signs: &signs,
+        bytes: to_vm_bytes,
+        write_timeout: limits.ping,
+    };
     let down = Down { sink, read, session, bytes: to_viewer_bytes, ping: limits.ping };
     tokio::select! {
         end = up.run(from_viewer) => end,
@@ -82,16 +91,20 @@ pub(crate) async fn relay(
 }
 
 /// Viewer to VM.
-struct Up<'a> {
-    source: SplitStream<&'a mut Socket>,
-    write: WriteHalf<'a>,
+struct Up<'a, V, S> {
+    source: SplitStream<&'a mut WebSocketStream<V>>,
+    write: WriteHalf<S>,
     session: &'a Session,
     signs: &'a Signs,
     bytes: Counter,
-    patience: Duration,
+    write_timeout: Duration,
 }
 
-impl Up<'_> {
+impl<V, S> Up<'_, V, S>
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite,
+{
     async fn run(mut self, ahead: Vec<u8>) -> End {
         let mut scanner = MessageScanner::default();
         if let Err(end) = self.forward(&ahead, &mut scanner).await {
@@ -121,7 +134,12 @@ impl Up<'_> {
             self.signs.input.store(self.signs.now(), Ordering::Relaxed);
             self.session.inputs.fetch_add(touched, Ordering::Relaxed);
         }
-        match timeout(self.patience, self.write.write_all(bytes)).await {
+        let write = async {
+            self.write.write_all(bytes).await?;
+            // An encrypted stream may hold something back.
+            self.write.flush().await
+        };
+        match timeout(self.write_timeout, write).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return Err(End::ScreenLost),
         }
@@ -134,15 +152,19 @@ impl Up<'_> {
 }
 
 /// VM to viewer.
-struct Down<'a> {
-    sink: SplitSink<&'a mut Socket, Message>,
-    read: ReadHalf<'a>,
+struct Down<'a, V, S> {
+    sink: SplitSink<&'a mut WebSocketStream<V>, Message>,
+    read: ReadHalf<S>,
     session: &'a Session,
     bytes: Counter,
     ping: Duration,
 }
 
-impl Down<'_> {
+impl<V, S> Down<'_, V, S>
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead,
+{
     async fn run(mut self, ahead: Vec<u8>) -> End {
         let mut ping = interval_at(Instant::now() + self.ping, self.ping);
         ping.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -193,3 +215,6 @@ async fn watch(signs: &Signs, limits: BridgeLimits) -> End {
         sleep(wait.max(Duration::from_millis(10))).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

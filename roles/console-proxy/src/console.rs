@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! token → source address → extra text → single use     nothing of this reaches the server
-//!   → the management server's verdict (10 s)            no verdict = no console
+//!   → the management server's decision (10 s)           no answer = no console
 //!   → the table of sessions (replaces the VM's other console)
-//!   → the VM's screen, RFB as a client
-//! viewer's RFB handshake in parallel, its answer waits for the verdict
+//!   → the VM's VNC server, RFB as a client
+//! viewer's RFB handshake in parallel, its answer waits for the decision
 //!   → relay → goodbye; whatever ended it, the drop of `Registered` reports the end
 //! ```
 
@@ -13,74 +13,46 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bedrock::Secret;
 use hyper::upgrade::OnUpgrade;
 use rfb::ServerInit;
-use role::BoxFuture;
 use tracing::Instrument;
 
+use crate::access::{AccessDecision, AccessQuestion};
 use crate::bridge::relay;
+use crate::context::ConsoleContext;
+use crate::dialler;
 use crate::query::RawQuery;
-use crate::refusal::{End, Refusal};
-use crate::screen::{self, Screen};
-use crate::service::Service;
+use crate::refusal::{End, Refusal, VncServerError};
 use crate::sessions::{Asked, NewSession, Registered};
-use crate::token::{ConsoleToken, Way};
-use crate::viewer::{Greeted, HasScreen, NotGreeted, greet};
+use crate::token::ConsoleToken;
+use crate::upstream::Upstream;
+use crate::viewer::{Greeted, NotGreeted, Shown, greet};
+use crate::vnc_server::{self, VncServer};
 use crate::websocket;
 
-/// A question to the management server: may this browser see this console? The texts stand as in
-/// the token, since the ticket covers them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AccessQuestion {
-    pub(crate) host: String,
-    pub(crate) port: i32,
-    pub(crate) vm: String,
-    pub(crate) sid: Secret<String>,
-    pub(crate) ticket: Secret<String>,
-    pub(crate) session: String,
-    pub(crate) client: IpAddr,
-}
-
-/// The management server's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Admitted,
-    Denied,
-    /// It was never asked: the link is down.
-    NotAsked,
-    /// It was asked and did not answer, or not in words we know.
-    Unanswered,
-}
-
-/// Asks the management server.
-pub(crate) trait AccessAuthority: Send + Sync + 'static {
-    fn may_open(&self, question: AccessQuestion) -> BoxFuture<'_, Verdict>;
-}
-
-/// A viewer at the door.
-pub(crate) struct Knock {
+/// A viewer that asks for a console.
+pub(crate) struct UpgradeRequest {
     /// The raw query of its URL.
     pub(crate) query: String,
     pub(crate) client: IpAddr,
 }
 
-/// Admitted, and connected to the VM's screen.
+/// Admitted, and connected to the VM's VNC server.
 struct Opened {
     registered: Registered,
-    screen: Screen,
+    vnc_server: VncServer,
     init: ServerInit,
 }
 
-impl HasScreen for Opened {
+impl Shown for Opened {
     fn server_init(&self) -> ServerInit {
         self.init.clone()
     }
 }
 
 /// Runs a console to its end.
-pub(crate) async fn run(service: Arc<Service>, upgrade: OnUpgrade, knock: Knock) {
-    let client = knock.client;
+pub(crate) async fn run(context: Arc<ConsoleContext>, upgrade: OnUpgrade, request: UpgradeRequest) {
+    let client = request.client;
     let span = tracing::error_span!("console", %client);
     async {
         let upgraded = match upgrade.await {
@@ -90,35 +62,46 @@ pub(crate) async fn run(service: Arc<Service>, upgrade: OnUpgrade, knock: Knock)
                 return;
             }
         };
-        let socket = websocket::open(upgraded, service.config.message_limit).await;
-        serve(&service, socket, knock).await;
+        let socket = websocket::open(upgraded, context.now().message_limit).await;
+        serve(&context, socket, request).await;
     }
     .instrument(span)
     .await;
 }
 
-async fn serve(service: &Arc<Service>, mut socket: websocket::Socket, knock: Knock) {
+async fn serve(
+    context: &Arc<ConsoleContext>,
+    mut socket: websocket::Socket,
+    request: UpgradeRequest,
+) {
+    let client = request.client;
     let opening = Box::pin(async {
-        let outcome = open(service, &knock).await;
+        let token = match token(context, &request) {
+            Ok(token) => token,
+            Err(refusal) => {
+                context.refused(&refusal, client, None);
+                return Err(refusal);
+            }
+        };
+        let outcome = open(context, &token, &request).await;
         if let Err(refusal) = &outcome {
             // Now, not when the viewer has heard it: one that never listens is counted as well.
-            service.refused(refusal, knock.client);
+            context.refused(refusal, client, Some(&token));
         }
         outcome
     });
-    let patience = service.config.handshake_timeout;
     let greeted = tokio::select! {
-        greeted = greet(&mut socket, opening, patience) => greeted,
-        () = service.stop.cancelled() => Err(NotGreeted::Ended(End::Shutdown)),
+        greeted = greet(&mut socket, opening, context.now().handshake_timeout) => greeted,
+        () = context.stop.cancelled() => Err(NotGreeted::Ended(End::Shutdown)),
     };
     match greeted {
-        Ok(greeted) => watch(service, socket, greeted).await,
+        Ok(greeted) => watch(context, socket, greeted).await,
         Err(NotGreeted::Refused(refusal)) => {
             let (code, _) = End::Refused.close();
             websocket::close(socket, code, &refusal.to_string()).await;
         }
         Err(NotGreeted::Ended(end)) => {
-            service.metrics.ended(end.label());
+            context.metrics.ended(end.label());
             tracing::debug!(reason = end.label(), "console ended before it opened");
             let (code, reason) = end.close();
             websocket::close(socket, code, reason).await;
@@ -127,40 +110,56 @@ async fn serve(service: &Arc<Service>, mut socket: websocket::Socket, knock: Kno
 }
 
 /// The open console.
-async fn watch(service: &Arc<Service>, mut socket: websocket::Socket, greeted: Greeted<Opened>) {
-    let Opened { registered, mut screen, .. } = greeted.screen;
+async fn watch(
+    context: &Arc<ConsoleContext>,
+    mut socket: websocket::Socket,
+    greeted: Greeted<Opened>,
+) {
+    let Opened { registered, vnc_server, .. } = greeted.shown;
     let session = &registered.session;
-    tracing::info!(session = session.uuid, vm = session.vm, "console opened");
-    let ahead = (greeted.ahead, std::mem::take(&mut screen.ahead));
-    let bytes = service.metrics.bytes();
-    let limits = service.config.bridge;
-    let end = relay(&mut socket, &mut screen.stream, ahead, session, bytes, limits).await;
-    service.metrics.ended(end.label());
+    let VncServer { stream, ahead, .. } = vnc_server;
     tracing::info!(
         session = session.uuid,
         vm = session.vm,
+        name = session.display_name,
+        vnc_server = %session.upstream,
+        "console opened"
+    );
+    let bytes = context.metrics.bytes();
+    let limits = context.now().bridge;
+    // The VM's side ends with the relay: the goodbye to the viewer may take a while.
+    let end = relay(&mut socket, stream, (greeted.ahead, ahead), session, bytes, limits).await;
+    context.metrics.ended(end.label());
+    tracing::info!(
+        session = session.uuid,
+        vm = session.vm,
+        name = session.display_name,
         reason = end.label(),
         bytes_to_viewer = session.to_viewer.load(Ordering::Relaxed),
         bytes_to_vm = session.to_vm.load(Ordering::Relaxed),
         "console closed"
     );
-    // The VM's side first: the goodbye to the viewer may take a while.
-    drop(screen);
     drop(registered);
     let (code, reason) = end.close();
     websocket::close(socket, code, reason).await;
 }
 
-/// Everything between the link and the VM's screen, in the order in which a refusal costs least.
-async fn open(service: &Arc<Service>, knock: &Knock) -> Result<Opened, Refusal> {
-    let query = RawQuery(&knock.query);
-    let token = {
-        let key = service.key().ok_or(Refusal::NoKey)?;
-        let text = query.token().ok_or(Refusal::Token)?;
-        key.open(&text).map_err(|_error| Refusal::Token)?
-    };
-    let (session, port) = check(service, &token, query, knock.client)?;
-    let asked = take(service, session.clone())?;
+/// What the link carries.
+fn token(context: &ConsoleContext, request: &UpgradeRequest) -> Result<ConsoleToken, Refusal> {
+    let key = context.key().ok_or(Refusal::NoKey)?;
+    let text = RawQuery(&request.query).token().ok_or(Refusal::Token)?;
+    key.open(&text).map_err(|_error| Refusal::Token)
+}
+
+/// Everything between the link and the VM's VNC server, in the order in which a refusal costs
+/// least.
+async fn open(
+    context: &Arc<ConsoleContext>,
+    token: &ConsoleToken,
+    request: &UpgradeRequest,
+) -> Result<Opened, Refusal> {
+    let (session, upstream) = check(context, token, request)?;
+    let asked = take(context, session.clone())?;
     let question = AccessQuestion {
         host: token.host.clone(),
         port: token.port,
@@ -168,86 +167,78 @@ async fn open(service: &Arc<Service>, knock: &Knock) -> Result<Opened, Refusal> 
         sid: token.sid.clone(),
         ticket: token.ticket.clone(),
         session: session.clone(),
-        client: knock.client,
+        client: request.client,
+        again: false,
     };
-    match service.authority.may_open(question).await {
-        Verdict::Admitted => {}
-        Verdict::NotAsked => {
+    let limit = context.now().verdict_timeout;
+    let admission = match context.authority.may_open(question, limit).await {
+        AccessDecision::Admitted(admission) => admission,
+        AccessDecision::NotAsked => {
             asked.not_presented();
             return Err(Refusal::ServerUnreachable);
         }
-        Verdict::Denied => return Err(Refusal::Denied),
-        Verdict::Unanswered => return Err(Refusal::ServerSilent),
-    }
-    let registered = service.sessions.enter(NewSession {
+        AccessDecision::Denied => return Err(Refusal::Denied),
+        AccessDecision::Unanswered => return Err(Refusal::ServerSilent),
+    };
+    let registered = context.sessions.enter(NewSession {
         uuid: session,
         key: token.viewer_key(),
         vm: token.vm.clone(),
         display_name: token.display_name.clone(),
-        client: knock.client,
+        client: request.client,
         host: token.host.clone(),
         port: token.port,
+        // Where the management server says it is now, else where the link says it was.
+        upstream: admission.location.unwrap_or(upstream),
     });
     asked.admitted();
-    let screen = connect(service, &token, port, &registered).await?;
+    let vnc_server = tokio::select! {
+        outcome = connect(context, token, &registered) => outcome.map_err(Refusal::VncServer)?,
+        ended = registered.session.ended() => return Err(Refusal::Ended(ended)),
+    };
     // The name ends in a space where the original names the backend's encryption.
     let name = format!("{} ", token.display_name).into_bytes();
-    let init = ServerInit { name, ..screen.init.clone() };
-    Ok(Opened { registered, screen, init })
+    let init = ServerInit { name, ..vnc_server.init.clone() };
+    Ok(Opened { registered, vnc_server, init })
 }
 
 async fn connect(
-    service: &Service,
+    context: &ConsoleContext,
     token: &ConsoleToken,
-    port: u16,
     registered: &Registered,
-) -> Result<Screen, Refusal> {
-    let limits = (service.config.connect_timeout, service.config.handshake_timeout);
-    let outcome = tokio::select! {
-        outcome = screen::connect(&token.host, port, token.sid.reveal(), limits) => outcome,
-        ended = registered.session.ended() => return Err(Refusal::Ended(ended)),
-    };
-    outcome.map_err(|error| {
-        tracing::warn!(
-            session = registered.session.uuid,
-            host = token.host,
-            port,
-            error = %bedrock::chain(&error),
-            "cannot open the screen"
-        );
-        Refusal::Screen(error)
-    })
+) -> Result<VncServer, VncServerError> {
+    let limits = context.now();
+    let connection = dialler::dial(&registered.session.upstream, limits.connect_timeout).await?;
+    vnc_server::enter(connection, token.sid.reveal(), limits.handshake_timeout).await
 }
 
-/// The checks that need nobody else. Gives the session's UUID and the port.
+/// The checks that need nobody else. Gives the session's UUID and where to dial.
 fn check(
-    service: &Service,
+    context: &ConsoleContext,
     token: &ConsoleToken,
-    query: RawQuery<'_>,
-    client: IpAddr,
-) -> Result<(String, u16), Refusal> {
-    if token.way != Way::Direct {
-        return Err(Refusal::Unsupported(token.way));
+    request: &UpgradeRequest,
+) -> Result<(String, Upstream), Refusal> {
+    if let Some(kind) = token.upstream.as_ref().and_then(dialler::unsupported) {
+        return Err(Refusal::Unsupported(kind));
     }
-    let port = u16::try_from(token.port).ok().filter(|port| *port > 0);
-    let (Some(session), Some(port)) = (&token.session, port) else {
+    let (Some(session), Some(upstream)) = (&token.session, &token.upstream) else {
         return Err(Refusal::Incomplete);
     };
-    if token.host.trim().is_empty() || session.len() > 64 {
+    if session.len() > 64 {
         return Err(Refusal::Incomplete);
     }
-    if service.source_check.load(Ordering::Relaxed) {
+    if context.source_check.load(Ordering::Relaxed) {
         let source = token.source.as_deref().unwrap_or_default();
-        if !crate::network::is_address(source, client) {
+        if !crate::network::is_address(source, request.client) {
             return Err(Refusal::SourceAddress);
         }
     }
     if let Some(extra) = &token.extra
-        && !query.has_extra(extra.reveal())
+        && !RawQuery(&request.query).has_extra(extra.reveal())
     {
         return Err(Refusal::Extra);
     }
-    Ok((session.clone(), port))
+    Ok((session.clone(), upstream.clone()))
 }
 
 /// Takes the session for use, once.
@@ -255,8 +246,8 @@ fn check(
 /// A server with rows for its proxies announces each session before its link is used; one with a
 /// static proxy never does, and a link that reconnects can lose an announcement. The server is
 /// asked in any case, so a missing announcement is not a reason to refuse.
-fn take(service: &Arc<Service>, session: String) -> Result<Asked, Refusal> {
-    let announced = service.sessions.ledger.take(&session).ok_or(Refusal::Replay)?;
+fn take(context: &Arc<ConsoleContext>, session: String) -> Result<Asked, Refusal> {
+    let announced = context.sessions.ledger.take(&session).ok_or(Refusal::Replay)?;
     tracing::debug!(session, announced, "asking the management server");
-    Ok(Asked::new(&service.sessions, session))
+    Ok(Asked::new(&context.sessions, session))
 }

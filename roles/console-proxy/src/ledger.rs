@@ -47,7 +47,7 @@ pub(crate) struct Ledger {
 pub(crate) enum Owed {
     /// It admitted the session.
     Admitted,
-    /// It denied the session, or its verdict is not known.
+    /// It denied the session, or its answer is not known.
     Doubtful,
 }
 

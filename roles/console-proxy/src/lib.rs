@@ -1,42 +1,50 @@
 //! Role `cp`: the console proxy.
 //!
 //! The management server gives a user a link with an encrypted token; the user's browser brings it
-//! here. We ask the management server whether the token is good, connect to the VM's screen as a
-//! VNC client, and relay its picture to the browser over a WebSocket.
+//! here. We ask the management server whether the token is good, connect to the VM as a VNC client,
+//! and relay its picture to the browser over a WebSocket.
 //!
 //! | module | what |
 //! |---|---|
-//! | `settings` | `[roles.console_proxy]` |
-//! | `proxy` | the role: description, start, stop |
+//! | `config` | `[roles.console_proxy]` |
+//! | `service` | the role: description, start, reload, stop |
 //! | `agent` | the host that the management server sees |
 //! | `web`, `assets` | pages and upgrades |
-//! | `websocket` | the upgrade, limits, the goodbye |
+//! | `upgrade`, `websocket` | the WebSocket's opening handshake; its limits and the goodbye |
 //! | [`query`], [`token`] | a link's query, and what is in its token |
+//! | `access` | the question to the management server, and its answer |
+//! | [`upstream`], `dialler`, `vnc_server` | where a VNC server is, dialling it, shaking hands with it |
 //! | `console` | one console from its link to its end |
-//! | `viewer`, `screen`, `bridge` | handshake with the browser, with the VM, and the relay |
+//! | `viewer`, `bridge` | handshake with the browser, and the relay |
 //! | `sessions`, `ledger`, `report` | open consoles, what the server must hear, and telling it |
-//! | `service`, `network`, `refusal`, `metrics` | shared state, addresses, words, counters |
+//! | `context`, `places` | what every console shares |
+//! | `network`, `refusal`, `metrics` | addresses, words, counters |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests spawn"))]
 
+mod access;
 mod agent;
 mod assets;
 mod bridge;
+mod config;
 mod console;
+mod context;
+mod dialler;
 mod ledger;
 mod metrics;
 mod network;
-mod proxy;
+mod places;
 pub mod query;
 mod refusal;
 mod report;
-mod screen;
 mod service;
 mod sessions;
-mod settings;
 pub mod token;
+mod upgrade;
+pub mod upstream;
 mod viewer;
+mod vnc_server;
 mod web;
 mod websocket;
 
-pub use proxy::{DESCRIPTOR, KIND};
+pub use service::{DESCRIPTOR, KIND};

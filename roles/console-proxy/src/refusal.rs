@@ -9,7 +9,7 @@ use rfb::HandshakeError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::sessions::Ended;
-use crate::token::Way;
+use crate::upstream::UpstreamKind;
 
 /// Why a console does not open.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,8 @@ pub(crate) enum Refusal {
     Extra,
     #[error("this console link was used already; open the console again")]
     Replay,
-    #[error("consoles of {} are not supported by this console proxy", host_kind(*.0))]
-    Unsupported(Way),
+    #[error("this console proxy cannot open consoles by {0} yet")]
+    Unsupported(UpstreamKind),
     #[error(
         "the management server denied this console; the link may have expired, open the console again"
     )]
@@ -40,27 +40,22 @@ pub(crate) enum Refusal {
     #[error("{}", End::from(*.0).close().1)]
     Ended(Ended),
     #[error("the virtual machine's screen cannot be reached: {0}")]
-    Screen(ScreenError),
+    VncServer(#[source] VncServerError),
 }
 
-const fn host_kind(way: Way) -> &'static str {
-    match way {
-        Way::Direct => "this host",
-        Way::Tunnel => "XenServer hosts",
-        Way::WebSocket => "VMware hosts",
-        Way::HyperV => "Hyper-V hosts",
-    }
-}
-
-/// Why the VM's screen gave no picture.
+/// Why the VM's VNC server gave no picture.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ScreenError {
+pub(crate) enum VncServerError {
     #[error("{}", plain(.0))]
     Connect(#[source] std::io::Error),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
     #[error("{}", plain(.0))]
     Io(#[source] std::io::Error),
+    #[error("encryption cannot be started: {}", plain(.0))]
+    Tls(#[source] std::io::Error),
+    #[error("{0} is not supported yet")]
+    Unsupported(UpstreamKind),
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
 }
@@ -95,7 +90,7 @@ impl Refusal {
                 Ended::Replaced => "replaced",
                 Ended::Shutdown => "shutdown",
             },
-            Self::Screen(_) => "screen",
+            Self::VncServer(_) => "screen",
         }
     }
 }

@@ -1,116 +1,232 @@
-//! What every console of the role shares.
+//! The role: how it is described, checked, started and stopped.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use role::TaskScope;
-use role::host::Clock;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use agent_protocol::agent::StartupProxyCommand;
+use config_reader::Violations;
+use http_front::{Site, Transport};
+use management_link::{LinkConfig, ManagementLink};
+use role::{
+    BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
+    RoleError, RoleKind, RoleSpec,
+};
+use status_api::{Listeners, ReloadReport};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::console::AccessAuthority;
-use crate::metrics::Metrics;
-use crate::refusal::Refusal;
-use crate::sessions::Sessions;
-use crate::settings::Settings;
-use crate::token::TokenKey;
+use crate::agent::{ConsoleAgent, LinkPort};
+use crate::config::{self, ConsoleProxyConfig};
+use crate::context::ConsoleContext;
+use crate::report;
+use crate::sessions::Ended;
+use crate::web;
 
-/// Client addresses whose failures are counted.
-const ADDRESSES: usize = 4096;
-const WINDOW: Duration = Duration::from_secs(60);
+/// The console proxy.
+pub const KIND: RoleKind =
+    RoleKind { short: "cp", title: "console proxy", section: "console_proxy" };
 
-/// The role's state while it runs. Shared by the agent, the web front and every console.
-pub(crate) struct Service {
-    pub(crate) config: Settings,
-    pub(crate) authority: Arc<dyn AccessAuthority>,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) metrics: Arc<Metrics>,
-    /// Admit a console only from the address its link was made for.
-    pub(crate) source_check: AtomicBool,
-    /// Consoles open or opening.
-    pub(crate) places: Arc<Semaphore>,
-    pub(crate) tasks: TaskScope,
-    pub(crate) stop: CancellationToken,
-    key: Mutex<Option<Arc<TokenKey>>>,
-    failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+/// Offers the role to the registry.
+pub const DESCRIPTOR: RoleDescriptor =
+    RoleDescriptor::new(KIND, configure).reloading(config::RELOADABLE);
+
+/// How long consoles have to say goodbye when the role stops.
+const GOODBYES: Duration = Duration::from_secs(3);
+/// How long the last load report may take.
+const LAST_REPORT: Duration = Duration::from_secs(2);
+
+fn configure(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Arc<dyn RoleSpec>> {
+    let config = ConsoleProxyConfig::read(input, violations)?;
+    Some(Arc::new(ConsoleProxySpec { config }))
 }
 
-impl std::fmt::Debug for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("sessions", &self.sessions).finish_non_exhaustive()
-    }
+#[derive(Debug)]
+struct ConsoleProxySpec {
+    config: ConsoleProxyConfig,
 }
 
-impl Service {
-    pub(crate) fn new(
-        config: Settings,
-        authority: Arc<dyn AccessAuthority>,
-        clock: Arc<dyn Clock>,
-        tasks: TaskScope,
-        stop: CancellationToken,
-    ) -> Self {
-        let metrics = Arc::new(Metrics::default());
-        Self {
-            places: Arc::new(Semaphore::new(config.sessions)),
-            sessions: Arc::new(Sessions::new(clock, Arc::clone(&metrics))),
-            config,
-            authority,
-            metrics,
-            source_check: AtomicBool::new(false),
-            tasks,
-            stop,
-            key: Mutex::default(),
-            failures: Mutex::default(),
-        }
+impl RoleSpec for ConsoleProxySpec {
+    fn kind(&self) -> RoleKind {
+        KIND
     }
 
-    /// The key of tokens, once the management server sent it.
-    pub(crate) fn key(&self) -> Option<Arc<TokenKey>> {
-        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn resources(&self) -> Vec<Resource> {
+        let routes = self.config.listen.iter();
+        let mut resources: Vec<Resource> =
+            routes.map(|addr| Resource::HttpRoute { addr: *addr, prefix: "/" }).collect();
+        resources.push(Resource::Dir(self.config.state_directory.clone()));
+        resources.push(self.config.link().host_resource(StartupProxyCommand::RESOURCE_NAME));
+        resources
     }
 
-    /// Takes over a key. The same one again keeps what was learnt with it.
-    pub(crate) fn set_key(&self, key: TokenKey) {
-        let mut held = self.key.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_deref() != Some(&key) {
-            *held = Some(Arc::new(key));
-        }
-    }
-
-    /// Notes a refusal; those that look like guessing count against the client's address.
-    pub(crate) fn refused(&self, refusal: &Refusal, client: IpAddr) {
-        self.metrics.refused(refusal.label());
-        if !matches!(refusal, Refusal::Screen(_)) {
-            // That one was logged with the screen's address.
-            tracing::warn!(reason = refusal.label(), "console refused");
-        }
-        if !matches!(refusal, Refusal::Token) {
-            return;
-        }
-        let now = Instant::now();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= ADDRESSES && !failures.contains_key(&client) {
-            failures.retain(|_, (_, since)| now.duration_since(*since) < WINDOW);
-            if failures.len() >= ADDRESSES {
-                return;
-            }
-        }
-        let entry = failures.entry(client).or_insert((0, now));
-        if now.duration_since(entry.1) >= WINDOW {
-            *entry = (0, now);
-        }
-        entry.0 = entry.0.saturating_add(1);
-    }
-
-    /// Whether this address gave too many bad tokens within the last minute.
-    pub(crate) fn is_guessing(&self, client: IpAddr) -> bool {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.get(&client).is_some_and(|(count, since)| {
-            *count >= self.config.failed_tokens_per_minute && since.elapsed() < WINDOW
+    fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
+        Box::pin(async move {
+            let mut found: Vec<PreflightError> =
+                self.config.listen.iter().filter_map(not_local).collect();
+            found.extend(self.config.novnc_dir.as_deref().and_then(without_page));
+            found
         })
     }
+
+    fn misconfigured(&self) -> Vec<PreflightError> {
+        self.config.management.misconfigured()
+    }
+
+    fn stop_grace(&self) -> Option<Duration> {
+        Some(self.config.management.limits.stop_grace() + GOODBYES + LAST_REPORT)
+    }
+
+    fn build(&self) -> Box<dyn Role> {
+        Box::new(ConsoleProxy { config: self.config.clone() })
+    }
+}
+
+/// A directory without a page, or one that cannot be looked into.
+fn without_page(directory: &Path) -> Option<PreflightError> {
+    let page = directory.join("vnc.html");
+    let problem = match std::fs::File::open(&page).and_then(|file| file.metadata()) {
+        Ok(metadata) if metadata.is_file() => return None,
+        Ok(_) => format!("{} is not a file", page.display()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            format!("{} has no vnc.html", directory.display())
+        }
+        Err(error) => format!("cannot read {}: {error}", page.display()),
+    };
+    let remedy = "give a readable directory with a complete noVNC, or leave out \
+                  roles.console_proxy.novnc_dir";
+    Some(PreflightError { problem, remedy: remedy.to_owned() })
+}
+
+/// An address of another machine cannot be listened on.
+fn not_local(addr: &SocketAddr) -> Option<PreflightError> {
+    let probe = SocketAddr::new(addr.ip(), 0);
+    let error = std::net::UdpSocket::bind(probe).err()?;
+    (error.kind() == std::io::ErrorKind::AddrNotAvailable).then(|| PreflightError {
+        problem: format!("{} is not an address of this machine", addr.ip()),
+        remedy: "correct roles.console_proxy.listen".to_owned(),
+    })
+}
+
+impl ConsoleProxyConfig {
+    fn link(&self) -> LinkConfig {
+        LinkConfig {
+            management: self.management.clone(),
+            guid: self.identity.guid.clone(),
+            state_directory: self.state_directory.clone(),
+        }
+    }
+}
+
+struct ConsoleProxy {
+    config: ConsoleProxyConfig,
+}
+
+impl Role for ConsoleProxy {
+    fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
+        Box::pin(run(self.config, cx))
+    }
+}
+
+async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleError> {
+    // The link outlives the consoles, so that their ends are still reported.
+    let link_stop = CancellationToken::new();
+    // Also when this run panics: then the link still answers what it owes.
+    let _link_stops = link_stop.clone().drop_guard();
+    let link_cx = RoleContext { shutdown: link_stop.clone(), ..cx.clone() };
+    let link = ManagementLink::new(config.link(), &link_cx)?;
+    let port = Arc::new(LinkPort { link: link.clone(), proxy_vm: config.identity.proxy_vm });
+    let consoles_stop = CancellationToken::new();
+    let context = Arc::new(ConsoleContext::new(
+        config,
+        Arc::clone(&port) as _,
+        Arc::clone(&cx.host.clock),
+        cx.tasks.clone(),
+        consoles_stop.clone(),
+    ));
+    publish(&context, &cx);
+    cx.reload.handle({
+        let context = Arc::clone(&context);
+        move |spec: Arc<ConsoleProxySpec>| {
+            context.reload(spec.config.reloadable.clone());
+            async { ReloadReport::default() }
+        }
+    });
+    let registrations = listen(&context, &cx).await?;
+    let report_stop = CancellationToken::new();
+    let reporter = cx.tasks.spawn_vital("load report", {
+        let (sessions, metrics) = (Arc::clone(&context.sessions), Arc::clone(&context.metrics));
+        report::run(sessions, port, metrics, report_stop.clone())
+    });
+    let agent = Arc::new(ConsoleAgent { context: Arc::clone(&context), health: cx.health.clone() });
+    let mut serving =
+        cx.tasks.spawn_vital("management link", async move { link.serve(agent).await });
+    cx.health.started();
+    let early = tokio::select! {
+        () = cx.shutdown.cancelled() => None,
+        ended = &mut serving => Some(ended),
+    };
+    // New consoles first, then the open ones, then their report, then the link.
+    drop(registrations);
+    consoles_stop.cancel();
+    context.sessions.end_all(Ended::Shutdown);
+    if timeout(GOODBYES, context.places.all_free()).await.is_err() {
+        tracing::warn!(consoles = context.sessions.len(), "consoles do not close");
+    }
+    report_stop.cancel();
+    if timeout(LAST_REPORT, reporter).await.is_err() {
+        tracing::debug!("the last load report was not acknowledged");
+    }
+    link_stop.cancel();
+    let ended = match early {
+        Some(ended) => ended,
+        None => serving.await,
+    };
+    match ended {
+        Ok(Some(Ok(()))) if cx.shutdown.is_cancelled() => Ok(()),
+        Ok(Some(Err(error))) => Err(error),
+        _ => Err(RoleError::Internal("the management link ended by itself".to_owned(), None)),
+    }
+}
+
+fn publish(context: &Arc<ConsoleContext>, cx: &RoleContext) {
+    cx.health.report({
+        let sessions = Arc::clone(&context.sessions);
+        move || sessions.status()
+    });
+    cx.health.install_metrics(context.metrics.registry());
+}
+
+async fn listen(
+    context: &Arc<ConsoleContext>,
+    cx: &RoleContext,
+) -> Result<Vec<http_front::Registration>, RoleError> {
+    let mut registrations = Vec::new();
+    for addr in &context.config.listen {
+        let site = Site {
+            owner: KIND.short,
+            addr: *addr,
+            prefixes: &["/"],
+            router: web::router(Arc::clone(context)),
+            tasks: cx.tasks.clone(),
+            trusted_proxies: context.trusted_proxies.clone(),
+            transport: Transport::default(),
+        };
+        let registration = cx.http.register(site).await.map_err(|error| {
+            if error.source.kind() == std::io::ErrorKind::PermissionDenied {
+                RoleError::misconfigured("cannot serve consoles", error)
+            } else {
+                RoleError::dependency("cannot serve consoles", error)
+            }
+        })?;
+        tracing::info!(addr = %registration.local_addr(), "serving consoles");
+        registrations.push(registration);
+    }
+    cx.health.report({
+        let addrs = registrations.iter().map(|r| r.local_addr().to_string()).collect();
+        let listeners = Listeners(addrs);
+        move || listeners.clone()
+    });
+    Ok(registrations)
 }

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use role::host::Clock;
-use serde_json::json;
+use status_api::ConsoleStatus;
 use tokio::sync::{Notify, watch};
 
 use crate::ledger::{Ledger, Owed};
 use crate::metrics::Metrics;
+use crate::upstream::Upstream;
 
 /// Why a console ends from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub(crate) struct Session {
     pub(crate) client: IpAddr,
     pub(crate) host: String,
     pub(crate) port: i32,
+    pub(crate) upstream: Upstream,
     pub(crate) created_ms: i64,
     pub(crate) last_used_ms: AtomicI64,
     pub(crate) to_viewer: AtomicU64,
@@ -71,20 +73,22 @@ impl Session {
     }
 
     /// For `/status`: what an operator asks, and nothing secret.
-    fn status(&self) -> serde_json::Value {
-        json!({
-            "id": self.id,
-            "session": self.uuid,
-            "vm": self.vm,
-            "name": self.display_name,
-            "client": self.client,
-            "screen": format!("{}:{}", self.host, self.port),
-            "opened_ms": self.created_ms,
-            "last_used_ms": self.last_used_ms.load(Ordering::Relaxed),
-            "bytes_to_viewer": self.to_viewer.load(Ordering::Relaxed),
-            "bytes_to_vm": self.to_vm.load(Ordering::Relaxed),
-            "inputs": self.inputs.load(Ordering::Relaxed),
-        })
+    fn status(&self) -> ConsoleStatus {
+        let now = self.clock.unix_ms();
+        let ago = |then: i64| u64::try_from(now - then).unwrap_or_default();
+        ConsoleStatus {
+            id: self.id,
+            session: self.uuid.clone(),
+            vm: self.vm.clone(),
+            name: self.display_name.clone(),
+            client: self.client.to_string(),
+            screen: self.upstream.to_string(),
+            opened_ago_ms: ago(self.created_ms),
+            last_used_ago_ms: ago(self.last_used_ms.load(Ordering::Relaxed)),
+            bytes_to_viewer: self.to_viewer.load(Ordering::Relaxed),
+            bytes_to_vm: self.to_vm.load(Ordering::Relaxed),
+            inputs: self.inputs.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -97,8 +101,11 @@ pub(crate) struct NewSession {
     pub(crate) vm: String,
     pub(crate) display_name: String,
     pub(crate) client: IpAddr,
+    /// As in the token, for the load report.
     pub(crate) host: String,
     pub(crate) port: i32,
+    /// What is dialled.
+    pub(crate) upstream: Upstream,
 }
 
 /// The open consoles, and what wakes the reporter.
@@ -146,6 +153,7 @@ impl Sessions {
             client: new.client,
             host: new.host,
             port: new.port,
+            upstream: new.upstream,
             created_ms: now,
             last_used_ms: AtomicI64::new(now),
             to_viewer: AtomicU64::new(0),
@@ -182,7 +190,7 @@ impl Sessions {
     }
 
     /// For `/status`.
-    pub(crate) fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> Vec<ConsoleStatus> {
         self.list().iter().map(|session| session.status()).collect()
     }
 }
@@ -207,7 +215,7 @@ impl Drop for Registered {
     }
 }
 
-/// A session whose verdict is awaited. If it is dropped undecided (the browser left, the server
+/// A session whose admission is awaited. If it is dropped undecided (the browser left, the server
 /// denied or fell silent), the server may hold the session open for ever: it is owed as doubtful.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -258,8 +266,9 @@ mod tests {
             vm: key.into(),
             display_name: "vm".into(),
             client: [127, 0, 0, 1].into(),
-            host: "h".into(),
+            host: "2001:db8::1".into(),
             port: 5900,
+            upstream: Upstream::tcp("2001:db8::1", 5900).unwrap(),
         }
     }
 
@@ -295,7 +304,7 @@ mod tests {
         let sessions = sessions();
         let _held = sessions.enter(new("s1", "vm"));
         let status = sessions.status();
-        assert_eq!(status[0]["screen"], "h:5900");
-        assert_eq!(status[0]["client"], "127.0.0.1");
+        assert_eq!(status[0].screen, "[2001:db8::1]:5900");
+        assert_eq!(status[0].client, "127.0.0.1");
     }
 }

@@ -19,6 +19,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::upstream::Upstream;
+
 /// Longest token looked at; real ones have 500 to 1200 characters.
 pub(crate) const TOKEN_LIMIT: usize = 4096;
 const NONCE_LENGTH: usize = 12;
@@ -153,10 +155,10 @@ impl TokenKey {
 /// from the URL around it.
 #[derive(Debug, Clone)]
 pub struct ConsoleToken {
-    /// Where the screen is, exactly as in the token: the ticket covers these texts.
+    /// Where the VNC server is, exactly as in the token: the ticket covers these texts.
     pub host: String,
     pub port: i32,
-    /// Password of the VM's screen; the server calls it sid.
+    /// Password of the VM's VNC server; the management server calls it sid.
     pub sid: Secret<String>,
     /// UUID of the VM.
     pub vm: String,
@@ -169,21 +171,8 @@ pub struct ConsoleToken {
     pub new_viewer: bool,
     /// What the caller of the API wants to see in the URL besides the token.
     pub extra: Option<Secret<String>>,
-    /// How the screen is reached.
-    pub way: Way,
-}
-
-/// How a VM's screen is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// RFB over TCP.
-    Direct,
-    /// An HTTP CONNECT to a XenServer host.
-    Tunnel,
-    /// A WebSocket of an ESXi host.
-    WebSocket,
-    /// Remote desktop of a Hyper-V host.
-    HyperV,
+    /// How the VNC server is reached; `None` when the token does not say.
+    pub upstream: Option<Upstream>,
 }
 
 /// Members as they stand in the token; unknown ones are ignored.
@@ -207,21 +196,31 @@ struct Members {
     extra_security_token: Option<String>,
 }
 
+impl Members {
+    /// The first of these that is filled in counts.
+    fn upstream(&self) -> Option<Upstream> {
+        let filled = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        if let Some(host) = filled(&self.hyperv_host) {
+            return Some(Upstream::HyperV { host });
+        }
+        if let Some(url) = filled(&self.websocket_url) {
+            return Some(Upstream::WebSocket { url: Secret::new(url) });
+        }
+        Upstream::tunnel(&text(&self.client_tunnel_url), &text(&self.client_tunnel_session))
+            .or_else(|| {
+                let port = self.client_host_port.unwrap_or_default();
+                Upstream::tcp(&text(&self.client_host_address), port)
+            })
+    }
+}
+
 impl ConsoleToken {
     fn parse(plaintext: &[u8]) -> Result<Self, TokenError> {
         let members: Members = serde_json::from_slice(plaintext).map_err(|_error| TokenError)?;
-        let filled = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.trim().is_empty());
-        let way = if filled(&members.hyperv_host) {
-            Way::HyperV
-        } else if filled(&members.websocket_url) {
-            Way::WebSocket
-        } else if filled(&members.client_tunnel_url) && filled(&members.client_tunnel_session) {
-            Way::Tunnel
-        } else {
-            Way::Direct
-        };
+        let upstream = members.upstream();
         Ok(Self {
-            way,
+            upstream,
             host: members.client_host_address.unwrap_or_default(),
             port: members.client_host_port.unwrap_or_default(),
             sid: Secret::new(members.client_host_password.unwrap_or_default()),

@@ -12,10 +12,10 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::refusal::{End, Refusal};
 use crate::websocket::{Socket, end_of};
 
-/// How a greeting ends well: the screen and what the viewer sent ahead.
+/// How a greeting ends well: what is shown and what the viewer sent ahead.
 #[derive(Debug)]
 pub(crate) struct Greeted<T> {
-    pub(crate) screen: T,
+    pub(crate) shown: T,
     pub(crate) ahead: Vec<u8>,
 }
 
@@ -27,43 +27,43 @@ pub(crate) enum NotGreeted {
     Ended(End),
 }
 
-/// Anything with a screen's description.
-pub(crate) trait HasScreen {
+/// What a viewer that is let in is shown.
+pub(crate) trait Shown {
     /// What the viewer is shown as the server's screen.
     fn server_init(&self) -> ServerInit;
 }
 
 /// Leads the viewer through the handshake while `opening` decides. If the viewer leaves first,
 /// `opening` is dropped.
-pub(crate) async fn greet<T: HasScreen>(
+pub(crate) async fn greet<T: Shown>(
     socket: &mut Socket,
     opening: impl Future<Output = Result<T, Refusal>>,
-    patience: Duration,
+    handshake_timeout: Duration,
 ) -> Result<Greeted<T>, NotGreeted> {
     let mut opening = std::pin::pin!(opening);
-    let mut verdict: Option<Result<T, Refusal>> = None;
+    let mut decision: Option<Result<T, Refusal>> = None;
     let mut handshake = ServerHandshake::new(ServerSecurity::None, Version::V8);
-    // Until the verdict the viewer cannot do anything wrong but send too much.
+    // Until the decision the viewer cannot do anything wrong but send too much.
     let mut deadline = Instant::now() + Duration::from_secs(3600);
     loop {
         flush(socket, &mut handshake).await.map_err(NotGreeted::Ended)?;
-        match verdict.take() {
-            Some(Ok(screen)) if handshake.is_done() => {
-                return Ok(Greeted { screen, ahead: handshake.into_rest() });
+        match decision.take() {
+            Some(Ok(shown)) if handshake.is_done() => {
+                return Ok(Greeted { shown, ahead: handshake.into_rest() });
             }
             Some(Err(refusal)) if handshake.is_refused() => {
                 return Err(NotGreeted::Refused(refusal));
             }
-            undecided => verdict = undecided,
+            undecided => decision = undecided,
         }
         tokio::select! {
-            outcome = &mut opening, if verdict.is_none() => {
-                deadline = Instant::now() + patience;
+            outcome = &mut opening, if decision.is_none() => {
+                deadline = Instant::now() + handshake_timeout;
                 let told = match &outcome {
                     Ok(screen) => handshake.admit(screen.server_init()),
                     Err(refusal) => handshake.refuse(&refusal.to_string()),
                 };
-                verdict = Some(outcome);
+                decision = Some(outcome);
                 told.map_err(|_error| NotGreeted::Ended(End::BadHandshake))?;
             }
             message = socket.next() => {
@@ -74,7 +74,7 @@ pub(crate) async fn greet<T: HasScreen>(
                     return Err(NotGreeted::Ended(End::BadHandshake));
                 }
             }
-            () = sleep_until(deadline) => return Err(match verdict {
+            () = sleep_until(deadline) => return Err(match decision {
                 Some(Err(refusal)) => NotGreeted::Refused(refusal),
                 _ => NotGreeted::Ended(End::BadHandshake),
             }),

@@ -2,10 +2,13 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/resource/noVNC/…` | the console page and its files |
+//! | `…/resource/noVNC/…` | the console page and its files |
 //! | `…/websockify` with an upgrade | a console |
-//! | `/ajax?token=…` | redirect to the page: the server's other form of link |
+//! | `…/ajax?token=…` | redirect to the page: the server's other form of link |
 //! | anything else | 404 |
+//!
+//! A proxy in front may put all of it below a prefix, and may leave the prefix in what it passes
+//! on: paths are told by their ends, and nothing that we answer names a path from the root.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,47 +17,55 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HOST, IF_NONE_MATCH,
-    LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use http_front::ClientAddress;
 
 use crate::assets::{self, Asset};
-use crate::console::{self, Knock};
-use crate::service::Service;
-use crate::websocket;
+use crate::console::{self, UpgradeRequest};
+use crate::context::ConsoleContext;
+use crate::upgrade;
 
 /// Where the server's links point.
 const PAGES: &str = "/resource/noVNC/";
 const PAGE: &str = "vnc.html";
+/// The last part of a WebSocket's path; clients put it below whatever they like.
+const SOCKET: &str = "websockify";
 
 /// The router of every listener of the role.
-pub(crate) fn router(service: Arc<Service>) -> Router {
-    Router::new().fallback(answer).with_state(service)
+pub(crate) fn router(context: Arc<ConsoleContext>) -> Router {
+    Router::new().fallback(answer).with_state(context)
 }
 
 async fn answer(
-    State(service): State<Arc<Service>>,
+    State(context): State<Arc<ConsoleContext>>,
     Extension(ClientAddress(client)): Extension<ClientAddress>,
     mut request: Request<Body>,
 ) -> Response<Body> {
+    let host = upgrade::authority(&request);
     let path = request.uri().path().to_owned();
-    if websocket::is_upgrade(request.headers()) {
-        return if path.rsplit('/').next() == Some("websockify") {
-            knock(&service, client, &mut request)
-        } else {
-            not_found()
-        };
+    let last = path.rsplit('/').next().unwrap_or_default();
+    if last == SOCKET && upgrade::is_websocket(&request) {
+        return open_console(&context, client, host.as_ref(), &mut request);
+    }
+    if last == SOCKET && upgrade::is_too_old(&request) {
+        tracing::warn!(
+            %client,
+            "a WebSocket was asked for in HTTP/1.0, which has none; the proxy in front has to \
+             speak HTTP/1.1 (nginx: proxy_http_version 1.1)"
+        );
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let allow = [(ALLOW, "GET, HEAD")];
         return (StatusCode::METHOD_NOT_ALLOWED, allow, "only GET is answered\n").into_response();
     }
-    match path.strip_prefix(PAGES) {
-        Some(file) => page_file(&service, file, request.headers()).await,
-        None if path == "/ajax" => to_page(request.uri().query().unwrap_or_default()),
+    match path.split_once(PAGES) {
+        Some((_prefix, file)) => page_file(&context, file, request.headers(), host.as_ref()).await,
+        None if last == "ajax" => to_page(request.uri().query().unwrap_or_default()),
         None => not_found(),
     }
 }
@@ -64,42 +75,53 @@ fn not_found() -> Response<Body> {
         .into_response()
 }
 
-/// Opens the door to a console, or says at once why not.
-fn knock(service: &Arc<Service>, client: IpAddr, request: &mut Request<Body>) -> Response<Body> {
-    if !websocket::origin_allowed(request.headers(), &service.config.allowed_origins) {
-        service.metrics.refused("origin");
-        return (StatusCode::FORBIDDEN, "consoles may not be opened from that page\n")
-            .into_response();
+/// Begins a console, or says at once why not.
+fn open_console(
+    context: &Arc<ConsoleContext>,
+    client: IpAddr,
+    host: Option<&Authority>,
+    request: &mut Request<Body>,
+) -> Response<Body> {
+    let limits = context.now();
+    let refuse = |reason: &'static str, status: StatusCode, text: &'static str| {
+        context.metrics.refused(reason);
+        tracing::warn!(%client, reason, "console refused");
+        (status, text).into_response()
+    };
+    if !upgrade::origin_allowed(request.headers(), host, &limits.allowed_origins) {
+        let text = "consoles may not be opened from that page\n";
+        return refuse("origin", StatusCode::FORBIDDEN, text);
     }
-    if service.is_guessing(client) {
-        service.metrics.refused("guessing");
-        return (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many damaged console links from your address\n",
-        )
-            .into_response();
+    if context.is_guessing(client) {
+        let text = "too many damaged console links from your address\n";
+        return refuse("guessing", StatusCode::TOO_MANY_REQUESTS, text);
     }
-    let Ok(place) = Arc::clone(&service.places).try_acquire_owned() else {
-        service.metrics.refused("full");
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many consoles are open\n").into_response();
+    let Some(place) = context.places.take(limits.sessions) else {
+        return refuse("full", StatusCode::SERVICE_UNAVAILABLE, "too many consoles are open\n");
     };
     let query = request.uri().query().unwrap_or_default().to_owned();
-    match websocket::accept(request) {
+    match upgrade::accept(request) {
         Ok((response, upgrade)) => {
-            let consoles = Arc::clone(service);
-            service.tasks.spawn("console", async move {
-                console::run(consoles, upgrade, Knock { query, client }).await;
+            let consoles = Arc::clone(context);
+            context.tasks.spawn("console", async move {
+                console::run(consoles, upgrade, UpgradeRequest { query, client }).await;
                 drop(place);
             });
             response
         }
-        Err(refusal) => refusal.into_response(),
+        Err(malformed) => {
+            context.metrics.refused("malformed");
+            tracing::debug!(%client, error = %malformed, "malformed WebSocket handshake");
+            malformed.into_response()
+        }
     }
 }
 
-/// The server's older form of link, whose viewer does not exist any more.
+/// The server's older form of link, whose viewer does not exist any more. The page is named from
+/// where the link is.
 fn to_page(query: &str) -> Response<Body> {
-    let target = format!("{PAGES}{PAGE}?autoconnect=true&{query}");
+    let pages = PAGES.trim_start_matches('/');
+    let target = format!("{pages}{PAGE}?autoconnect=true&{query}");
     match HeaderValue::from_str(&target) {
         Ok(target) => {
             let headers =
@@ -110,19 +132,37 @@ fn to_page(query: &str) -> Response<Body> {
     }
 }
 
-async fn page_file(service: &Service, path: &str, headers: &HeaderMap) -> Response<Body> {
-    let asset = match &service.config.novnc_dir {
-        None => assets::built_in(path),
+async fn page_file(
+    context: &ConsoleContext,
+    path: &str,
+    headers: &HeaderMap,
+    host: Option<&Authority>,
+) -> Response<Body> {
+    let asset = match &context.config.novnc_dir {
+        None => Ok(assets::built_in(path)),
         Some(directory) => {
             let (directory, path) = (directory.clone(), path.to_owned());
             let read = move || assets::from_directory(&directory, &path);
-            service.tasks.blocking("page file", read).await.ok().flatten()
+            match context.tasks.blocking("page file", read).await {
+                Ok(Ok(asset)) => Ok(asset),
+                Ok(Err(error)) => Err(bedrock::chain(&error)),
+                Err(error) => Err(bedrock::chain(&error)),
+            }
         }
     };
-    let Some(asset) = asset else { return not_found() };
-    let page = path == PAGE;
-    let policy = page.then(|| policy(service, headers));
-    respond(asset, headers, page, policy)
+    match asset {
+        Ok(Some(asset)) => {
+            let page = path == PAGE;
+            let policy = page.then(|| policy(context, host));
+            respond(asset, headers, page, policy)
+        }
+        Ok(None) => not_found(),
+        Err(error) => {
+            tracing::error!(path, error, "cannot read a file of novnc_dir");
+            let text = "the console page cannot be read at the moment\n";
+            (StatusCode::INTERNAL_SERVER_ERROR, text).into_response()
+        }
+    }
 }
 
 fn respond(
@@ -161,9 +201,8 @@ fn respond(
 }
 
 /// The page may load from us alone, and connect to any port of the host it came from.
-fn policy(service: &Service, headers: &HeaderMap) -> HeaderValue {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _port)| name);
+fn policy(context: &ConsoleContext, host: Option<&Authority>) -> HeaderValue {
+    let name = host.map_or("", Authority::host);
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-' || c == '_';
     let sockets = if !name.is_empty() && name.chars().all(plain) {
         format!("ws://{name}:* wss://{name}:*")
@@ -171,9 +210,9 @@ fn policy(service: &Service, headers: &HeaderMap) -> HeaderValue {
         // An IPv6 literal cannot be written in a policy.
         "ws: wss:".to_owned()
     };
-    let frames = service.config.frame_ancestors.join(" ");
+    let frames = context.now().frame_ancestors.join(" ");
     // A foreign noVNC has styles in its page; ours has none.
-    let styles = if service.config.novnc_dir.is_some() { " 'unsafe-inline'" } else { "" };
+    let styles = if context.config.novnc_dir.is_some() { " 'unsafe-inline'" } else { "" };
     let text = format!(
         "default-src 'none'; script-src 'self'; style-src 'self'{styles}; img-src 'self' data: blob:; \
          font-src 'self'; media-src 'self'; manifest-src 'self'; connect-src 'self' {sockets}; \

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::settings::Settings;
+use crate::config::ConsoleProxyConfig;
 
 const CONSOLES: &str = include_str!("../../../../tests/vectors/conversations/cp-consoles.jsonl");
 const STATIC: &str = include_str!("../../../../tests/vectors/conversations/cp-static.jsonl");
@@ -26,8 +26,8 @@ const STATIC: &str = include_str!("../../../../tests/vectors/conversations/cp-st
 struct NoAuthority;
 
 impl AccessAuthority for NoAuthority {
-    fn may_open(&self, _question: AccessQuestion) -> BoxFuture<'_, Verdict> {
-        Box::pin(async { Verdict::NotAsked })
+    fn may_open(&self, _: AccessQuestion, _: Duration) -> BoxFuture<'_, AccessDecision> {
+        Box::pin(async { AccessDecision::NotAsked })
     }
 }
 
@@ -41,16 +41,16 @@ fn agent() -> Arc<ConsoleAgent> {
         management: &management,
         state_directory: std::path::Path::new("/nowhere"),
     };
-    let settings = Settings::read(input, &mut violations).unwrap();
+    let config = ConsoleProxyConfig::read(input, &mut violations).unwrap();
     assert_eq!(violations.list(), []);
-    let service = Arc::new(Service::new(
-        settings,
+    let context = Arc::new(ConsoleContext::new(
+        config,
         Arc::new(NoAuthority),
         role::Host::system().clock,
         TaskScope::new(),
         CancellationToken::new(),
     ));
-    Arc::new(ConsoleAgent { service, health: HealthReporter::new() })
+    Arc::new(ConsoleAgent { context, health: HealthReporter::new() })
 }
 
 struct Recorded {
@@ -119,7 +119,7 @@ async fn every_recorded_command_is_answered_byte_for_byte() {
                 String::from_utf8(recorded.body.clone()).unwrap(),
             );
         }
-        assert!(agent.service.key().is_some());
+        assert!(agent.context.key().is_some());
     }
     let expected = ["AllowConsoleAccessCommand", "StartConsoleProxyAgentHttpHandlerCommand"];
     assert_eq!(classes.iter().map(String::as_str).collect::<Vec<_>>(), expected);
@@ -176,6 +176,7 @@ fn pings_and_questions_are_written_as_recorded() {
             ticket: Secret::new(text("_ticket")),
             session: text("sessionUuid"),
             client: text("clientAddress").parse::<IpAddr>().unwrap(),
+            again: false,
         };
         assert_eq!(encode_envelopes(&[Envelope::of(&question.command())]), recorded.body);
     }
@@ -259,4 +260,46 @@ fn a_host_without_key_says_what_the_server_wants() {
     agent.attached(7);
     let role::Health::Degraded { reason } = agent.health.health() else { panic!("not degraded") };
     assert!(reason.contains("id 901 and name v-901-VM"), "{reason}");
+}
+
+#[test]
+fn only_a_question_asked_again_is_answered_with_a_place() {
+    let answer = ConsoleAccessAuthenticationAnswer {
+        success: true,
+        host: Some("10.77.2.1".into()),
+        port: 5903,
+        ..ConsoleAccessAuthenticationAnswer::default()
+    };
+    let admitted = |location| AccessDecision::Admitted(Admission { location });
+    assert_eq!(decision(&answer), admitted(None));
+    // As recorded of a 4.22 server whose VM had moved.
+    let again = ConsoleAccessAuthenticationAnswer { is_reauthenticating: true, ..answer };
+    assert_eq!(decision(&again), admitted(Upstream::tcp("10.77.2.1", 5903)));
+    let tunnel = ConsoleAccessAuthenticationAnswer {
+        host: None,
+        port: 0,
+        tunnel_url: Some("https://10.0.0.6/console?uuid=x".into()),
+        tunnel_session: Some("OpaqueRef:2".into()),
+        ..again.clone()
+    };
+    let expected = Upstream::tunnel("https://10.0.0.6/console?uuid=x", "OpaqueRef:2");
+    assert!(expected.is_some());
+    assert_eq!(decision(&tunnel), admitted(expected));
+    // A Hyper-V host answers with an instance and no port.
+    let nowhere =
+        ConsoleAccessAuthenticationAnswer { host: Some("0f1e".into()), port: -9, ..again.clone() };
+    assert_eq!(decision(&nowhere), admitted(None));
+    let denied = ConsoleAccessAuthenticationAnswer { success: false, ..again };
+    assert_eq!(decision(&denied), AccessDecision::Denied);
+    let question = AccessQuestion {
+        host: "h".into(),
+        port: 5900,
+        vm: "vm".into(),
+        sid: Secret::new("p".into()),
+        ticket: Secret::new("t".into()),
+        session: "s".into(),
+        client: [192, 0, 2, 1].into(),
+        again: true,
+    };
+    assert!(question.command().is_reauthenticating);
 }

@@ -19,6 +19,7 @@ fn enter(sessions: &Arc<Sessions>, number: usize) -> Registered {
         client: [127, 0, 0, 1].into(),
         host: "192.0.2.21".into(),
         port: 5901,
+        upstream: crate::upstream::Upstream::tcp("192.0.2.21", 5901).unwrap(),
     })
 }
 

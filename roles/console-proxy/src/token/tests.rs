@@ -5,6 +5,8 @@ use aes::cipher::BlockModeEncrypt;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use crate::upstream::UpstreamKind;
+
 const KEY: &str = r#"{"base64EncodedKeyBytes":"AAECAwQFBgcICQoLDA0ODw","base64EncodedIvBytes":"EBESExQVFhcYGRobHB0eHw"}"#;
 
 const FULL: &str = "ICEiIyQlJicoKSorlBefva5eqNPm9tf1DgFFlo47/ISjHCvgPoIFlVtu6Er6wURuvSNzBqxTjcoHBUTGtyp6OO/HGXqxT0tnXl1wL0NpdpVP9g+wpQCUpVSJm7Q+JAgK9yCr6l/I32UytV3QQ/uJmPdnlStPeg3rsfVS2YhRHObyyXCp5OT4t2ZB6jkXXwfpwmcuqwYPSEa5yIbc8zb2UPitvHsnEnFW9tg5+jq6A9ik6QA1weC5lx6GfEkx+aVtrG9dJYIJfKXSI5waQWq32mqEomJzVns125Kjh/lXQ765Hs3/YSL2fx0g3tF6KENnOefcraZARyriwTtGJ1aVlPD3cXSv13f4+PE/KiHInbA63rcKDZtSLsPIE1VMQt3HqVsBWV1zks5r52KvsjIaLwlOnlc0TALkQ8nWB4DXRg6wpx7FEc5wljj/aGppTqRDvZWog8D0xrbd6hV735jYaO8vlOIYrScCOuDSRHZOq/TqkhW3/J4WjqadGBzMGnb+9A9hspHTNfe0Ix7x0j96POKkGBpx3ZP5rUmI3ZIUuM3yigwjS4KQUryyRv6YEg==";
@@ -24,7 +26,8 @@ fn check_matches(token: &ConsoleToken, plaintext: &Value) {
     assert_eq!(token.source, text("sourceIP"));
     assert_eq!(token.session, text("sessionUuid"));
     assert_eq!(token.extra.as_ref().map(|e| e.reveal().clone()), text("extraSecurityToken"));
-    assert_eq!(token.way, Way::Direct);
+    assert_eq!(token.upstream, Upstream::tcp(&token.host, token.port));
+    assert_eq!(token.upstream.as_ref().map(Upstream::kind), Some(UpstreamKind::Tcp));
 }
 
 #[test]
@@ -106,27 +109,45 @@ fn key_material_of_another_shape_is_refused_without_showing_it() {
 }
 
 #[test]
-fn the_way_to_the_screen_and_the_viewer_key_follow_the_members() {
-    let check = |members: &str, way: Way, key: &str| {
+fn the_upstream_and_the_viewer_key_follow_the_members() {
+    let check = |members: &str, kind: UpstreamKind, key: &str| {
         let text = format!(r#"{{"clientHostAddress":"h","clientHostPort":1,{members}}}"#);
         let token = ConsoleToken::parse(text.as_bytes()).unwrap();
-        assert_eq!((token.way, token.viewer_key().as_str()), (way, key), "{members}");
+        assert_eq!(
+            (token.upstream.as_ref().map(Upstream::kind), token.viewer_key().as_str()),
+            (Some(kind), key),
+            "{members}"
+        );
     };
-    check(r#""clientTag":"vm","sessionUuid":"s""#, Way::Direct, "vm");
+    check(r#""clientTag":"vm","sessionUuid":"s""#, UpstreamKind::Tcp, "vm");
     check(
         r#""clientTag":"vm","sessionUuid":"s","sessionRequiresNewViewer":true"#,
-        Way::Direct,
+        UpstreamKind::Tcp,
         "s",
     );
-    check(r#""clientTag":" ","sessionUuid":"s""#, Way::Direct, "h:1");
+    check(r#""clientTag":" ","sessionUuid":"s""#, UpstreamKind::Tcp, "h:1");
     check(
         r#""clientTag":"vm","clientTunnelUrl":"https://x","clientTunnelSession":"r""#,
-        Way::Tunnel,
+        UpstreamKind::Tunnel,
         "vm",
     );
-    check(r#""clientTag":"vm","clientTunnelUrl":"https://x""#, Way::Direct, "vm");
-    check(r#""clientTag":"vm","websocketUrl":"wss://x""#, Way::WebSocket, "vm");
-    check(r#""clientTag":"vm","hypervHost":"x""#, Way::HyperV, "vm");
+    check(r#""clientTag":"vm","clientTunnelUrl":"https://x""#, UpstreamKind::Tcp, "vm");
+    check(r#""clientTag":"vm","websocketUrl":"wss://x""#, UpstreamKind::WebSocket, "vm");
+    check(r#""clientTag":"vm","hypervHost":"x""#, UpstreamKind::HyperV, "vm");
+    for nowhere in [r#""clientHostPort":5900"#, r#""clientHostAddress":"h","clientHostPort":-1"#] {
+        let token = ConsoleToken::parse(format!("{{{nowhere}}}").as_bytes()).unwrap();
+        assert_eq!(token.upstream, None, "{nowhere}");
+    }
+    // What the dialler needs arrives whole.
+    let tunnel = r#"{"clientHostAddress":"10.0.0.5","clientHostPort":-1,
+        "clientTunnelUrl":"https://10.0.0.5/console?uuid=x","clientTunnelSession":"OpaqueRef:1"}"#;
+    let Some(Upstream::Tunnel { url, session }) =
+        ConsoleToken::parse(tunnel.as_bytes()).unwrap().upstream
+    else {
+        panic!("not a tunnel");
+    };
+    assert_eq!(url.reveal(), "https://10.0.0.5/console?uuid=x");
+    assert_eq!(session.reveal(), "OpaqueRef:1");
 }
 
 #[test]

@@ -26,7 +26,7 @@ async fn a_good_link_shows_the_screen_takes_keys_and_is_closed_in_the_books() {
     let session = world.session(&link);
     assert!(session.acquired && !session.removed);
     assert_eq!(session.client_address.as_deref(), Some("127.0.0.1"));
-    let shown = world.cx.health.details()["sessions"][0].clone();
+    let shown = world.cx.health.details()["consoles"][0].clone();
     assert_eq!(
         (&shown["session"], &shown["name"], &shown["inputs"]),
         (&link.session.clone().into(), &"vm1".into(), &2.into())
@@ -136,14 +136,32 @@ async fn another_clients_link_is_refused_without_being_used_up() {
     assert_eq!(world.open_link(&link).await.err(), refused(words));
     assert!(!world.session(&link).acquired);
     // The right client, whose address a trusted proxy passes on.
-    let request = tokio_tungstenite::tungstenite::ClientRequestBuilder::new(
-        format!("ws://{}{}", world.addr, raw_path(&link, None)).parse().unwrap(),
-    )
-    .with_header("X-Forwarded-For", "192.0.2.7");
-    let stream = tokio::net::TcpStream::connect(world.addr).await.unwrap();
-    let _socket = tokio_tungstenite::client_async(request, stream).await.unwrap();
-    testkit::eventually("acquired", LIMIT, || world.session(&link).acquired.then_some(())).await;
+    assert!(world.open_behind(&link, &[("X-Forwarded-For", "192.0.2.7")]).await.is_ok());
     assert_eq!(world.session(&link).client_address.as_deref(), Some("192.0.2.7"));
+    // IPv6 in every form that proxies write, several hops, and what hides or contradicts itself.
+    let client = "2001:db8::1".parse().unwrap();
+    for lines in [
+        &[("X-Forwarded-For", "[2001:db8::1]")][..],
+        &[("X-Forwarded-For", "[2001:DB8:0::1]:50123")],
+        &[("X-Forwarded-For", "2001:db8:0:0:0:0:0:1")],
+        &[("X-Forwarded-For", "203.0.113.9, 2001:db8::1, 127.0.0.1")],
+        &[("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-For", "2001:db8::1")],
+        &[("Forwarded", "for=\"[2001:db8::1]:_port\";proto=https;by=127.0.0.1")],
+        &[("Forwarded", "for=_hidden, FOR=\"[2001:db8::1]\";host=\"a,b\"")],
+    ] {
+        let link = world.link_for(1, client, None).await;
+        assert!(world.open_behind(&link, lines).await.is_ok(), "{lines:?}");
+    }
+    for lines in [
+        &[("X-Forwarded-For", "2001:db8::1, 203.0.113.9")][..],
+        &[("X-Forwarded-For", "2001:db8::1, unknown")],
+        &[("Forwarded", "for=\"[2001:db8::1]\", for=_hidden")],
+        &[("X-Forwarded-For", "2001:db8::1"), ("Forwarded", "for=203.0.113.9")],
+    ] {
+        let link = world.link_for(1, client, None).await;
+        let refused = world.open_behind(&link, lines).await.err();
+        assert_eq!(refused.unwrap().reason, words, "{lines:?}");
+    }
     let own = world.link(1).await;
     assert!(world.open_link(&own).await.is_ok());
 }

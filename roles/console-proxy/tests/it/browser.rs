@@ -20,7 +20,7 @@ fn script() -> PathBuf {
 }
 
 /// What a browser says of a link; `arguments` are its expectations.
-async fn browse(url: &str, arguments: &[&str]) -> Value {
+pub(crate) async fn browse(url: &str, arguments: &[&str]) -> Value {
     let _one = BROWSER.lock().await;
     let script = script();
     let modules = script.with_file_name("node_modules");
@@ -42,7 +42,7 @@ fn at(world: &World, link: &ConsoleLink) -> String {
     link.url.replace("http://127.0.0.1/", &format!("http://console.test:{}/", world.addr.port()))
 }
 
-const PATCHES: &str = "8,8,ff0000 24,8,00ff00 40,8,0000ff 56,8,ffffff";
+pub(crate) const PATCHES: &str = "8,8,ff0000 24,8,00ff00 40,8,0000ff 56,8,ffffff";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_opens_a_link_sees_the_demo_screen_and_types() {
@@ -85,7 +85,7 @@ async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
         .await;
         // A picture flows only to a browser that is past the handshake.
         testkit::eventually("a picture", LIMIT, || {
-            let sent = world.cx.health.details()["sessions"][0]["bytes_to_viewer"].as_u64();
+            let sent = world.cx.health.details()["consoles"][0]["bytes_to_viewer"].as_u64();
             (sent? > 0).then_some(())
         })
         .await;
@@ -94,7 +94,7 @@ async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
 }
 
 /// A program that ends with the test.
-struct Program(Child);
+pub(crate) struct Program(pub(crate) Child);
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -103,12 +103,12 @@ impl Drop for Program {
     }
 }
 
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-async fn answers(addr: SocketAddr) {
-    testkit::eventually("a VNC server", LIMIT, || {
+pub(crate) async fn answers(addr: SocketAddr) {
+    testkit::eventually("a program that listens", LIMIT, || {
         std::net::TcpStream::connect(addr).ok().map(drop)
     })
     .await;

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::world::{Options, World, start};
+use crate::world::{LIMIT, Options, World, start};
 
 struct Answer {
     status: u16,
@@ -150,7 +150,8 @@ async fn everything_else_is_not_found_and_old_links_are_redirected() {
     assert_eq!(old.status, 302);
     assert_eq!(
         old.header("location"),
-        Some("/resource/noVNC/vnc.html?autoconnect=true&token=a+b/c==&guest=windows")
+        Some("resource/noVNC/vnc.html?autoconnect=true&token=a+b/c==&guest=windows"),
+        "named from where the link is, so that it works below a prefix"
     );
 }
 
@@ -163,4 +164,71 @@ async fn an_operators_own_novnc_takes_the_pages_place() {
     let page = get(&world, "/resource/noVNC/vnc.html?token=x").await;
     assert_eq!((page.status, &page.body[..]), (200, &b"<p>mine"[..]));
     assert_eq!(get(&world, "/resource/noVNC/core/rfb.js").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_a_proxy_leaves_in_the_path_changes_nothing() {
+    let world = start(Options::default()).await;
+    let page = get(&world, "/console/resource/noVNC/vnc.html?token=x").await;
+    assert_eq!((page.status, page.header("cache-control")), (200, Some("no-store")));
+    let file = get(&world, "/a/b/resource/noVNC/core/rfb.js").await;
+    assert_eq!((file.status, file.header("cache-control")), (200, Some("no-cache")));
+    assert_eq!(get(&world, "/console/ajax?token=x").await.status, 302);
+    for path in ["/console/resource/noVNC/", "/console/resource/noVNC/../x", "/console/x"] {
+        assert_eq!(get(&world, path).await.status, 404, "{path}");
+    }
+}
+
+/// The status line and head of the answer to these very bytes.
+async fn raw(world: &World, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(world.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let byte = tokio::time::timeout(LIMIT, stream.read_u8()).await.unwrap().unwrap();
+        head.push(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: Vec::new() }
+}
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_are_answered_as_their_bytes_deserve() {
+    let world = start(Options::default()).await;
+    let check = async |request: String, expected: u16| {
+        let answer = raw(&world, &request).await;
+        assert_eq!(answer.status, expected, "{request}{}", answer.head);
+        answer
+    };
+    let get = |target: &str, lines: &str| format!("GET {target} HTTP/1.1\r\n{lines}\r\n");
+    let host = "Host: console.example.org\r\n";
+    let good = format!("{host}{UPGRADE}");
+    check(get("/websockify?token=x", &good), 101).await;
+    check(get("http://other.example.org/websockify?token=x", &good), 101).await;
+    let mixed = UPGRADE.replace("Connection: Upgrade", "cOnNeCtIoN: keep-alive,UPGRADE");
+    check(get("/websockify", &format!("{host}{mixed}")), 101).await;
+    // An older HTTP has no upgrades: the wish is ignored, and the page finds another way.
+    check(format!("GET /websockify?token=x HTTP/1.0\r\n{good}\r\n"), 404).await;
+    check(format!("GET /websockify?token=x HTTP/1.0\r\n{UPGRADE}\r\n"), 404).await;
+    check(format!("POST /websockify HTTP/1.1\r\n{good}Content-Length: 0\r\n\r\n"), 405).await;
+    // One host, no more and no less, whatever is asked for.
+    for target in ["/websockify?token=x", "/resource/noVNC/vnc.html"] {
+        check(get(target, UPGRADE), 400).await;
+        check(get(target, &format!("{host}{good}")), 400).await;
+        check(get(target, &format!("Host: a b\r\n{UPGRADE}")), 400).await;
+    }
+    // Lines that go on in the next, and names with a space behind them, are nothing we guess at.
+    check(get("/websockify", &good.replace("Connection: ", "Connection:\r\n ")), 400).await;
+    check(get("/websockify", &good.replace("Connection: ", "Connection : ")), 400).await;
+    check(get("/websockify", &format!("{good}Content-Length: 3\r\n")), 400).await;
+    let old = check(get("/websockify", &good.replace("Version: 13", "Version: 8")), 426).await;
+    assert_eq!(old.header("sec-websocket-version"), Some("13"));
+    assert_eq!(
+        (old.header("upgrade"), old.header("connection")),
+        (Some("websocket"), Some("Upgrade"))
+    );
 }

@@ -11,7 +11,7 @@ use crate::viewer::{PATCHES, close_of, raw_path};
 use crate::world::{LIMIT, Options, start, vm};
 
 /// A screen that leads one client in and hands out the bare connection.
-pub(crate) async fn bare_screen(listener: TcpListener) -> TcpStream {
+async fn bare_screen(listener: TcpListener) -> TcpStream {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut handshake = ServerHandshake::new(ServerSecurity::None, Version::V8);
     let init =

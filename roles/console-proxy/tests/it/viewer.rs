@@ -39,10 +39,21 @@ pub(crate) fn raw_path(link: &ConsoleLink, extra: Option<&str>) -> String {
 }
 
 pub(crate) async fn upgrade(addr: SocketAddr, path: &str) -> Result<Socket, WebSocketError> {
+    upgrade_with(addr, path, &[]).await
+}
+
+/// The same with further header lines.
+async fn upgrade_with(
+    addr: SocketAddr,
+    path: &str,
+    lines: &[(&'static str, &'static str)],
+) -> Result<Socket, WebSocketError> {
     let stream = TcpStream::connect(addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut request = format!("ws://{addr}{path}").into_client_request()?;
-    request.headers_mut().insert("sec-websocket-protocol", "binary".parse().unwrap());
+    for (name, value) in [("sec-websocket-protocol", "binary")].iter().chain(lines) {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
     Ok(client_async(request, stream).await?.0)
 }
 
@@ -60,7 +71,10 @@ pub(crate) async fn close_of(socket: &mut Socket) -> Option<(u16, String)> {
 }
 
 pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Result<Viewer, Refused> {
-    let mut socket = upgrade(addr, path).await.unwrap();
+    shake_hands(upgrade(addr, path).await.unwrap()).await
+}
+
+async fn shake_hands(mut socket: Socket) -> Result<Viewer, Refused> {
     let mut handshake = ClientHandshake::new("");
     while !handshake.is_done() {
         match timeout(LIMIT, socket.next()).await.expect("the handshake goes on") {
@@ -88,6 +102,24 @@ pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Result<Viewer, Refu
 impl World {
     pub(crate) async fn open_link(&self, link: &ConsoleLink) -> Result<Viewer, Refused> {
         open_at(self.addr, &raw_path(link, None)).await
+    }
+
+    /// Asks for a link's WebSocket as a proxy in front would, with its header lines.
+    pub(crate) async fn upgrade_behind(
+        &self,
+        link: &ConsoleLink,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<Socket, WebSocketError> {
+        upgrade_with(self.addr, &raw_path(link, None), lines).await
+    }
+
+    /// Opens a link so.
+    pub(crate) async fn open_behind(
+        &self,
+        link: &ConsoleLink,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<Viewer, Refused> {
+        shake_hands(self.upgrade_behind(link, lines).await.unwrap()).await
     }
 
     /// Opens a console of a VM with a fresh link.

@@ -1,19 +1,23 @@
 //! A management server, a screen and the role, running together.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config_reader::Violations;
 use console_proxy::{DESCRIPTOR, KIND};
 use demo_screen::{DemoOptions, DemoScreen};
+use http_front::HttpFront;
 use management_server::{
     ConsoleLink, ConsoleMode, ConsoleSession, HostKind, HostState, ManagementServer, ServerConfig,
     SystemVm, Vm,
 };
-use role::{ConfigInput, RoleContext, RoleError};
+use role::{ConfigInput, RoleContext, RoleError, RoleSpec};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const GUID: &str = "Proxy.901-ConsoleProxyResource";
@@ -25,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) role: String,
     pub(crate) server: Box<dyn FnOnce(&mut ServerConfig)>,
     pub(crate) screen: DemoOptions,
+    /// A front that others use too, and the port of theirs that the role shares.
+    pub(crate) shared: Option<(HttpFront, SocketAddr)>,
 }
 
 impl Default for Options {
@@ -35,7 +41,7 @@ impl Default for Options {
             password: Some("vncpassw".into()),
             ..DemoOptions::default()
         };
-        Self { role: String::new(), server: Box::new(|_| {}), screen }
+        Self { role: String::new(), server: Box::new(|_| {}), screen, shared: None }
     }
 }
 
@@ -49,7 +55,7 @@ pub(crate) struct World {
     pub(crate) role: JoinHandle<Result<(), RoleError>>,
     stop_screen: CancellationToken,
     _guards: (DropGuard, DropGuard),
-    _directory: tempfile::TempDir,
+    pub(crate) directory: tempfile::TempDir,
 }
 
 /// A VM whose screen is at `addr`.
@@ -91,39 +97,47 @@ pub(crate) async fn start(options: Options) -> World {
     server.put_vm(vm(1, screen_addr));
 
     let directory = tempfile::tempdir().unwrap();
-    let (cx, role) = run_role(&server, &options.role, directory.path());
+    let (cx, role) = run_role(&server, &options.role, options.shared, directory.path());
     server.wait_for_host(GUID, HostState::Up, LIMIT).await.unwrap();
     let addr = testkit::eventually("listening", LIMIT, || {
-        cx.health.details().get("listen")?[0].as_str()?.parse().ok()
+        cx.health.details().get("listeners")?[0].as_str()?.parse().ok()
     })
     .await;
     let guards = (cx.shutdown.clone().drop_guard(), stop_screen.clone().drop_guard());
-    World {
-        server,
-        screen,
-        screen_addr,
-        cx,
-        addr,
-        role,
-        stop_screen,
-        _guards: guards,
-        _directory: directory,
-    }
+    World { server, screen, screen_addr, cx, addr, role, stop_screen, _guards: guards, directory }
 }
 
 fn run_role(
     server: &ManagementServer,
     extra: &str,
-    directory: &std::path::Path,
+    shared: Option<(HttpFront, SocketAddr)>,
+    directory: &Path,
 ) -> (RoleContext, JoinHandle<Result<(), RoleError>>) {
-    let management: toml::Table = format!(
-        "servers = [\"{}\"]\nzone = \"z1\"\npod = \"p1\"\nbackoff = \"200ms\"",
-        server.address()
-    )
-    .parse()
-    .unwrap();
+    let any = SocketAddr::new(LOCAL, 0);
+    let listen = shared.as_ref().map_or(any, |(_front, addr)| *addr);
+    let spec = spec(server.address(), listen, extra, directory);
+    let mut cx = testkit::context(KIND);
+    if let Some((front, _addr)) = shared {
+        cx.http = front;
+    }
+    let span = tracing::error_span!("role", role = KIND.short);
+    let role = tokio::spawn(spec.build().run(cx.clone()).instrument(span));
+    (cx, role)
+}
+
+/// The role as this configuration describes it.
+pub(crate) fn spec(
+    server: SocketAddr,
+    listen: SocketAddr,
+    extra: &str,
+    directory: &Path,
+) -> Arc<dyn RoleSpec> {
+    let management: toml::Table =
+        format!("servers = [\"{}\"]\nzone = \"z1\"\npod = \"p1\"\nbackoff = \"200ms\"", server)
+            .parse()
+            .unwrap();
     let section: toml::Table = format!(
-        "name = \"v-901-VM\"\nproxy_vm = 901\nprivate_address = \"127.0.0.1\"\nlisten = [\"127.0.0.1:0\"]\n{extra}"
+        "name = \"v-901-VM\"\nproxy_vm = 901\nprivate_address = \"127.0.0.1\"\nlisten = [\"{listen}\"]\n{extra}"
     )
     .parse()
     .unwrap();
@@ -132,9 +146,7 @@ fn run_role(
         ConfigInput { section: &section, management: &management, state_directory: directory };
     let spec = (DESCRIPTOR.configure)(input, &mut violations);
     assert_eq!(violations.list(), []);
-    let cx = testkit::context(KIND);
-    let role = tokio::spawn(spec.unwrap().build().run(cx.clone()));
-    (cx, role)
+    spec.unwrap()
 }
 
 impl World {
@@ -174,7 +186,7 @@ impl World {
 
     /// Consoles that `/status` shows.
     pub(crate) fn open(&self) -> usize {
-        self.cx.health.details()["sessions"].as_array().unwrap().len()
+        self.cx.health.details()["consoles"].as_array().unwrap().len()
     }
 
     pub(crate) async fn until_open(&self, count: usize) {

@@ -27,14 +27,16 @@ function parameter(query, name) {
 }
 
 /** Everything the page needs of its address. */
-export function readLink(search) {
+export function readLink({ search, hash }) {
     const query = search.replace(/^\?/, '');
     const token = parameter(query, 'token');
     let extra = null;
-    const at = query.indexOf('&extra=');
+    const at = `&${query}`.indexOf('&extra=');
     if (at >= 0) {
+        // As it stands, for it may contain escapes of its own; a `#` in it cut the address in two.
         // The server writes nothing after it but, for some guests, this one parameter.
-        extra = decode(query.slice(at + '&extra='.length).replace(/&guest=windows$/, ''));
+        const text = query.slice(at + 'extra='.length) + hash.replace(/^#/, '%23').replaceAll('#', '%23');
+        extra = text.replace(/&guest=windows$/, '');
     }
     const port = Number.parseInt(parameter(query, 'port') ?? '', 10);
     return {
@@ -45,19 +47,27 @@ export function readLink(search) {
     };
 }
 
+/** The path that a proxy put before the page's own, such as "/console". */
+function prefixOf(pathname) {
+    const at = pathname.lastIndexOf('/resource/noVNC/');
+    return at >= 0 ? pathname.slice(0, at) : pathname.replace(/\/[^/]*$/, '');
+}
+
 /**
- * The WebSocket addresses to try, best first: the page's own host and port, which is known to be
- * reachable, then the port that the link names.
+ * The WebSocket addresses to try, best first: next to the page, which is known to be reachable,
+ * then the port that the link names. A page below a prefix came through a proxy, and who listens on
+ * other ports of that host is not known: the token goes nowhere else.
  */
 export function socketUrls(link, location) {
     const secure = location.protocol === 'https:';
     let query = 'token=' + encodeURIComponent(link.token);
     if (link.extra !== null) {
-        query += '&extra=' + encodeURIComponent(link.extra);
+        query += '&extra=' + link.extra;
     }
-    const own = `${secure ? 'wss' : 'ws'}://${location.host}/websockify?${query}`;
+    const prefix = prefixOf(location.pathname);
+    const own = `${secure ? 'wss' : 'ws'}://${location.host}${prefix}/websockify?${query}`;
     const ownPort = location.port || (secure ? '443' : '80');
-    if (link.port === null || String(link.port) === ownPort) {
+    if (prefix !== '' || link.port === null || String(link.port) === ownPort) {
         return [own];
     }
     const scheme = secure || link.port === 8443 ? 'wss' : 'ws';

@@ -139,7 +139,7 @@ function toolbar() {
 }
 
 async function start() {
-    const link = readLink(window.location.search);
+    const link = readLink(window.location);
     if (link.token === null) {
         end('failed', 'This page has no console link.', `It may have been reloaded. ${AGAIN}`);
         return;

@@ -1,14 +1,14 @@
 // Opens the console's WebSocket and keeps the reason with which it is closed, which noVNC's own
 // events do not carry.
 
-const PATIENCE = 15000;
+const OPEN_TIMEOUT = 15000;
 
 /** Resolves with an open WebSocket or null. */
 function attempt(url, onOpen) {
     return new Promise((resolve) => {
         const socket = new WebSocket(url, ['binary']);
         socket.binaryType = 'arraybuffer';
-        const timer = setTimeout(() => socket.close(), PATIENCE);
+        const timer = setTimeout(() => socket.close(), OPEN_TIMEOUT);
         socket.addEventListener('open', () => {
             clearTimeout(timer);
             // At once, in the same turn: the first message must find its reader.

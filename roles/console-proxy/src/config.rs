@@ -16,15 +16,39 @@ const RESOURCE_NAME: &str = agent_protocol::agent::StartupProxyCommand::RESOURCE
 
 /// Everything the role reads from the configuration.
 #[derive(Debug, Clone)]
-pub(crate) struct Settings {
+pub(crate) struct ConsoleProxyConfig {
     pub(crate) management: ManagementConfig,
     pub(crate) state_directory: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) listen: Vec<SocketAddr>,
+    /// Another noVNC to serve instead of the built-in page.
+    pub(crate) novnc_dir: Option<PathBuf>,
+    pub(crate) reloadable: Reloadable,
+}
+
+/// Keys of [`Reloadable`].
+pub(crate) const RELOADABLE: &[&str] = &[
+    "roles.console_proxy.sessions",
+    "roles.console_proxy.ping_interval",
+    "roles.console_proxy.idle_timeout",
+    "roles.console_proxy.input_timeout",
+    "roles.console_proxy.verdict_timeout",
+    "roles.console_proxy.connect_timeout",
+    "roles.console_proxy.handshake_timeout",
+    "roles.console_proxy.message_limit",
+    "roles.console_proxy.failed_tokens_per_minute",
+    "roles.console_proxy.trusted_proxies",
+    "roles.console_proxy.allowed_origins",
+    "roles.console_proxy.frame_ancestors",
+];
+
+/// What a reload may change while consoles are open; those that are keep what they began with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reloadable {
     /// Consoles at the same time, opening ones included.
     pub(crate) sessions: usize,
     pub(crate) bridge: BridgeLimits,
-    /// How long the management server's verdict on a console is waited for.
+    /// How long the management server's answer on a console is waited for.
     pub(crate) verdict_timeout: Duration,
     pub(crate) connect_timeout: Duration,
     /// For each of the two RFB handshakes.
@@ -37,8 +61,6 @@ pub(crate) struct Settings {
     pub(crate) allowed_origins: Vec<String>,
     /// Origins that may show the console page in a frame.
     pub(crate) frame_ancestors: Vec<String>,
-    /// Another noVNC to serve instead of the built-in page.
-    pub(crate) novnc_dir: Option<PathBuf>,
 }
 
 /// Who we are for the management server.
@@ -54,7 +76,7 @@ pub(crate) struct Identity {
     pub(crate) public_address: IpAddr,
 }
 
-impl Settings {
+impl ConsoleProxyConfig {
     /// Reads `[roles.console_proxy]` and `[management]`; `None` when something indispensable is
     /// missing.
     pub(crate) fn read(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Self> {
@@ -97,21 +119,23 @@ impl Settings {
             state_directory: input.state_directory.join("console-proxy"),
             identity: identity?,
             listen,
-            sessions,
-            bridge: BridgeLimits {
-                ping,
-                idle,
-                input: (!input_timeout.is_zero()).then_some(input_timeout),
-            },
-            verdict_timeout,
-            connect_timeout,
-            handshake_timeout,
-            message_limit: usize::try_from(message_limit).unwrap_or(1 << 20),
-            failed_tokens_per_minute: u32::try_from(failed_tokens).unwrap_or(u32::MAX),
-            trusted_proxies,
-            allowed_origins,
-            frame_ancestors,
             novnc_dir,
+            reloadable: Reloadable {
+                sessions,
+                bridge: BridgeLimits {
+                    ping,
+                    idle,
+                    input: (!input_timeout.is_zero()).then_some(input_timeout),
+                },
+                verdict_timeout,
+                connect_timeout,
+                handshake_timeout,
+                message_limit: usize::try_from(message_limit).unwrap_or(1 << 20),
+                failed_tokens_per_minute: u32::try_from(failed_tokens).unwrap_or(u32::MAX),
+                trusted_proxies,
+                allowed_origins,
+                frame_ancestors,
+            },
         })
     }
 }
@@ -190,7 +214,7 @@ fn origins(section: &mut Section<'_>, key: &'static str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (Option<Settings>, Vec<String>) {
+    fn read(text: &str) -> (Option<ConsoleProxyConfig>, Vec<String>) {
         let management = "servers = [\"127.0.0.1\"]".parse().unwrap();
         let section = text.parse().unwrap();
         let mut violations = Violations::new();
@@ -199,21 +223,21 @@ mod tests {
             management: &management,
             state_directory: std::path::Path::new("/var/lib/quickcloud"),
         };
-        let settings = Settings::read(input, &mut violations);
-        (settings, violations.list().iter().map(ToString::to_string).collect())
+        let config = ConsoleProxyConfig::read(input, &mut violations);
+        (config, violations.list().iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn two_keys_are_enough_and_everything_else_has_a_default() {
-        let (settings, violations) = read("name = \"v-901-VM\"\nprivate_address = \"10.0.0.1\"");
+        let (config, violations) = read("name = \"v-901-VM\"\nprivate_address = \"10.0.0.1\"");
         assert_eq!(violations, Vec::<String>::new());
-        let settings = settings.unwrap();
-        assert_eq!(settings.identity.guid, "ConsoleProxy.v-901-VM-ConsoleProxyResource");
-        assert_eq!(settings.identity.public_address, settings.identity.private_address);
-        let listen: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
+        let config = config.unwrap();
+        assert_eq!(config.identity.guid, "ConsoleProxy.v-901-VM-ConsoleProxyResource");
+        assert_eq!(config.identity.public_address, config.identity.private_address);
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["0.0.0.0:80", "0.0.0.0:8080"]);
-        assert_eq!(settings.bridge.input, None);
-        assert_eq!(settings.state_directory, PathBuf::from("/var/lib/quickcloud/console-proxy"));
+        assert_eq!(config.reloadable.bridge.input, None);
+        assert_eq!(config.state_directory, PathBuf::from("/var/lib/quickcloud/console-proxy"));
     }
 
     #[test]
@@ -230,12 +254,12 @@ mod tests {
 
     #[test]
     fn every_violation_is_found_at_once() {
-        let (settings, violations) = read(
+        let (config, violations) = read(
             "proxy_vm = \"x\"\nlisten = [\"80\"]\nsessions = 0\nping_interval = \"60s\"\nidle_timeout = \"30s\"\n\
              connect_timeout = \"0s\"\nmessage_limit = \"1\"\ntrusted_proxies = [\"10.0.0.0/40\"]\n\
              allowed_origins = [\"evil; script-src *\"]\nnovnc = \"x\"",
         );
-        assert!(settings.is_none());
+        assert!(config.is_none());
         let places: Vec<&str> = violations.iter().map(|v| v.split(": ").next().unwrap()).collect();
         let expected = [
             "name",

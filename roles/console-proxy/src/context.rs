@@ -1,0 +1,141 @@
+//! What every console of the role shares.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_front::TrustedProxies;
+use role::TaskScope;
+use role::host::Clock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::AccessAuthority;
+use crate::config::{ConsoleProxyConfig, Reloadable};
+use crate::metrics::Metrics;
+use crate::places::Places;
+use crate::refusal::Refusal;
+use crate::sessions::Sessions;
+use crate::token::{ConsoleToken, TokenKey};
+
+/// Client addresses whose failures are counted.
+const ADDRESSES: usize = 4096;
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The role's state while it runs. Shared by the agent, the web front and every console.
+pub(crate) struct ConsoleContext {
+    pub(crate) config: ConsoleProxyConfig,
+    reloadable: watch::Sender<Arc<Reloadable>>,
+    /// As the listeners use them.
+    pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) authority: Arc<dyn AccessAuthority>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Admit a console only from the address its link was made for.
+    pub(crate) source_check: AtomicBool,
+    /// Consoles open or opening.
+    pub(crate) places: Places,
+    pub(crate) tasks: TaskScope,
+    pub(crate) stop: CancellationToken,
+    key: Mutex<Option<Arc<TokenKey>>>,
+    failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+}
+
+impl std::fmt::Debug for ConsoleContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsoleContext").field("sessions", &self.sessions).finish_non_exhaustive()
+    }
+}
+
+impl ConsoleContext {
+    pub(crate) fn new(
+        config: ConsoleProxyConfig,
+        authority: Arc<dyn AccessAuthority>,
+        clock: Arc<dyn Clock>,
+        tasks: TaskScope,
+        stop: CancellationToken,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        Self {
+            places: Places::default(),
+            trusted_proxies: config.reloadable.trusted_proxies.clone().into(),
+            reloadable: watch::Sender::new(Arc::new(config.reloadable.clone())),
+            sessions: Arc::new(Sessions::new(clock, Arc::clone(&metrics))),
+            config,
+            authority,
+            metrics,
+            source_check: AtomicBool::new(false),
+            tasks,
+            stop,
+            key: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Limits and lists as they are now.
+    pub(crate) fn now(&self) -> Arc<Reloadable> {
+        Arc::clone(&self.reloadable.borrow())
+    }
+
+    /// Takes over other limits and lists; open consoles keep theirs.
+    pub(crate) fn reload(&self, new: Reloadable) {
+        self.trusted_proxies.replace(new.trusted_proxies.clone());
+        self.reloadable.send_replace(Arc::new(new));
+    }
+
+    /// The key of tokens, once the management server sent it.
+    pub(crate) fn key(&self) -> Option<Arc<TokenKey>> {
+        self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes over a key. The same one again keeps what was learnt with it.
+    pub(crate) fn set_key(&self, key: TokenKey) {
+        let mut held = self.key.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_deref() != Some(&key) {
+            *held = Some(Arc::new(key));
+        }
+    }
+
+    /// Notes a refusal; those that look like guessing count against the client's address.
+    pub(crate) fn refused(&self, refusal: &Refusal, client: IpAddr, token: Option<&ConsoleToken>) {
+        self.metrics.refused(refusal.label());
+        let cause = std::error::Error::source(refusal).map(bedrock::chain);
+        tracing::warn!(
+            reason = refusal.label(),
+            vm = token.map(|token| token.vm.as_str()),
+            name = token.map(|token| token.display_name.as_str()),
+            session = token.and_then(|token| token.session.as_deref()),
+            vnc_server =
+                token.and_then(|token| token.upstream.as_ref()).map(tracing::field::display),
+            cause,
+            "console refused"
+        );
+        if !matches!(refusal, Refusal::Token) {
+            return;
+        }
+        let now = Instant::now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= ADDRESSES && !failures.contains_key(&client) {
+            failures.retain(|_, (_, since)| now.duration_since(*since) < WINDOW);
+            if failures.len() >= ADDRESSES {
+                return;
+            }
+        }
+        let entry = failures.entry(client).or_insert((0, now));
+        if now.duration_since(entry.1) >= WINDOW {
+            *entry = (0, now);
+        }
+        entry.0 = entry.0.saturating_add(1);
+    }
+
+    /// Whether this address gave too many bad tokens within the last minute.
+    pub(crate) fn is_guessing(&self, client: IpAddr) -> bool {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(&client).is_some_and(|(count, since)| {
+            *count >= self.now().failed_tokens_per_minute && since.elapsed() < WINDOW
+        })
+    }
+}
