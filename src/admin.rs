@@ -1,9 +1,11 @@
-//! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, `/log-filter`.
+//! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, `/log-filter`, `/reload`, and
+//! below `/roles/` what the roles publish. Its bodies are the types of `status-api`.
 //!
 //! It asks for no password: it listens on a loopback address unless the operator says otherwise,
-//! and the one thing that changes anything is refused to callers from elsewhere even then.
+//! and whatever changes anything is refused to callers from elsewhere even then.
 
 mod metrics;
+mod roles;
 pub mod status;
 
 use std::net::SocketAddr;
@@ -14,15 +16,16 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
 use http_front::{BindError, HttpLimits, Listener, Peer};
 use role::{Heartbeat, TaskScope};
 use tokio_util::sync::CancellationToken;
 
 use crate::heartbeat::{self, HEALTHY};
+use crate::reload::ReloadHandle;
 use crate::supervisor::board::{Board, millis};
-use crate::telemetry::FilterHandle;
+use crate::telemetry::LogHandle;
 
 /// Name of the file in the state directory that tells `status` where we listen.
 pub const ADDRESS_FILE: &str = "admin.addr";
@@ -36,7 +39,9 @@ pub(crate) struct AdminState {
     pub(crate) links: Heartbeat,
     pub(crate) addr: SocketAddr,
     /// `None` when this process has no subscriber of its own.
-    pub(crate) filter: Option<FilterHandle>,
+    pub(crate) log: Option<LogHandle>,
+    /// `None` when the configuration comes from nowhere.
+    pub(crate) reload: Option<ReloadHandle>,
 }
 
 /// Binds the listener.
@@ -69,7 +74,9 @@ fn router(state: AdminState) -> Router {
         .route("/status", get(show_status))
         .route("/metrics", get(show_metrics))
         .route("/log-filter", get(show_filter).put(replace_filter))
+        .route("/reload", post(reload))
         .layer(DefaultBodyLimit::max(FILTER_LIMIT))
+        .route("/roles/{role}/{*rest}", any(roles::dispatch))
         .with_state(state)
 }
 
@@ -84,8 +91,8 @@ async fn livez(State(state): State<AdminState>) -> Response {
 }
 
 async fn readyz(State(state): State<AdminState>) -> Response {
-    let (ready, body) = status::readiness(&state.board);
-    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = status::readiness(&state.board);
+    let code = if body.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(body)).into_response()
 }
 
@@ -105,8 +112,8 @@ async fn show_metrics(State(state): State<AdminState>) -> Response {
 }
 
 async fn show_filter(State(state): State<AdminState>) -> Response {
-    match &state.filter {
-        Some(filter) => format!("{}\n", filter.current()).into_response(),
+    match &state.log {
+        Some(log) => format!("{}\n", log.filter()).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
 }
@@ -120,16 +127,36 @@ async fn replace_filter(
         let text = "only a caller on this machine may change the log filter\n";
         return (StatusCode::FORBIDDEN, text).into_response();
     }
-    let Some(filter) = &state.filter else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(log) = &state.log else { return StatusCode::NOT_FOUND.into_response() };
     let text = String::from_utf8_lossy(&body);
-    match filter.replace(text.trim()) {
+    match log.replace_filter(text.trim()) {
         Ok(()) => {
             tracing::info!(filter = text.trim(), "log filter changed");
-            format!("{}\n", filter.current()).into_response()
+            format!("{}\n", log.filter()).into_response()
         }
         Err(error) => {
             let text = format!("{}\n", bedrock::chain(&error));
             (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
+        }
+    }
+}
+
+/// Reads the configuration again. The body says what came of it, also when the status is 422.
+async fn reload(State(state): State<AdminState>, Extension(peer): Extension<Peer>) -> Response {
+    if !is_local(&peer) {
+        let text = "only a caller on this machine may reload the configuration\n";
+        return (StatusCode::FORBIDDEN, text).into_response();
+    }
+    let Some(handle) = &state.reload else {
+        let text = "this process has no configuration to read again\n";
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
+    match handle.reload().await {
+        Some(answer) if answer.ok => Json(answer).into_response(),
+        Some(answer) => (StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response(),
+        None => {
+            let text = "too many reloads wait already, or the process stops\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
         }
     }
 }

@@ -1,22 +1,21 @@
 //! The command line: what can be asked, and who answers. One submodule per subcommand.
 
+mod admin;
 mod check;
-pub(crate) mod output;
-pub(crate) mod run;
+mod reload;
+mod run;
 mod status;
 mod wire;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use role::RoleDescriptor;
 
 use crate::config::{LogFormat, Sources};
-use crate::dev;
 use crate::exit::Outcome;
-use output::{complain, say};
+use crate::output::{complain, say};
 
 /// CloudStack's system VM services as supervised roles of one process.
 #[derive(Debug, Parser)]
@@ -34,6 +33,7 @@ Exit codes:
   69  the machine lacks what the roles need
   70  a role failed for good
   71  the operating system refused what the supervisor needs
+  75  another process uses the state directory
   78  the configuration is wrong";
 
 #[derive(Debug, Subcommand)]
@@ -49,12 +49,19 @@ enum Command {
     Check(CheckOptions),
     /// Shows how the roles of the running process are
     #[command(after_help = STATUS_EXAMPLES)]
-    Status(StatusOptions),
+    Status(status::StatusOptions),
+    /// Makes the running process read its configuration again
+    ///
+    /// The configuration is validated whole; a faulty one changes nothing. Says what is in force
+    /// now and what needs a restart. SIGHUP does the same.
+    #[command(after_help = RELOAD_EXAMPLES)]
+    Reload(reload::ReloadOptions),
     /// Runs all roles with an embedded management server and a page to play with
     ///
     /// Needs neither root nor CloudStack.
+    #[cfg(feature = "dev")]
     #[command(after_help = DEV_EXAMPLES)]
-    Dev(DevOptions),
+    Dev(crate::dev::DevOptions),
     /// Looks at the bytes of the agent protocol
     #[command(subcommand)]
     Wire(WireCommand),
@@ -79,7 +86,8 @@ Examples:
                  --set roles.console_proxy.proxy_vm=901
   quickcloud run --config site.toml --log-format json --log info,dhcp=debug
 
-The first SIGTERM or SIGINT stops within supervisor.shutdown_grace, the second ends at once.";
+The first SIGTERM or SIGINT stops within supervisor.shutdown_grace, the second ends at once. SIGHUP
+reads the configuration again, as quickcloud reload does.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -97,6 +105,16 @@ Examples:
 Without --admin the address is the one the running process left in its state directory, or
 supervisor.admin_address.";
 
+const RELOAD_EXAMPLES: &str = "\
+Examples:
+  quickcloud reload
+  quickcloud reload --json --admin 127.0.0.1:8251
+
+The process reads what it was started with: the same --config, --set and --roles. Exit codes: 0 in
+force or waiting for a restart, 78 the configuration is wrong and nothing changed, 1 something could
+not be put in force or nothing answers.";
+
+#[cfg(feature = "dev")]
 const DEV_EXAMPLES: &str = "\
 Examples:
   quickcloud dev
@@ -159,42 +177,6 @@ struct CheckOptions {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-struct StatusOptions {
-    /// As JSON, as the process gives it
-    #[arg(long)]
-    json: bool,
-    /// Again every two seconds, until interrupted
-    #[arg(long, short)]
-    watch: bool,
-    /// Admin address of the running process
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<String>,
-    /// Configuration file of the running process, to find its admin address
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// One value, put over the file, as for run
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-}
-
-/// Options of `quickcloud dev`.
-#[derive(Debug, Clone, Args)]
-pub struct DevOptions {
-    /// Where the page is
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8096")]
-    pub listen: SocketAddr,
-    /// Directory for state and store, kept afterwards; a temporary one by default
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
-    /// Go through everything once without a page, exit 0 or say what failed
-    #[arg(long)]
-    pub check: bool,
-    /// Open the page in a browser, where there is a screen
-    #[arg(long)]
-    pub open: bool,
-}
-
 #[derive(Debug, Subcommand)]
 enum WireCommand {
     /// Prints frames: header, flags, inflated JSON
@@ -225,8 +207,10 @@ pub fn main_with(
     match cli.command {
         Command::Run(options) => run::run(options, registry),
         Command::Check(options) => check::check(options, registry),
-        Command::Status(options) => status::status(options),
-        Command::Dev(options) => dev::run(&options),
+        Command::Status(options) => status::status(&options),
+        Command::Reload(options) => reload::reload(&options),
+        #[cfg(feature = "dev")]
+        Command::Dev(options) => crate::dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
         Command::Completions { shell } => completions(shell),
         Command::Version { json } => version(json),
@@ -278,6 +262,8 @@ mod tests {
             RUN_EXAMPLES,
             CHECK_EXAMPLES,
             STATUS_EXAMPLES,
+            RELOAD_EXAMPLES,
+            #[cfg(feature = "dev")]
             DEV_EXAMPLES,
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,

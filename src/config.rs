@@ -20,6 +20,7 @@ use toml::Table;
 
 use crate::registry;
 use crate::restart::RestartPolicy;
+use crate::supervisor::{ConfiguredRole, Keys};
 
 /// Where `status` looks and `run` listens when nothing else is said.
 pub const ADMIN_ADDRESS: SocketAddr =
@@ -44,7 +45,16 @@ pub struct Sources {
 pub struct Config {
     pub supervisor: SupervisorConfig,
     pub log: LogConfig,
-    pub roles: Vec<Arc<dyn RoleSpec>>,
+    pub roles: Vec<ConfiguredRole>,
+    /// What holds for each key of `[supervisor]` and `[log]`.
+    pub keys: Keys,
+}
+
+impl Config {
+    /// The roles' specs.
+    pub fn specs(&self) -> Vec<Arc<dyn RoleSpec>> {
+        self.roles.iter().map(|role| Arc::clone(&role.spec)).collect()
+    }
 }
 
 /// `[supervisor]`.
@@ -147,13 +157,6 @@ impl FromStr for FilterText {
     }
 }
 
-/// What one role read.
-#[derive(Debug, Clone)]
-pub struct RoleKeys {
-    pub descriptor: RoleDescriptor,
-    pub effective: BTreeMap<String, Effective>,
-}
-
 /// A configuration that could be read, right or wrong.
 #[derive(Debug)]
 pub struct Loaded {
@@ -162,8 +165,6 @@ pub struct Loaded {
     pub violations: Vec<Violation>,
     /// Every key that was read, with its value after defaults.
     pub effective: BTreeMap<String, Effective>,
-    /// The same by role: a key such as `management.zone` is read by several.
-    pub role_keys: Vec<RoleKeys>,
     /// Tables that are there but not read.
     pub unread: Vec<String>,
     /// Dotted keys given by `--set`.
@@ -233,7 +234,8 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
     }
 
     let empty = Table::default();
-    let (mut roles, mut role_keys) = (Vec::new(), Vec::new());
+    let keys = violations.effective().clone();
+    let mut roles = Vec::new();
     for descriptor in &chosen {
         let input = ConfigInput {
             section: tables.role(descriptor).unwrap_or(&empty),
@@ -242,8 +244,12 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
         };
         // Of its own, so that it is known which role reads which key.
         let mut found = Violations::new();
-        roles.extend((descriptor.configure)(input, &mut found));
-        role_keys.push(RoleKeys { descriptor: *descriptor, effective: found.effective().clone() });
+        let spec = (descriptor.configure)(input, &mut found);
+        roles.extend(spec.map(|spec| ConfiguredRole {
+            spec,
+            keys: found.effective().clone(),
+            reloadable: descriptor.reloadable,
+        }));
         violations.absorb(found);
     }
     let unread = registry
@@ -254,8 +260,8 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
         .collect();
     let list = violations.list().to_vec();
     let effective = violations.effective().clone();
-    let config = list.is_empty().then_some(Config { supervisor, log, roles });
-    Ok(Loaded { config, violations: list, effective, role_keys, unread, set })
+    let config = list.is_empty().then_some(Config { supervisor, log, roles, keys });
+    Ok(Loaded { config, violations: list, effective, unread, set })
 }
 
 /// The top-level tables, all of the right type or absent.

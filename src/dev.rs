@@ -5,33 +5,51 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `lab` | server, screens, store, roles: put together, taken apart |
+//! | `environment` | server, screens, store, roles: put together, taken apart |
 //! | `page`, `origin` | the page and its JSON; who may use it |
 //! | `check` | `--check`: goes through everything once |
 //! | `viewer` | an RFB client that looks through a console link |
-//! | `rest` | JSON over HTTP to the admin listener and the dhcp role |
 //! | `sample`, `bridge` | images to download, an interface for the demo zone |
 
 mod bridge;
 mod check;
-mod lab;
+mod environment;
 mod origin;
 mod page;
-mod rest;
 mod sample;
 mod screen;
 mod viewer;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use bedrock::chain;
 
-use crate::cli::output::{complain_of, say};
-use crate::cli::{DevOptions, run::runtime};
 use crate::config::LogConfig;
 use crate::exit::Outcome;
-use crate::signals::StopSignals;
+use crate::output::{complain_of, say};
+use crate::runtime;
+use crate::signals::Signals;
 use crate::supervisor::Shutdown;
 use crate::telemetry;
-use lab::Lab;
+use environment::DevEnvironment;
+
+/// Options of `quickcloud dev`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct DevOptions {
+    /// Where the page is
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8096")]
+    pub listen: SocketAddr,
+    /// Directory for state and store, kept afterwards; a temporary one by default
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Go through everything once without a page, exit 0 or say what failed
+    #[arg(long)]
+    pub check: bool,
+    /// Open the page in a browser, where there is a screen
+    #[arg(long)]
+    pub open: bool,
+}
 
 /// Runs until interrupted, or with `--check` to the end of the check.
 pub fn run(options: &DevOptions) -> Outcome {
@@ -41,7 +59,7 @@ pub fn run(options: &DevOptions) -> Outcome {
         complain_of(&error);
         return Outcome::System;
     }
-    let runtime = match runtime() {
+    let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -49,12 +67,12 @@ pub fn run(options: &DevOptions) -> Outcome {
         }
     };
     let outcome = runtime.block_on(Box::pin(dev(options)));
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    runtime.shutdown_timeout(runtime::END_TIMEOUT);
     outcome
 }
 
 async fn dev(options: &DevOptions) -> Outcome {
-    let signals = match StopSignals::install() {
+    let signals = match Signals::install() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot install signal handlers");
@@ -62,54 +80,54 @@ async fn dev(options: &DevOptions) -> Outcome {
         }
     };
     let shutdown = Shutdown::new();
-    let (lab, process) = match Box::pin(Lab::start(options)).await {
+    let (demo, process) = match Box::pin(DevEnvironment::start(options)).await {
         Ok(started) => started,
         Err(error) => {
             complain_of(&error);
             return Outcome::System;
         }
     };
-    let page = page::serve(&lab);
+    let page = page::serve(&demo);
     let roles = process.serve(shutdown.clone());
     let work = async {
         if options.check {
             let outcome = tokio::select! {
-                outcome = check::run(&lab) => outcome,
+                outcome = check::run(&demo) => outcome,
                 () = shutdown.graceful.cancelled() => Outcome::Failed,
             };
             shutdown.graceful.cancel();
             return outcome;
         }
-        greet(&lab, options.open).await;
+        greet(&demo, options.open).await;
         shutdown.graceful.cancelled().await;
         Outcome::Clean
     };
     let (outcome, roles) = tokio::select! {
         both = async { tokio::join!(work, roles) } => both,
         () = page => (Outcome::System, Outcome::System),
-        never = signals.forward(shutdown.clone()) => match never {},
+        never = signals.forward(shutdown.clone(), None) => match never {},
     };
-    lab.stop().await;
+    demo.stop().await;
     if outcome == Outcome::Clean { roles } else { outcome }
 }
 
 /// Says where everything is, and opens a browser when there is a screen to open it on.
-async fn greet(lab: &Lab, open: bool) {
-    let url = format!("http://{}/", lab.page_address);
+async fn greet(demo: &DevEnvironment, open: bool) {
+    let url = format!("http://{}/", demo.page_address);
     say(&format!(
         "\nQuickCloud dev is running.\n  page    {url}\n  status  quickcloud status --admin {}\n  \
          server  {} (agent protocol)\n  store   {}\n{}Ctrl-C stops it.\n\n",
-        lab.admin_address,
-        lab.server.address(),
-        lab.store.display(),
-        lab.no_dhcp.as_ref().map(|why| format!("  dhcp    degraded: {why}\n")).unwrap_or_default(),
+        demo.admin_address,
+        demo.server.address(),
+        demo.store.display(),
+        demo.no_dhcp.as_ref().map(|why| format!("  dhcp    degraded: {why}\n")).unwrap_or_default(),
     ));
     let has_screen = ["DISPLAY", "WAYLAND_DISPLAY"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     if open && has_screen {
         let spec = role::CommandSpec::new("xdg-open", std::time::Duration::from_secs(10)).arg(&url);
-        if let Err(error) = lab.host.runner.run(spec).await {
+        if let Err(error) = demo.host.runner.run(spec).await {
             tracing::info!(error = %chain(&error), "no browser was opened");
         }
     }

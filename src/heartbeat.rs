@@ -2,7 +2,7 @@
 //!
 //! One task pings every registered link at the interval the link reports, looks whether every
 //! role's main loop makes progress, and feeds the systemd watchdog while supervisor and heartbeat
-//! both go round. What a ping looks like and whether its answer came is the link's business.
+//! both tick. What a ping looks like and whether its answer came is the link's business.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::notify::Notifier;
+use crate::supervisor::Limits;
 use crate::supervisor::board::{Board, millis};
 
 /// The longest time between two beats.
@@ -21,7 +22,7 @@ const BEAT: Duration = Duration::from_secs(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 /// A beat that comes so late means that the whole process stood still, not one role.
 const LATE: Duration = Duration::from_secs(5);
-/// The watchdog is fed while supervisor and heartbeat went round within this time.
+/// The watchdog is fed while supervisor and heartbeat ticked within this time.
 pub const HEALTHY: Duration = Duration::from_secs(10);
 
 /// When the next ping of one link is due. Pure: time and interval are arguments.
@@ -70,7 +71,7 @@ struct Tracked {
 pub(crate) struct HeartbeatService {
     links: Heartbeat,
     board: Board,
-    progress_deadline: Duration,
+    limits: Limits,
     notifier: Notifier,
     tracked: Vec<Tracked>,
     /// Hangs are not judged before this moment.
@@ -80,17 +81,12 @@ pub(crate) struct HeartbeatService {
 }
 
 impl HeartbeatService {
-    pub(crate) fn new(
-        links: Heartbeat,
-        board: Board,
-        progress_deadline: Duration,
-        notifier: Notifier,
-    ) -> Self {
+    pub(crate) fn new(links: Heartbeat, board: Board, limits: Limits, notifier: Notifier) -> Self {
         let now = Instant::now();
         Self {
             links,
             board,
-            progress_deadline,
+            limits,
             notifier,
             tracked: Vec::new(),
             judge_from: now,
@@ -119,7 +115,7 @@ impl HeartbeatService {
         self.last_beat = now;
         let ping_due = self.ping(now);
         let judged = self.judge_progress(now);
-        self.board.beat_went_round();
+        self.board.heartbeat_tick();
         self.feed_watchdog(now);
         let beat = self.notifier.watchdog().map_or(BEAT, |cadence| cadence.min(BEAT));
         let wanted = [ping_due, judged].into_iter().flatten().min();
@@ -160,23 +156,24 @@ impl HeartbeatService {
         &mut self.tracked[index].schedule
     }
 
-    /// Tells the keepers of silent roles; returns when the next role would count as silent, for
+    /// Tells the runners of silent roles; returns when the next role would count as silent, for
     /// deadlines shorter than a beat.
     fn judge_progress(&self, now: Instant) -> Option<Instant> {
         if now < self.judge_from {
             return None;
         }
+        let deadline = self.limits.current().progress_deadline;
         let mut next = None;
         for (role, reporter, hung) in self.board.running() {
             let silent = reporter.silent_for();
-            if silent > self.progress_deadline {
+            if silent > deadline {
                 if !hung.is_cancelled() {
                     let elapsed_ms = millis(silent);
                     tracing::error!(%role, elapsed_ms, "role makes no progress");
                     hung.cancel();
                 }
             } else {
-                let left = self.progress_deadline.saturating_sub(silent);
+                let left = deadline.saturating_sub(silent);
                 let at = now + left + Duration::from_millis(1);
                 next = [next, Some(at)].into_iter().flatten().min();
             }

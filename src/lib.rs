@@ -9,8 +9,11 @@
 //! | [`supervisor`] | starts, watches, restarts, stops roles |
 //! | [`restart`] | when a role is started again, as a pure function |
 //! | [`heartbeat`] | pings every link, watches progress, feeds the watchdog |
+//! | [`reload`] | another configuration while the roles run |
 //! | [`admin`] | `/livez` `/readyz` `/status` `/metrics` |
+//! | `lock` | one process per state directory |
 //! | [`telemetry`], [`notify`], [`signals`] | logs, systemd, signals |
+//! | `output`, `runtime` | text for people, the runtime |
 //! | [`exit`] | exit codes |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -18,13 +21,18 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "dev")]
 pub mod dev;
 pub mod exit;
 pub mod heartbeat;
+mod lock;
 pub mod notify;
+mod output;
 pub mod process;
 pub mod registry;
+pub mod reload;
 pub mod restart;
+mod runtime;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;

@@ -24,9 +24,9 @@ impl Notifier {
         Self { enabled: false, watchdog: None }
     }
 
-    /// How often the watchdog wants to hear from us: half of its patience.
+    /// How often the watchdog wants to hear from us: half of its timeout.
     pub fn watchdog(&self) -> Option<Duration> {
-        self.watchdog.map(|patience| patience / 2)
+        self.watchdog.map(|timeout| timeout / 2)
     }
 
     pub fn feed_watchdog(&self) {
@@ -39,6 +39,14 @@ impl Notifier {
 
     pub fn status(&self, status: &str) {
         self.send(&[NotifyState::Status(status)]);
+    }
+
+    /// The configuration is being read again; [`Notifier::ready`] ends it.
+    pub fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.send(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::debug!(%error, "cannot read the clock of the service manager"),
+        }
     }
 
     pub fn stopping(&self) {

@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_front::HttpFront;
@@ -17,14 +16,18 @@ use crate::admin::{self, AddressFile, AdminState};
 use crate::config::Config;
 use crate::exit::Outcome;
 use crate::heartbeat::HeartbeatService;
+use crate::lock::{DirectoryLock, LockError};
 use crate::notify::Notifier;
+use crate::reload::{ReloadService, ReloadSource};
 use crate::supervisor::board::Board;
 use crate::supervisor::conflicts::{self, Conflict};
-use crate::supervisor::{Ports, Shutdown, supervise};
-use crate::telemetry::FilterHandle;
+use crate::supervisor::{Limits, Ports, RoleSlot, Shutdown, supervise};
+use crate::telemetry::LogHandle;
 
+/// The lock in the state directory.
+const LOCK_FILE: &str = "quickcloud.lock";
 /// How long listeners may take to end after the roles did.
-const LISTENER_PATIENCE: Duration = Duration::from_secs(1);
+const LISTENER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a process needs besides its configuration.
 #[derive(Debug, Clone)]
@@ -32,13 +35,15 @@ pub struct Environment {
     pub host: Host,
     pub notifier: Notifier,
     /// For `/log-filter`; `None` when this process has no subscriber of its own.
-    pub filter: Option<FilterHandle>,
+    pub log: Option<LogHandle>,
+    /// For reloads; `None` when the configuration comes from nowhere.
+    pub reload: Option<ReloadSource>,
 }
 
 impl Environment {
-    /// The machine, nobody to notify, no log filter: a process inside a process.
+    /// The machine, nobody to notify, no log, nothing to reload: a process inside a process.
     pub fn embedded() -> Self {
-        Self { host: Host::system(), notifier: Notifier::silent(), filter: None }
+        Self { host: Host::system(), notifier: Notifier::silent(), log: None, reload: None }
     }
 }
 
@@ -49,6 +54,8 @@ pub enum StartError {
     Conflicts(Vec<Conflict>),
     #[error("cannot create the state directory {}", path.display())]
     StateDirectory { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("cannot write the address file in {}", path.display())]
     AddressFile { path: PathBuf, source: std::io::Error },
     #[error("cannot start the admin listener")]
@@ -64,9 +71,11 @@ impl StartError {
     pub const fn outcome(&self) -> Outcome {
         match self {
             Self::Conflicts(_) => Outcome::Configuration,
-            Self::StateDirectory { .. } | Self::AddressFile { .. } | Self::Admin(_) => {
-                Outcome::System
-            }
+            Self::Lock(LockError::InUse { .. }) => Outcome::InUse,
+            Self::StateDirectory { .. }
+            | Self::Lock(LockError::System { .. })
+            | Self::AddressFile { .. }
+            | Self::Admin(_) => Outcome::System,
         }
     }
 }
@@ -82,6 +91,7 @@ pub struct Process {
     listener: Listener,
     addr: SocketAddr,
     address_file: AddressFile,
+    lock: DirectoryLock,
 }
 
 /// Resources the supervisor itself claims.
@@ -92,22 +102,34 @@ pub fn own_resources(config: &Config) -> Vec<Resource> {
 impl Process {
     /// Looks for conflicts, makes the state directory, binds the admin listener.
     pub async fn start(config: Config, environment: Environment) -> Result<Self, StartError> {
-        let conflicts = conflicts::find(&config.roles, &own_resources(&config));
+        let conflicts = conflicts::find(&config.specs(), &own_resources(&config));
         if !conflicts.is_empty() {
             return Err(StartError::Conflicts(conflicts));
         }
         let directory = &config.supervisor.state_directory;
         std::fs::create_dir_all(directory)
             .map_err(|source| StartError::StateDirectory { path: directory.clone(), source })?;
+        // Before anything that another process could notice.
+        let lock = DirectoryLock::take(directory, LOCK_FILE)?;
         let (listener, addr) =
             admin::bind(config.supervisor.admin_address).await.map_err(StartError::Admin)?;
         let address_file = AddressFile::write(directory, addr)
             .map_err(|source| StartError::AddressFile { path: directory.clone(), source })?;
-        let kinds = config.roles.iter().map(|spec| spec.kind());
+        let kinds = config.roles.iter().map(|role| role.spec.kind());
         let board = Board::new(kinds, environment.host.clone());
         let heartbeat = Heartbeat::new();
         let tasks = TaskScope::new();
-        Ok(Self { config, environment, board, heartbeat, tasks, listener, addr, address_file })
+        Ok(Self {
+            config,
+            environment,
+            board,
+            heartbeat,
+            tasks,
+            listener,
+            addr,
+            address_file,
+            lock,
+        })
     }
 
     /// Where `/status` is.
@@ -122,27 +144,42 @@ impl Process {
 
     /// Runs the roles until `shutdown` fires or none is left.
     pub async fn serve(self, shutdown: Shutdown) -> Outcome {
-        let Self { config, environment, board, heartbeat, tasks, listener, addr, address_file } =
-            self;
+        let Self { config, environment, board, heartbeat, tasks, listener, addr, .. } = self;
+        let (address_file, lock) = (self.address_file, self.lock);
         let stop = CancellationToken::new();
+        let limits = Limits::new(config.supervisor.clone());
+        let slots: Vec<RoleSlot> = config.roles.iter().cloned().map(RoleSlot::new).collect();
+        let reload = environment.reload.clone().map(|source| {
+            let (service, handle) = ReloadService::new(
+                source,
+                &config,
+                slots.clone(),
+                (board.clone(), limits.clone()),
+                (environment.log.clone(), environment.notifier),
+                tasks.clone(),
+            );
+            tasks.spawn_vital("reload", service.run(stop.clone()));
+            handle
+        });
         let state = AdminState {
             board: board.clone(),
             links: heartbeat.clone(),
             addr,
-            filter: environment.filter.clone(),
+            log: environment.log.clone(),
+            reload,
         };
         let admin = admin::serve(listener, state, tasks.clone(), stop.clone());
         tasks.spawn_vital("admin listener", admin);
         let beat = HeartbeatService::new(
             heartbeat.clone(),
             board.clone(),
-            config.supervisor.progress_deadline,
+            limits.clone(),
             environment.notifier,
         );
         tasks.spawn_vital("heartbeat", beat.run(stop.clone()));
         let notifier = environment.notifier;
         tasks.spawn_vital("service status", report(board.clone(), notifier, stop.clone()));
-        let roles: Vec<&str> = config.roles.iter().map(|spec| spec.kind().short).collect();
+        let roles: Vec<&str> = slots.iter().map(|slot| slot.kind.short).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             roles = roles.join(","),
@@ -155,16 +192,18 @@ impl Process {
             heartbeat,
             http: HttpFront::new(tasks.clone()),
             host: environment.host,
-            limits: Arc::new(config.supervisor),
+            limits,
         };
-        let outcome = supervise(&config.roles, &ports, &shutdown).await;
+        let outcome = supervise(&slots, &ports, &shutdown).await;
         stop.cancel();
         tasks.close();
-        if tokio::time::timeout(LISTENER_PATIENCE, tasks.wait()).await.is_err() {
+        if tokio::time::timeout(LISTENER_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::debug!(tasks = tasks.len(), "connections were still open");
         }
         tasks.kill();
         drop(address_file);
+        // Last: whoever waits for the directory finds nothing of ours.
+        drop(lock);
         tracing::info!(code = outcome.code(), "stopped");
         outcome
     }

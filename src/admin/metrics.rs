@@ -14,14 +14,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use role::{Health, LinkState};
+use status_api::HealthWord;
 
 use crate::heartbeat::LinkRow;
-use crate::supervisor::board::{Board, RoleRow, word};
+use crate::supervisor::board::{Board, RoleRow};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Every health a role can have, so that each is a series that goes to zero again.
-const HEALTHS: [&str; 6] = ["starting", "ready", "degraded", "backoff", "failed", "stopped"];
 
 /// The whole text. A role whose collector panics loses its own metrics, nobody else's.
 pub(super) fn render(board: &Board, links: &[LinkRow]) -> Result<String, fmt::Error> {
@@ -103,9 +101,10 @@ impl Collector for Roles {
         let ready = per_role(|row| flag(row.health == Health::Ready));
         gauge(&mut encoder, "quickcloud_role_ready", "1 while the role is ready.", None, ready)?;
         let healths = self.rows.iter().flat_map(|row| {
-            HEALTHS.map(|health| {
+            // Every one, so that each is a series that goes to zero again.
+            HealthWord::ALL.map(|health| {
                 let role = ("role", row.kind.short.to_owned());
-                (vec![role, ("health", health.to_owned())], flag(word(&row.health) == health))
+                (vec![role, ("health", health.to_string())], flag(row.health.word() == health))
             })
         });
         let help = "1 for the health the role has.";

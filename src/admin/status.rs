@@ -4,75 +4,87 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use role::Health;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use status_api::{
+    Details, LastError, LinkStatus, NotReady, ProcessState, ProcessStatus, Readiness, RoleStatus,
+};
 
 use crate::heartbeat::LinkRow;
-use crate::supervisor::board::{Board, RoleRow, millis, reason, word};
+use crate::supervisor::board::{Board, RoleRow, millis};
 
 /// `/status`: the process, every role, and the one table of links.
-pub fn document(board: &Board, links: &[LinkRow], addr: SocketAddr) -> Value {
+pub fn document(board: &Board, links: &[LinkRow], addr: SocketAddr) -> ProcessStatus {
     let now = Instant::now();
-    let roles: Vec<Value> = board
-        .rows()
-        .iter()
-        .map(|row| {
-            let link = links.iter().find(|link| link.role == row.kind);
-            role(row, link.map(|link| link_row(link, now)))
-        })
-        .collect();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "state": if board.is_stopping() { "stopping" } else { "running" },
-        "ready": board.is_ready(),
-        "started_at": timestamp(board.started()),
-        "uptime_ms": millis(board.uptime()),
-        "admin_address": addr.to_string(),
-        "roles": roles,
-        "links": links.iter().map(|link| link_row(link, now)).collect::<Vec<_>>(),
-    })
-}
-
-fn role(row: &RoleRow, link: Option<Value>) -> Value {
-    let mut object = Map::new();
-    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    put("role", row.kind.short.into());
-    put("title", row.kind.title.into());
-    put("health", word(&row.health).into());
-    put("reason", reason(&row.health).into());
-    if let Health::Backoff { retry_in_ms, .. } = row.health {
-        put("retry_in_ms", retry_in_ms.into());
+    ProcessStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        state: if board.is_stopping() { ProcessState::Stopping } else { ProcessState::Running },
+        ready: board.is_ready(),
+        started_at: timestamp(board.started()),
+        uptime_ms: millis(board.uptime()),
+        admin_address: addr.to_string(),
+        roles: board.rows().iter().map(role).collect(),
+        links: links.iter().map(|row| link(row, now)).collect(),
     }
-    put("since", timestamp(row.since));
-    put("restarts", row.restarts.into());
-    put("consecutive_errors", row.consecutive_errors.into());
-    let last_error = row
-        .last_error
-        .as_ref()
-        .map_or(Value::Null, |error| json!({"at": timestamp(error.at), "text": error.text}));
-    put("last_error", last_error);
-    put("link", link.unwrap_or(Value::Null));
-    put("details", Value::Object(row.details()));
-    Value::Object(object)
 }
 
-fn link_row(row: &LinkRow, now: Instant) -> Value {
+fn role(row: &RoleRow) -> RoleStatus {
+    let retry_in_ms = match row.health {
+        Health::Backoff { retry_in_ms, .. } => Some(retry_in_ms),
+        _ => None,
+    };
+    RoleStatus {
+        role: row.kind.short.to_owned(),
+        title: row.kind.title.to_owned(),
+        health: row.health.word(),
+        reason: row.health.reason().map(str::to_owned),
+        retry_in_ms,
+        since: timestamp(row.since),
+        restarts: row.restarts,
+        consecutive_errors: row.consecutive_errors,
+        last_error: row
+            .last_error
+            .as_ref()
+            .map(|error| LastError { at: timestamp(error.at), text: error.text.clone() }),
+        details: details(row.details()),
+    }
+}
+
+/// What a role publishes, typed. An object that is not of the type its name stands for is put
+/// aside, so that it spoils neither the document nor its readers.
+fn details(published: Map<String, Value>) -> Details {
+    let mut sound = Map::new();
+    for (name, value) in published {
+        let alone = Map::from_iter([(name.clone(), value.clone())]);
+        match serde_json::from_value::<Details>(Value::Object(alone)) {
+            Ok(_typed) => sound.insert(name, value),
+            Err(error) => {
+                tracing::error!(name, %error, "a role publishes an object of another type");
+                sound.insert(format!("{name} (malformed)"), value)
+            }
+        };
+    }
+    serde_json::from_value(Value::Object(sound)).unwrap_or_default()
+}
+
+fn link(row: &LinkRow, now: Instant) -> LinkStatus {
     let report = &row.report;
     let ago = |at: Option<Instant>| at.map(|at| millis(now.saturating_duration_since(at)));
-    json!({
-        "role": row.role.short,
-        "state": report.state,
-        "endpoint": report.endpoint,
-        "peer": report.peer.map(|peer| peer.to_string()),
-        "host_id": report.host_id,
-        "ping_interval_ms": report.ping_interval.map(millis),
-        "last_ping_ago_ms": ago(report.last_ping),
-        "last_answer_ago_ms": ago(report.last_answer),
-        "round_trip_ms": report.round_trip.map(milliseconds),
-        "last_error": report.last_error,
-        "retry_in_ms": report.retry_at.map(|at| millis(at.saturating_duration_since(now))),
-        "in_flight": report.in_flight,
-    })
+    LinkStatus {
+        role: row.role.short.to_owned(),
+        state: report.state,
+        guid: report.guid.clone(),
+        endpoint: report.endpoint.clone(),
+        peer: report.peer.map(|peer| peer.to_string()),
+        host_id: report.host_id,
+        ping_interval_ms: report.ping_interval.map(millis),
+        last_ping_ago_ms: ago(report.last_ping),
+        last_answer_ago_ms: ago(report.last_answer),
+        round_trip_ms: report.round_trip.map(milliseconds),
+        last_error: report.last_error.clone(),
+        retry_in_ms: report.retry_at.map(|at| millis(at.saturating_duration_since(now))),
+        in_flight: report.in_flight,
+    }
 }
 
 /// Milliseconds with three decimals; round trips on a LAN are shorter than one.
@@ -81,26 +93,39 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// `/readyz`: whether every role is ready, and who is not.
-pub fn readiness(board: &Board) -> (bool, Value) {
-    let rows = board.rows();
-    let waiting: Vec<Value> = rows
+pub fn readiness(board: &Board) -> Readiness {
+    let not_ready: Vec<NotReady> = board
+        .rows()
         .iter()
         .filter(|row| row.health != Health::Ready)
-        .map(|row| {
-            json!({
-                "role": row.kind.short,
-                "health": word(&row.health),
-                "reason": reason(&row.health),
-            })
+        .map(|row| NotReady {
+            role: row.kind.short.to_owned(),
+            health: row.health.word(),
+            reason: row.health.reason().map(str::to_owned),
         })
         .collect();
-    let ready = waiting.is_empty() && !board.is_stopping();
-    (ready, json!({"ready": ready, "stopping": board.is_stopping(), "not_ready": waiting}))
+    let stopping = board.is_stopping();
+    Readiness { ready: not_ready.is_empty() && !stopping, stopping, not_ready }
 }
 
-fn timestamp(at: SystemTime) -> Value {
-    jiff::Timestamp::try_from(at)
-        .ok()
-        .and_then(|at| at.round(jiff::Unit::Millisecond).ok())
-        .map_or(Value::Null, |at| at.to_string().into())
+fn timestamp(at: SystemTime) -> Option<String> {
+    let at = jiff::Timestamp::try_from(at).ok()?.round(jiff::Unit::Millisecond).ok()?;
+    Some(at.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_of_another_type_spoils_nothing() {
+        let published = json!({"stores": [{"url": "u", "state": "ready"}], "downloads": 3, "x": 1});
+        let Value::Object(published) = published else { panic!() };
+        let details = details(published);
+        assert_eq!(details.stores.unwrap().len(), 1);
+        assert_eq!(details.downloads, None);
+        assert_eq!(details.other["downloads (malformed)"], 3);
+        assert_eq!(details.other["x"], 1);
+    }
 }

@@ -10,9 +10,9 @@ use role::{Host, PreflightError, RoleDescriptor};
 use serde_json::{Value, json};
 
 use super::CheckOptions;
-use super::output::{complain, complain_of, say};
 use crate::config::{self, Config, LoadError, Loaded, effective};
 use crate::exit::Outcome;
+use crate::output::{complain, complain_of, say};
 use crate::process::own_resources;
 use crate::supervisor::conflicts::{self, Conflict};
 use crate::supervisor::preflight::{Preflight, preflight};
@@ -67,15 +67,16 @@ fn judge(loaded: &Loaded, findings: &Findings) -> Outcome {
 
 fn examine(config: &Config) -> std::io::Result<Findings> {
     let host = Host::system();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ends = runtime.block_on(join_all(config.roles.iter().map(|spec| preflight(spec, &host))));
+    let runtime = crate::runtime::single_threaded()?;
+    let ends =
+        runtime.block_on(join_all(config.roles.iter().map(|role| preflight(&role.spec, &host))));
     let mut misconfigured = false;
     let mut machine: Vec<(String, PreflightError)> =
         state_directory(&config.supervisor.state_directory)
             .map(|finding| ("supervisor".to_owned(), finding))
             .into_iter()
             .collect();
-    for (spec, end) in config.roles.iter().zip(ends) {
+    for (role, end) in config.roles.iter().zip(ends) {
         let findings = match end {
             Preflight::Passed => Vec::new(),
             Preflight::Misconfigured(findings) => {
@@ -87,10 +88,10 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
                 vec![PreflightError { problem, remedy: "report this as a bug".to_owned() }]
             }
         };
-        let role = spec.kind().short;
+        let role = role.spec.kind().short;
         machine.extend(findings.into_iter().map(|finding| (role.to_owned(), finding)));
     }
-    let conflicts = conflicts::find(&config.roles, &own_resources(config));
+    let conflicts = conflicts::find(&config.specs(), &own_resources(config));
     Ok(Findings { conflicts, machine, misconfigured })
 }
 

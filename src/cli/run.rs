@@ -1,24 +1,19 @@
 //! `quickcloud run`.
 
-use std::time::Duration;
-
 use role::{Host, RoleDescriptor};
 
 use super::RunOptions;
 use super::check::{complain_of_load, complain_of_violations};
-use super::output::complain_of;
 use crate::config::{self, Config, Loaded, Sources};
 use crate::exit::Outcome;
 use crate::notify::Notifier;
+use crate::output::complain_of;
 use crate::process::Environment;
-use crate::signals::StopSignals;
+use crate::reload::ReloadSource;
+use crate::runtime;
+use crate::signals::Signals;
 use crate::supervisor::Shutdown;
 use crate::telemetry;
-
-/// What blocking work still running gets after the roles ended.
-const RUNTIME_PATIENCE: Duration = Duration::from_millis(500);
-/// Threads for file work of all roles together; each role has a bound of its own.
-const BLOCKING_THREADS: usize = 64;
 
 pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
     let sources = Sources {
@@ -31,7 +26,11 @@ pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
         Err(error) => return complain_of_load(&error),
     };
     match loaded {
-        Loaded { config: Some(config), unread, .. } => start(config, &unread),
+        Loaded { config: Some(config), unread, .. } => {
+            let registry = registry.to_vec();
+            let source = ReloadSource::new(move || config::load(&sources, &registry));
+            start(config, &unread, source)
+        }
         loaded => {
             complain_of_violations(&loaded);
             Outcome::Configuration
@@ -39,9 +38,9 @@ pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
     }
 }
 
-fn start(config: Config, unread: &[String]) -> Outcome {
-    let filter = match telemetry::init(&config.log) {
-        Ok(filter) => filter,
+fn start(config: Config, unread: &[String], reload: ReloadSource) -> Outcome {
+    let log = match telemetry::init(&config.log) {
+        Ok(log) => log,
         Err(error) => {
             complain_of(&error);
             return Outcome::System;
@@ -50,7 +49,7 @@ fn start(config: Config, unread: &[String]) -> Outcome {
     for table in unread {
         tracing::info!(table, "not read, its role is not asked for");
     }
-    let runtime = match runtime() {
+    let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
@@ -60,10 +59,11 @@ fn start(config: Config, unread: &[String]) -> Outcome {
     let environment = Environment {
         host: Host::system(),
         notifier: Notifier::from_environment(),
-        filter: Some(filter),
+        log: Some(log),
+        reload: Some(reload.clone()),
     };
     let outcome = runtime.block_on(async {
-        let signals = match StopSignals::install() {
+        let signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
                 tracing::error!(%error, "cannot install signal handlers");
@@ -73,21 +73,9 @@ fn start(config: Config, unread: &[String]) -> Outcome {
         let shutdown = Shutdown::new();
         tokio::select! {
             outcome = Box::pin(crate::run(config, environment, shutdown.clone())) => outcome,
-            never = signals.forward(shutdown) => match never {},
+            never = signals.forward(shutdown, Some(reload)) => match never {},
         }
     });
-    runtime.shutdown_timeout(RUNTIME_PATIENCE);
+    runtime.shutdown_timeout(runtime::END_TIMEOUT);
     outcome
-}
-
-/// A modest runtime. Never fewer than two workers: one that a role blocks must leave another.
-pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(2, 4))
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_keep_alive(Duration::from_secs(10))
-        .thread_name("quickcloud")
-        .enable_all()
-        .build()
 }

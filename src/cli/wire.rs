@@ -7,8 +7,8 @@ use std::path::Path;
 use agent_protocol::decode::{DecodeError, Layout, frames};
 use agent_protocol::frame::DEFAULT_MAX_INFLATED;
 
-use super::output::{complain_of, say};
 use crate::exit::Outcome;
+use crate::output::{complain_of, say};
 
 /// The longest recording taken; it is held in memory.
 const INPUT_LIMIT: u64 = 256 * 1024 * 1024;

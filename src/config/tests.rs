@@ -116,7 +116,7 @@ fn chosen(text: &str, roles: Option<&str>) -> Result<Vec<&'static str>, String> 
     let sources = Sources { roles: roles.map(str::to_owned), ..sources(&["roles.alpha.name=n"]) };
     let loaded = load_text(text, sources).map_err(|error| error.to_string())?;
     match loaded.config {
-        Some(config) => Ok(config.roles.iter().map(|spec| spec.kind().short).collect()),
+        Some(config) => Ok(config.specs().iter().map(|spec| spec.kind().short).collect()),
         None => Err(loaded.violations.iter().map(ToString::to_string).collect()),
     }
 }

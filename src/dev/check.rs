@@ -7,18 +7,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bedrock::chain;
-use hyper::Method;
+use http_client::{Answer, Client, Method};
 use hyper::http::Uri;
 use management_server::{HostState, ImageKind, ImageState, NewImage};
 use serde_json::Value;
+use status_api::{HealthWord, ProcessStatus};
 
-use super::lab::{Lab, Machine, ZONE};
-use super::rest::{At, call, fetch};
+use super::environment::{DevEnvironment, Machine, ZONE};
 use super::{page, sample, viewer};
-use crate::cli::output::say;
 use crate::exit::Outcome;
+use crate::output::say;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The key typed into the consoles: the letter q.
 const KEY: u32 = 0x71;
 const MAC: &str = "02:00:00:00:00:63";
@@ -26,7 +26,7 @@ const MAC: &str = "02:00:00:00:00:63";
 type Step = Result<String, String>;
 
 /// Runs every step; clean when none failed.
-pub(crate) async fn run(lab: &Lab) -> Outcome {
+pub(crate) async fn run(demo: &DevEnvironment) -> Outcome {
     let mut failures = 0;
     let mut report = |name: &str, started: Instant, step: Step| {
         let (mark, text) = match step {
@@ -39,47 +39,47 @@ pub(crate) async fn run(lab: &Lab) -> Outcome {
         say(&format!("{mark} {name:<12} {:>6} ms  {text}\n", started.elapsed().as_millis()));
     };
     let started = Instant::now();
-    report("registration", started, registration(lab).await);
-    for machine in &lab.machines {
+    report("registration", started, registration(demo).await);
+    for machine in &demo.machines {
         let started = Instant::now();
-        report(&machine.name, started, console(lab, machine).await);
+        report(&machine.name, started, console(demo, machine).await);
     }
     let started = Instant::now();
-    report("template", started, template(lab).await);
+    report("template", started, template(demo).await);
     let started = Instant::now();
-    report("bad template", started, bad_template(lab).await);
+    report("bad template", started, bad_template(demo).await);
     let started = Instant::now();
-    report("reservation", started, reservation(lab).await);
+    report("reservation", started, reservation(demo).await);
     let started = Instant::now();
-    report("status", started, status(lab).await);
+    report("status", started, status(demo).await);
     if failures == 0 { Outcome::Clean } else { Outcome::Failed }
 }
 
 /// Both hosts are Up on the server.
-async fn registration(lab: &Lab) -> Step {
+async fn registration(demo: &DevEnvironment) -> Step {
     let up = |server: &management_server::ManagementServer| {
         let hosts = server.hosts();
         let up = hosts.iter().filter(|host| host.state == HostState::Up).count();
         (up >= 2).then_some(hosts)
     };
-    let hosts = lab.server.wait_for("two hosts up", PATIENCE, up).await.map_err(|e| chain(&e))?;
+    let hosts = demo.server.wait_for("two hosts up", TIMEOUT, up).await.map_err(|e| chain(&e))?;
     let names: Vec<String> =
         hosts.iter().map(|host| format!("{} is host {}", host.name, host.id)).collect();
     Ok(names.join(", "))
 }
 
 /// A link shows the page, a picture, and takes keys; a second use is refused.
-async fn console(lab: &Lab, machine: &Machine) -> Step {
+async fn console(demo: &DevEnvironment, machine: &Machine) -> Step {
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let link = lab.server.console_link(&machine.uuid, client, None).await.map_err(|e| chain(&e))?;
+    let link =
+        demo.server.console_link(&machine.uuid, client, None).await.map_err(|e| chain(&e))?;
     let (address, path) = split(&link.url)?;
-    let (status, body) =
-        fetch(&At::Tcp(address), Method::GET, &path, None).await.map_err(|e| chain(&e))?;
+    let Answer { status, body } = fetch(address, &path).await?;
     if !status.is_success() || !body.starts_with(b"<!") {
         return Err(format!("the page of the link answers {status}"));
     }
     let seen = viewer::look(&link.url, KEY).await?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !machine.screen.keys().contains(&KEY) {
         if Instant::now() > deadline {
             return Err("the key typed did not reach the screen".to_owned());
@@ -97,6 +97,10 @@ async fn console(lab: &Lab, machine: &Machine) -> Step {
     ))
 }
 
+async fn fetch(address: SocketAddr, path: &str) -> Result<Answer, String> {
+    Client::tcp(address).fetch(Method::GET, path, None).await.map_err(|e| chain(&e))
+}
+
 /// Address and path with query of a URL.
 fn split(url: &str) -> Result<(SocketAddr, String), String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url} is not a URL: {error}"))?;
@@ -110,28 +114,28 @@ fn split(url: &str) -> Result<(SocketAddr, String), String> {
     Ok((address, path))
 }
 
-fn sample_image(lab: &Lab, name: &str) -> NewImage {
+fn sample_image(demo: &DevEnvironment, name: &str) -> NewImage {
     NewImage {
         kind: ImageKind::Template,
         name: name.to_owned(),
-        url: format!("http://{}/samples/{name}", lab.page_address),
+        url: format!("http://{}/samples/{name}", demo.page_address),
         format: agent_protocol::storage::ImageFormat::Qcow2,
         hvm: true,
         checksum: None,
     }
 }
 
-async fn settled(lab: &Lab, name: &str) -> Result<management_server::Image, String> {
-    let id = lab.server.register_template(sample_image(lab, name)).map_err(|e| chain(&e))?;
+async fn settled(demo: &DevEnvironment, name: &str) -> Result<management_server::Image, String> {
+    let id = demo.server.register_template(sample_image(demo, name)).map_err(|e| chain(&e))?;
     let done = |image: &management_server::Image| {
         matches!(image.state, ImageState::Downloaded | ImageState::Failed)
     };
-    lab.server.wait_for_image(id, PATIENCE, done).await.map_err(|e| chain(&e))
+    demo.server.wait_for_image(id, TIMEOUT, done).await.map_err(|e| chain(&e))
 }
 
 /// A template is downloaded, has the right size, and can be fetched back through a link.
-async fn template(lab: &Lab) -> Step {
-    let image = settled(lab, "qcow2").await?;
+async fn template(demo: &DevEnvironment) -> Step {
+    let image = settled(demo, "qcow2").await?;
     if image.state == ImageState::Failed {
         return Err(image.message);
     }
@@ -139,20 +143,19 @@ async fn template(lab: &Lab) -> Step {
     if size != sample::QCOW2_VIRTUAL_SIZE {
         return Err(format!("virtual size {size}, expected {}", sample::QCOW2_VIRTUAL_SIZE));
     }
-    let link = lab.server.create_link(image.id).await.map_err(|e| chain(&e))?;
+    let link = demo.server.create_link(image.id).await.map_err(|e| chain(&e))?;
     let (address, path) = split(&link.url)?;
-    let (status, bytes) =
-        fetch(&At::Tcp(address), Method::GET, &path, None).await.map_err(|e| chain(&e))?;
+    let Answer { status, body: bytes } = fetch(address, &path).await?;
     if !status.is_success() || bytes != sample::qcow2() {
         return Err(format!("the link answers {status} with {} bytes", bytes.len()));
     }
-    lab.server.delete_image(image.id).await.map_err(|e| chain(&e))?;
+    demo.server.delete_image(image.id).await.map_err(|e| chain(&e))?;
     Ok(format!("{} bytes, virtual size {size}, fetched back through a link", bytes.len()))
 }
 
 /// Something that is not an image is refused in words.
-async fn bad_template(lab: &Lab) -> Step {
-    let image = settled(lab, "broken").await?;
+async fn bad_template(demo: &DevEnvironment) -> Step {
+    let image = settled(demo, "broken").await?;
     match image.state {
         ImageState::Failed if !image.message.is_empty() => {
             Ok(format!("refused: {}", image.message))
@@ -163,16 +166,16 @@ async fn bad_template(lab: &Lab) -> Step {
 }
 
 /// A reservation is stored and rendered for dnsmasq.
-async fn reservation(lab: &Lab) -> Step {
-    let dhcp = At::Socket(lab.socket.clone());
+async fn reservation(demo: &DevEnvironment) -> Step {
+    let dhcp = Client::unix(&demo.socket);
     page::put_reservation(&dhcp, "check", MAC, "10.99.0.99").await.map_err(|e| chain(&e))?;
     let path = "/v1/instances/main/config?file=hosts";
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
-        let hosts = call(&dhcp, Method::GET, path, None).await.map_err(|e| chain(&e))?;
+        let hosts: Value = dhcp.get(path).await.map_err(|e| chain(&e))?;
         let text = hosts.as_str().map_or_else(|| hosts.to_string(), str::to_owned);
         if let Some(line) = text.lines().find(|line| line.contains(MAC)) {
-            let served = match &lab.no_dhcp {
+            let served = match &demo.no_dhcp {
                 None => String::new(),
                 Some(why) => format!(" (not served: {why})"),
             };
@@ -186,22 +189,19 @@ async fn reservation(lab: &Lab) -> Step {
 }
 
 /// Every role is ready, or degraded with a reason that this machine explains.
-async fn status(lab: &Lab) -> Step {
-    let admin = At::Tcp(lab.admin_address);
-    let document = call(&admin, Method::GET, "/status", None).await.map_err(|e| chain(&e))?;
-    let roles = document.get("roles").and_then(Value::as_array).cloned().unwrap_or_default();
-    let text =
-        |role: &Value, key: &str| role.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+async fn status(demo: &DevEnvironment) -> Step {
+    let admin = Client::tcp(demo.admin_address);
+    let status: ProcessStatus = admin.get("/status").await.map_err(|e| chain(&e))?;
     let mut words = Vec::new();
-    for role in &roles {
-        let (name, health, reason) =
-            (text(role, "role"), text(role, "health"), text(role, "reason"));
-        let excused = name == "dhcp" && health == "degraded" && lab.no_dhcp.is_some();
-        if health != "ready" && !excused {
-            return Err(format!("{name} is {health}: {reason}"));
+    for role in &status.roles {
+        let excused =
+            role.role == "dhcp" && role.health == HealthWord::Degraded && demo.no_dhcp.is_some();
+        let reason = role.reason.as_deref().map(|reason| format!(" ({reason})"));
+        let text = format!("{} {}{}", role.role, role.health, reason.unwrap_or_default());
+        if role.health != HealthWord::Ready && !excused {
+            return Err(text);
         }
-        let because = if reason.is_empty() { reason } else { format!(" ({reason})") };
-        words.push(format!("{name} {health}{because}"));
+        words.push(text);
     }
     if words.len() == 3 { Ok(words.join(", ")) } else { Err(format!("{} roles", words.len())) }
 }

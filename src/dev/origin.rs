@@ -59,18 +59,16 @@ mod tests {
     use super::*;
     use axum::body::Body;
     use axum::routing::get;
-    use hyper::service::Service;
-    use hyper_util::service::TowerToHyperService;
+    use tower::ServiceExt;
 
     async fn status(method: Method, host: &str, origin: Option<&str>) -> StatusCode {
         let answer = || async { "done" };
-        let service =
-            TowerToHyperService::new(guarded(Router::new().route("/", get(answer).post(answer))));
+        let service = guarded(Router::new().route("/", get(answer).post(answer)));
         let mut request = Request::builder().method(method).header("host", host);
         if let Some(origin) = origin {
             request = request.header("origin", origin);
         }
-        service.call(request.body(Body::empty()).unwrap()).await.unwrap().status()
+        service.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
     }
 
     #[tokio::test]

@@ -14,15 +14,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use bedrock::chain;
+use http_client::{Client, ClientError, Method};
 use http_front::{HttpLimits, Peer, serve as serve_http};
-use hyper::Method;
 use management_server::{Image, ImageKind, ImageState, ManagementServer, NewImage};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use status_api::ProcessStatus;
 
-use super::lab::{Lab, Machine, ZONE};
+use super::environment::{DevEnvironment, Machine, ZONE};
 use super::origin::guarded;
-use super::rest::{At, RestError, call};
 use super::sample;
 
 /// The demo zone of the dhcp role.
@@ -32,23 +32,24 @@ pub(crate) const SUBNET: &str = "demo";
 struct Page {
     server: ManagementServer,
     machines: Arc<[Machine]>,
-    admin: At,
-    dhcp: At,
+    admin: Client,
+    dhcp: Client,
     origin: Arc<str>,
 }
 
-/// Serves until the lab stops.
-pub(crate) async fn serve(lab: &Lab) {
-    let Some(listener) = lab.page.lock().await.take() else { return };
+/// Serves until the demo stops.
+pub(crate) async fn serve(demo: &DevEnvironment) {
+    let Some(listener) = demo.page.lock().await.take() else { return };
     let page = Page {
-        server: lab.server.clone(),
-        machines: lab.machines.clone().into(),
-        admin: At::Tcp(lab.admin_address),
-        dhcp: At::Socket(lab.socket.clone()),
-        origin: format!("http://{}", lab.page_address).into(),
+        server: demo.server.clone(),
+        machines: demo.machines.clone().into(),
+        admin: Client::tcp(demo.admin_address),
+        dhcp: Client::unix(&demo.socket),
+        origin: format!("http://{}", demo.page_address).into(),
     };
     let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
-    serve_http(listener, guarded(router(page)), limits, lab.tasks.clone(), lab.stop.clone()).await;
+    serve_http(listener, guarded(router(page)), limits, demo.tasks.clone(), demo.stop.clone())
+        .await;
 }
 
 fn router(page: Page) -> Router {
@@ -94,9 +95,9 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Refusal {
 }
 
 /// What the dhcp role refuses is told in its words, what fails on the way as a failure.
-fn refused(error: RestError) -> Refusal {
+fn refused(error: ClientError) -> Refusal {
     match error {
-        RestError::Refused { status, detail, .. } if status.is_client_error() => {
+        ClientError::Refused { status, detail, .. } if status.is_client_error() => {
             Refusal(status, detail)
         }
         error => failed(&error),
@@ -112,7 +113,7 @@ fn form<T>(form: Form<T>) -> Result<T, Refusal> {
 }
 
 async fn state(State(page): State<Page>) -> Json<Value> {
-    let status = call(&page.admin, Method::GET, "/status", None).await.unwrap_or_default();
+    let status = page.admin.get::<ProcessStatus>("/status").await.ok();
     let templates: Vec<Value> = page.server.images().iter().map(template).collect();
     let machines: Vec<Value> = page
         .machines
@@ -130,7 +131,8 @@ async fn state(State(page): State<Page>) -> Json<Value> {
     Json(json!({
         "server": page.server.address().to_string(),
         "zone": ZONE,
-        "roles": status.get("roles").cloned().unwrap_or_else(|| json!([])),
+        "roles": status.as_ref().map_or(&[][..], |status| &status.roles),
+        "links": status.as_ref().map_or(&[][..], |status| &status.links),
         "vms": machines,
         "templates": templates,
         "reservations": reservations,
@@ -158,12 +160,12 @@ fn template(image: &Image) -> Value {
 }
 
 /// The demo zone's reservations with whether each is leased.
-async fn reservations(dhcp: &At) -> Result<Vec<Value>, RestError> {
+async fn reservations(dhcp: &Client) -> Result<Vec<Value>, ClientError> {
     let path = format!("/v1/zones/{ZONE}/reservations?limit=1000");
-    let document = match call(dhcp, Method::GET, &path, None).await {
+    let document = match dhcp.get::<Value>(&path).await {
         Ok(document) => document,
         // Before the first reservation there is no zone.
-        Err(RestError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(Vec::new()),
+        Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
     let items = document.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -293,11 +295,11 @@ async fn reserve(
 
 /// Makes zone and subnet if they are missing, then the reservation.
 pub(crate) async fn put_reservation(
-    dhcp: &At,
+    dhcp: &Client,
     hostname: &str,
     mac: &str,
     ipv4: &str,
-) -> Result<Value, RestError> {
+) -> Result<Value, ClientError> {
     let zone = format!("/v1/zones/{ZONE}");
     let subnet = format!("{zone}/subnets/{SUBNET}");
     let parts = [
@@ -312,10 +314,10 @@ pub(crate) async fn put_reservation(
         ),
     ];
     for (path, body) in parts {
-        match call(dhcp, Method::GET, &path, None).await {
+        match dhcp.get::<Value>(&path).await {
             Ok(_there) => {}
-            Err(RestError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
-                call(dhcp, Method::PUT, &path, Some(&body)).await?;
+            Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
+                dhcp.call::<Value>(Method::PUT, &path, Some(&body)).await?;
             }
             Err(error) => return Err(error),
         }
@@ -324,7 +326,7 @@ pub(crate) async fn put_reservation(
     let digits: String = mac.chars().filter(char::is_ascii_alphanumeric).take(32).collect();
     let path = format!("{zone}/reservations/nic-{}", digits.to_ascii_lowercase());
     let body = json!({ "mac": mac, "ipv4": ipv4, "hostname": hostname, "subnet": SUBNET });
-    call(dhcp, Method::PUT, &path, Some(&body)).await
+    dhcp.call(Method::PUT, &path, Some(&body)).await
 }
 
 async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<StatusCode, Refusal> {
@@ -332,7 +334,7 @@ async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<Sta
         return Err(bad(format!("{id:?} is not a reservation")));
     }
     let path = format!("/v1/zones/{ZONE}/reservations/{id}");
-    call(&page.dhcp, Method::DELETE, &path, None).await.map_err(refused)?;
+    page.dhcp.call::<Value>(Method::DELETE, &path, None::<&()>).await.map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -14,7 +14,7 @@ use super::screen::ByteStream;
 
 /// A picture of more colours than this is not a blank screen.
 const COLOURS: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What was seen.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,9 +27,9 @@ pub(crate) struct Seen {
 
 /// Opens the console behind `link`, waits for a picture and types `key`. The error is a sentence.
 pub(crate) async fn look(link: &str, key: u32) -> Result<Seen, String> {
-    tokio::time::timeout(PATIENCE, look_and_type(link, key))
+    tokio::time::timeout(TIMEOUT, look_and_type(link, key))
         .await
-        .map_err(|_elapsed| format!("no picture within {PATIENCE:?}"))?
+        .map_err(|_elapsed| format!("no picture within {TIMEOUT:?}"))?
 }
 
 async fn look_and_type(link: &str, key: u32) -> Result<Seen, String> {

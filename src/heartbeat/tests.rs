@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use role::{Host, LinkState};
 
 use super::*;
+use crate::config::SupervisorConfig;
 
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -89,7 +90,12 @@ const KIND: RoleKind = RoleKind { short: "x", title: "test", section: "test" };
 
 fn service(links: &Heartbeat) -> HeartbeatService {
     let board = Board::new([KIND], Host::system());
-    HeartbeatService::new(links.clone(), board, Duration::from_secs(60), Notifier::silent())
+    HeartbeatService::new(
+        links.clone(),
+        board,
+        Limits::new(SupervisorConfig::default()),
+        Notifier::silent(),
+    )
 }
 
 #[tokio::test(start_paused = true)]

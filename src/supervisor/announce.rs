@@ -6,7 +6,7 @@ use std::time::Duration;
 use role::Health;
 use tokio::time::Instant;
 
-use super::board::{millis, reason, word};
+use super::board::millis;
 
 /// An outage of this length is worth a warning.
 const LASTING: Duration = Duration::from_secs(30);
@@ -39,7 +39,9 @@ impl Announcer {
                 tracing::info!(outage_ms, "role ready");
                 self.outage = None;
             }
-            (other, _) => tracing::debug!(reason = reason(other), health = word(other), "role"),
+            (other, _) => {
+                tracing::debug!(reason = other.reason(), health = %other.word(), "role");
+            }
         }
     }
 
@@ -55,7 +57,7 @@ impl Announcer {
     pub(super) fn remind(&mut self, health: &Health, now: Instant) {
         if let Some(outage) = &mut self.outage {
             let outage_ms = millis(now - outage.since);
-            tracing::warn!(outage_ms, reason = reason(health), "role is still degraded");
+            tracing::warn!(outage_ms, reason = health.reason(), "role is still degraded");
             outage.next_warning = now + REMINDER;
         }
     }

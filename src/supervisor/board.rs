@@ -1,11 +1,11 @@
-//! The one table of roles: written by the keepers, read by `/status`, metrics and the heartbeat.
+//! The one table of roles: written by the runners, read by `/status`, metrics and the heartbeat.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::registry::Registry;
-use role::{Health, HealthReporter, Host, RoleKind};
+use role::{Health, HealthReporter, Host, RoleContext, RoleKind};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,14 @@ struct Shared {
     rows: Mutex<Vec<Row>>,
     changed: watch::Sender<u64>,
     stopping: CancellationToken,
-    loop_seen: Mutex<Instant>,
-    beat_seen: Mutex<Instant>,
+    supervisor_seen: Mutex<Instant>,
+    heartbeat_seen: Mutex<Instant>,
 }
 
 struct Row {
     kind: RoleKind,
     phase: Phase,
-    reporter: Option<HealthReporter>,
+    run: Option<RoleContext>,
     since: SystemTime,
     restarts: u32,
     consecutive: u32,
@@ -37,7 +37,7 @@ struct Row {
 }
 
 enum Phase {
-    /// The running role says how it is; the token tells its keeper that it hangs.
+    /// The running role says how it is; the token tells its runner that it hangs.
     Running {
         hung: CancellationToken,
     },
@@ -68,7 +68,8 @@ pub struct RoleRow {
     pub restarts: u32,
     pub consecutive_errors: u32,
     pub last_error: Option<LastError>,
-    reporter: Option<HealthReporter>,
+    running: bool,
+    run: Option<RoleContext>,
 }
 
 impl std::fmt::Debug for RoleRow {
@@ -83,15 +84,21 @@ impl std::fmt::Debug for RoleRow {
 impl RoleRow {
     /// The objects the role publishes. A source that panics does not hurt the reader.
     pub fn details(&self) -> serde_json::Map<String, serde_json::Value> {
-        let Some(reporter) = &self.reporter else { return serde_json::Map::new() };
-        std::panic::catch_unwind(AssertUnwindSafe(|| reporter.details())).unwrap_or_else(|_panic| {
+        let Some(run) = &self.run else { return serde_json::Map::new() };
+        let details = || run.health.details();
+        std::panic::catch_unwind(AssertUnwindSafe(details)).unwrap_or_else(|_panic| {
             serde_json::Map::from_iter([("error".to_owned(), "a status source panicked".into())])
         })
     }
 
     /// The role's own metrics.
     pub fn metrics(&self) -> Option<Arc<Registry>> {
-        self.reporter.as_ref()?.metrics()
+        self.run.as_ref()?.health.metrics()
+    }
+
+    /// The run of this moment.
+    pub(crate) fn run(&self) -> Option<&RoleContext> {
+        self.run.as_ref().filter(|_| self.running)
     }
 }
 
@@ -109,7 +116,7 @@ impl Board {
             .map(|kind| Row {
                 kind,
                 phase: Phase::Waiting,
-                reporter: None,
+                run: None,
                 since: wall,
                 restarts: 0,
                 consecutive: 0,
@@ -123,8 +130,8 @@ impl Board {
                 rows: Mutex::new(rows),
                 changed: watch::Sender::new(0),
                 stopping: CancellationToken::new(),
-                loop_seen: Mutex::new(now),
-                beat_seen: Mutex::new(now),
+                supervisor_seen: Mutex::new(now),
+                heartbeat_seen: Mutex::new(now),
             }),
         }
     }
@@ -139,12 +146,12 @@ impl Board {
         self.shared.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    /// A run begins; from now on its reporter speaks. Returns the token that says it hangs.
-    pub(super) fn begin(&self, kind: RoleKind, reporter: HealthReporter) -> CancellationToken {
+    /// A run begins; from now on it speaks for the role. Returns the token that says it hangs.
+    pub(super) fn begin(&self, run: &RoleContext) -> CancellationToken {
         let hung = CancellationToken::new();
-        self.update(kind, |row| {
+        self.update(run.kind, |row| {
             row.phase = Phase::Running { hung: hung.clone() };
-            row.reporter = Some(reporter);
+            row.run = Some(run.clone());
         });
         hung
     }
@@ -173,6 +180,11 @@ impl Board {
         });
     }
 
+    /// A role that was given up is tried again.
+    pub(super) fn revived(&self, kind: RoleKind) {
+        self.update(kind, |row| row.phase = Phase::Waiting);
+    }
+
     pub(super) fn stopped(&self, kind: RoleKind) {
         self.update(kind, |row| row.phase = Phase::Stopped);
     }
@@ -183,13 +195,13 @@ impl Board {
         rows.iter().map(Row::snapshot).collect()
     }
 
-    /// The running roles and the tokens that tell their keepers they hang.
+    /// The running roles and the tokens that tell their runners they hang.
     pub(crate) fn running(&self) -> Vec<(RoleKind, HealthReporter, CancellationToken)> {
         let rows = self.shared.rows.lock().unwrap_or_else(PoisonError::into_inner);
         rows.iter()
-            .filter_map(|row| match (&row.phase, &row.reporter) {
-                (Phase::Running { hung }, Some(reporter)) => {
-                    Some((row.kind, reporter.clone(), hung.clone()))
+            .filter_map(|row| match (&row.phase, &row.run) {
+                (Phase::Running { hung }, Some(run)) => {
+                    Some((row.kind, run.health.clone(), hung.clone()))
                 }
                 _other => None,
             })
@@ -224,21 +236,22 @@ impl Board {
         self.shared.started.0.elapsed()
     }
 
-    /// The supervisor's loop went round.
-    pub(super) fn loop_went_round(&self) {
-        *self.shared.loop_seen.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// The supervisor's loop is alive.
+    pub(super) fn supervisor_tick(&self) {
+        *self.shared.supervisor_seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            Instant::now();
     }
 
-    /// The heartbeat went round.
-    pub(crate) fn beat_went_round(&self) {
-        *self.shared.beat_seen.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    /// The heartbeat is alive.
+    pub(crate) fn heartbeat_tick(&self) {
+        *self.shared.heartbeat_seen.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Time since the supervisor's loop and the heartbeat went round, the longer of both.
+    /// Time since the supervisor's loop and the heartbeat last ticked, the longer of both.
     pub fn silent_for(&self) -> Duration {
         let age =
             |seen: &Mutex<Instant>| seen.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        age(&self.shared.loop_seen).max(age(&self.shared.beat_seen))
+        age(&self.shared.supervisor_seen).max(age(&self.shared.heartbeat_seen))
     }
 
     /// One line for people: "ss ready, cp degraded (link down)".
@@ -254,7 +267,7 @@ impl Row {
         let health = match &self.phase {
             Phase::Waiting => Health::Starting,
             Phase::Running { .. } => {
-                self.reporter.as_ref().map_or(Health::Starting, HealthReporter::health)
+                self.run.as_ref().map_or(Health::Starting, |run| run.health.health())
             }
             Phase::Backoff { error, retry_at } => Health::Backoff {
                 error: error.clone(),
@@ -271,7 +284,8 @@ impl Row {
             restarts: self.restarts,
             consecutive_errors: self.consecutive,
             last_error: self.last_error.clone(),
-            reporter: self.reporter.clone(),
+            running: matches!(self.phase, Phase::Running { .. }),
+            run: self.run.clone(),
         }
     }
 }
@@ -280,31 +294,11 @@ impl RoleRow {
     /// "cp degraded (link down)".
     pub fn summary(&self) -> String {
         let name = self.kind.short;
-        match reason(&self.health) {
-            Some(reason) => format!("{name} {} ({reason})", word(&self.health)),
-            None => format!("{name} {}", word(&self.health)),
+        let word = self.health.word();
+        match self.health.reason() {
+            Some(reason) => format!("{name} {word} ({reason})"),
+            None => format!("{name} {word}"),
         }
-    }
-}
-
-/// The word for a health, as in `/status`.
-pub const fn word(health: &Health) -> &'static str {
-    match health {
-        Health::Starting => "starting",
-        Health::Ready => "ready",
-        Health::Degraded { .. } => "degraded",
-        Health::Backoff { .. } => "backoff",
-        Health::Failed { .. } => "failed",
-        Health::Stopped => "stopped",
-    }
-}
-
-/// Why a role is not ready, in words.
-pub fn reason(health: &Health) -> Option<&str> {
-    match health {
-        Health::Degraded { reason } => Some(reason),
-        Health::Backoff { error, .. } | Health::Failed { error } => Some(error),
-        Health::Starting | Health::Ready | Health::Stopped => None,
     }
 }
 

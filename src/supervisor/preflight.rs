@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::run::panic_text;
 
 /// How long a preflight may look.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub async fn preflight(spec: &Arc<dyn RoleSpec>, host: &Host) -> Preflight {
         }
     };
     looking.spawn(look.in_current_span());
-    match tokio::time::timeout(PATIENCE, looking.join_next()).await {
+    match tokio::time::timeout(TIMEOUT, looking.join_next()).await {
         Ok(Some(Ok(found))) => found,
         Ok(Some(Err(error))) if error.is_panic() => {
             Preflight::Broken(format!("preflight {}", panic_text(error.into_panic().as_ref())))

@@ -23,7 +23,7 @@ use super::announce::Announcer;
 use crate::restart::Failure;
 
 /// How long an aborted task may take to reach its next await.
-const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ enum Turn {
     Stop,
 }
 
-/// Runs `spec` once, until it ends, fails, hangs or `stop` fires. `abort` ends every patience.
+/// Runs `spec` once, until it ends, fails, hangs or `stop` fires. `abort` ends every wait.
 pub(super) async fn run_once(
     spec: &Arc<dyn RoleSpec>,
     ports: &Ports,
@@ -61,7 +61,7 @@ pub(super) async fn run_once(
         ports.host.clone(),
     );
     let _ending = EndOnDrop(cx.clone());
-    let hung = ports.board.begin(kind, cx.health.clone());
+    let hung = ports.board.begin(&cx);
     // Before the role runs, so that nothing it says is missed.
     let health = cx.health.subscribe();
     let mut main: JoinSet<MainEnd> = JoinSet::new();
@@ -70,21 +70,24 @@ pub(super) async fn run_once(
     let turn = watch_run(&mut main, &cx, health, ports, &hung, stop).await;
     let stopping = matches!(turn, Turn::Stop);
     cx.shutdown.cancel();
-    let patience = if stopping { None } else { Some(ports.limits.role_stop_grace) };
+    let limits = ports.limits.current();
+    // A stop of the process has a grace period of its own.
+    let grace =
+        (!stopping).then(|| limits.role_stop_grace.max(spec.stop_grace().unwrap_or_default()));
     let mut killed = false;
     let failure = match turn {
-        Turn::Ended(end) => Some(judge(end)),
+        Turn::Ended(end) => Some(failure_of(end)),
         Turn::Fault(text) => {
-            killed |= wind_up(&mut main, ports, kind, patience, stop, abort).await.is_none();
+            killed |= wind_up(&mut main, ports, kind, grace, stop, abort).await.is_none();
             Some((Failure::Counted, text))
         }
         Turn::Hung => {
-            killed |= wind_up(&mut main, ports, kind, patience, stop, abort).await.is_none();
-            let silence = config_reader::format_duration(ports.limits.progress_deadline);
+            killed |= wind_up(&mut main, ports, kind, grace, stop, abort).await.is_none();
+            let silence = config_reader::format_duration(limits.progress_deadline);
             Some((Failure::Counted, format!("hangs: no progress for {silence}")))
         }
         Turn::Stop => {
-            match wind_up(&mut main, ports, kind, patience, stop, abort).await {
+            match wind_up(&mut main, ports, kind, grace, stop, abort).await {
                 None => killed = true,
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => {
@@ -95,7 +98,7 @@ pub(super) async fn run_once(
             None
         }
     };
-    killed |= !end_tasks(&cx.tasks, patience, abort).await;
+    killed |= !end_tasks(&cx.tasks, grace, abort).await;
     RunEnd { failure, killed }
 }
 
@@ -167,7 +170,7 @@ fn joined(end: Option<Result<MainEnd, tokio::task::JoinError>>) -> MainEnd {
     }
 }
 
-fn judge(end: MainEnd) -> (Failure, String) {
+fn failure_of(end: MainEnd) -> (Failure, String) {
     match end {
         Ok(Ok(())) => (Failure::Counted, "ended although nobody asked it to stop".to_owned()),
         Ok(Err(error)) => {
@@ -182,26 +185,26 @@ fn judge(end: MainEnd) -> (Failure, String) {
     }
 }
 
-/// Waits for the main task, aborts it when patience is over, and does not return before it is gone
+/// Waits for the main task, aborts it when the grace is over, and does not return before it is gone
 /// unless the process stops. `None` when it had to be aborted.
 async fn wind_up(
     main: &mut JoinSet<MainEnd>,
     ports: &Ports,
     kind: role::RoleKind,
-    patience: Option<Duration>,
+    grace: Option<Duration>,
     stop: &CancellationToken,
     abort: &CancellationToken,
 ) -> Option<MainEnd> {
     tokio::select! {
         end = main.join_next() => return Some(joined(end)),
-        () = over(patience, abort) => {}
+        () = over(grace, abort) => {}
     }
     main.abort_all();
-    if tokio::time::timeout(ABORT_PATIENCE, main.join_next()).await.is_err() {
+    if tokio::time::timeout(ABORT_TIMEOUT, main.join_next()).await.is_err() {
         let error = "blocks its thread and cannot be stopped; restart the process".to_owned();
         tracing::error!(error, "role cannot be aborted");
         ports.board.failed(kind, error);
-        if patience.is_some() {
+        if grace.is_some() {
             tokio::select! {
                 _gone = main.join_next() => {}
                 () = stop.cancelled() => {}
@@ -212,28 +215,24 @@ async fn wind_up(
 }
 
 /// Ends what the role spawned; false when something had to be killed.
-async fn end_tasks(
-    tasks: &TaskScope,
-    patience: Option<Duration>,
-    abort: &CancellationToken,
-) -> bool {
+async fn end_tasks(tasks: &TaskScope, grace: Option<Duration>, abort: &CancellationToken) -> bool {
     tasks.close();
     let clean = tokio::select! {
         () = tasks.wait() => true,
-        () = over(patience, abort) => false,
+        () = over(grace, abort) => false,
     };
     tasks.kill();
-    if !clean && tokio::time::timeout(ABORT_PATIENCE, tasks.wait()).await.is_err() {
+    if !clean && tokio::time::timeout(ABORT_TIMEOUT, tasks.wait()).await.is_err() {
         tracing::error!(tasks = tasks.len(), "tasks cannot be aborted");
     }
     clean
 }
 
-async fn over(patience: Option<Duration>, abort: &CancellationToken) {
-    match patience {
-        Some(patience) => {
+async fn over(grace: Option<Duration>, abort: &CancellationToken) {
+    match grace {
+        Some(grace) => {
             tokio::select! {
-                () = tokio::time::sleep(patience) => {}
+                () = tokio::time::sleep(grace) => {}
                 () = abort.cancelled() => {}
             }
         }

@@ -1,9 +1,14 @@
-//! Tells a warning that repeats an earlier one word for word from a new one.
+//! Tells a warning that repeats an earlier one from a new one: one line per minute and cause.
+//!
+//! A cause is the place in the code, the message, the fields that say what it is about, and the
+//! role. Counters and times of one repetition are not part of it, nor are the spans in between:
+//! each attempt has a span of its own.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Event;
@@ -11,62 +16,84 @@ use tracing::field::{Field, Visit};
 
 /// Distinct warnings remembered; beyond, the oldest window is forgotten.
 const REMEMBERED: usize = 512;
-/// Fields that differ between repetitions of the same trouble.
-const VARYING: [&str; 5] = ["attempt", "retry_in_ms", "elapsed_ms", "restarts", "seconds_left"];
+/// Fields that differ between repetitions of the same trouble; so do all times (`…_ms`).
+const VARYING: [&str; 9] = [
+    "attempt",
+    "failures",
+    "restarts",
+    "seconds_left",
+    "seq",
+    "sequence",
+    "logid",
+    "in_flight",
+    "left",
+];
 
-/// Remembers warnings for one window each.
-#[derive(Debug)]
+/// Remembers warnings for one window each. Cloneable; clones share everything.
+#[derive(Debug, Clone)]
 pub(super) struct RepeatLimiter {
-    window: Duration,
-    seen: Mutex<HashMap<u64, Seen>>,
+    window_ms: Arc<AtomicU64>,
+    seen: Arc<Mutex<HashMap<u64, Seen>>>,
 }
 
 #[derive(Debug)]
 struct Seen {
     since: Instant,
-    suppressed: u64,
+    left_out: u64,
 }
 
+/// What becomes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Write it; before it, that many identical ones were not written.
+pub(super) enum Line {
+    /// Write it; since the last one of its cause that many were left out.
     Write {
-        suppressed: u64,
+        left_out: u64,
     },
-    Suppress,
+    LeaveOut,
 }
 
 impl RepeatLimiter {
     pub(super) fn new(window: Duration) -> Self {
-        Self { window, seen: Mutex::default() }
+        let limiter = Self { window_ms: Arc::default(), seen: Arc::default() };
+        limiter.set_window(window);
+        limiter
     }
 
-    pub(super) fn judge(&self, event: &Event<'_>) -> Verdict {
-        if self.window.is_zero() {
-            return Verdict::Write { suppressed: 0 };
+    /// Another window from now on; zero writes every line.
+    pub(super) fn set_window(&self, window: Duration) {
+        let ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+        self.window_ms.store(ms, Ordering::Relaxed);
+    }
+
+    fn window(&self) -> Duration {
+        Duration::from_millis(self.window_ms.load(Ordering::Relaxed))
+    }
+
+    /// `context` says whose event it is: the outermost span with its fields.
+    pub(super) fn line(&self, event: &Event<'_>, context: impl Hash) -> Line {
+        if self.window().is_zero() {
+            return Line::Write { left_out: 0 };
         }
         let mut hasher = DefaultHasher::new();
         event.metadata().callsite().hash(&mut hasher);
-        if let Some(span) = tracing::Span::current().id() {
-            span.into_u64().hash(&mut hasher);
-        }
+        context.hash(&mut hasher);
         event.record(&mut Fields { hasher: &mut hasher, text: String::new() });
-        self.judge_key(hasher.finish(), Instant::now())
+        self.line_of(hasher.finish(), Instant::now())
     }
 
-    fn judge_key(&self, key: u64, now: Instant) -> Verdict {
+    fn line_of(&self, cause: u64, now: Instant) -> Line {
+        let window = self.window();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = seen.get_mut(&key) {
-            if now.saturating_duration_since(entry.since) < self.window {
-                entry.suppressed += 1;
-                return Verdict::Suppress;
+        if let Some(entry) = seen.get_mut(&cause) {
+            if now.saturating_duration_since(entry.since) < window {
+                entry.left_out += 1;
+                return Line::LeaveOut;
             }
-            let suppressed = entry.suppressed;
-            *entry = Seen { since: now, suppressed: 0 };
-            return Verdict::Write { suppressed };
+            let left_out = entry.left_out;
+            *entry = Seen { since: now, left_out: 0 };
+            return Line::Write { left_out };
         }
         if seen.len() >= REMEMBERED {
-            let window = self.window;
             seen.retain(|_, entry| now.saturating_duration_since(entry.since) < window);
         }
         if seen.len() >= REMEMBERED
@@ -75,8 +102,8 @@ impl RepeatLimiter {
         {
             seen.remove(&oldest);
         }
-        seen.insert(key, Seen { since: now, suppressed: 0 });
-        Verdict::Write { suppressed: 0 }
+        seen.insert(cause, Seen { since: now, left_out: 0 });
+        Line::Write { left_out: 0 }
     }
 }
 
@@ -88,13 +115,14 @@ struct Fields<'a> {
 
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if VARYING.contains(&field.name()) {
+        let name = field.name();
+        if VARYING.contains(&name) || name.ends_with("_ms") {
             return;
         }
         self.text.clear();
         // Writing to a String cannot fail; a Debug that fails hashes as what it wrote.
         if write!(self.text, "{value:?}").is_ok() {
-            field.name().hash(self.hasher);
+            name.hash(self.hasher);
         }
         self.text.hash(self.hasher);
     }
@@ -109,12 +137,12 @@ mod tests {
         let limiter = RepeatLimiter::new(Duration::from_secs(60));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(limiter.judge_key(1, at(0)), Verdict::Write { suppressed: 0 });
-        assert_eq!(limiter.judge_key(1, at(1)), Verdict::Suppress);
-        assert_eq!(limiter.judge_key(2, at(2)), Verdict::Write { suppressed: 0 });
-        assert_eq!(limiter.judge_key(1, at(59)), Verdict::Suppress);
-        assert_eq!(limiter.judge_key(1, at(60)), Verdict::Write { suppressed: 2 });
-        assert_eq!(limiter.judge_key(1, at(61)), Verdict::Suppress);
+        assert_eq!(limiter.line_of(1, at(0)), Line::Write { left_out: 0 });
+        assert_eq!(limiter.line_of(1, at(1)), Line::LeaveOut);
+        assert_eq!(limiter.line_of(2, at(2)), Line::Write { left_out: 0 });
+        assert_eq!(limiter.line_of(1, at(59)), Line::LeaveOut);
+        assert_eq!(limiter.line_of(1, at(60)), Line::Write { left_out: 2 });
+        assert_eq!(limiter.line_of(1, at(61)), Line::LeaveOut);
     }
 
     #[test]
@@ -122,7 +150,7 @@ mod tests {
         let limiter = RepeatLimiter::new(Duration::from_secs(60));
         let start = Instant::now();
         for key in 0..2000 {
-            limiter.judge_key(key, start + Duration::from_millis(key));
+            limiter.line_of(key, start + Duration::from_millis(key));
         }
         assert_eq!(limiter.seen.lock().unwrap().len(), REMEMBERED);
     }

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::extract::Path;
+use axum::http::{Method, Uri};
+use axum::routing::any;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quickcloud::exit::Outcome;
@@ -71,12 +75,26 @@ impl Role for Linked {
             sessions.set(1.0);
             registry.register("quickcloud_good_sessions", "Sessions open", sessions);
             cx.health.install_metrics(registry);
+            cx.admin.publish(
+                Router::new()
+                    .route("/echo/{name}", any(echo))
+                    .route("/panic", any(planted))
+                    .route("/large", any(|| async { vec![0_u8; 9 << 20] })),
+            );
             cx.health.set_condition("store", "store read-only");
             cx.health.started();
             cx.shutdown.cancelled().await;
             Ok(())
         })
     }
+}
+
+async fn echo(method: Method, uri: Uri, Path(name): Path<String>, body: String) -> String {
+    format!("{method} {uri} {name} {body}")
+}
+
+async fn planted() -> &'static str {
+    panic!("planted")
 }
 
 async fn degraded() -> Running {
@@ -96,8 +114,9 @@ async fn status_tells_roles_links_and_details() {
     assert_eq!(role["health"], "degraded");
     assert_eq!(role["reason"], "store read-only");
     assert_eq!(role["details"]["sessions"], serde_json::json!(["one"]));
-    let link = &role["link"];
-    assert_eq!(link, &status["links"][0]);
+    assert_eq!(status["links"].as_array().unwrap().len(), 1);
+    let link = &status["links"][0];
+    assert_eq!((&link["role"], &link["guid"]), (&"good".into(), &"s-1-VM".into()));
     assert_eq!(link["state"], "attached");
     assert_eq!(link["host_id"], 12);
     assert_eq!(link["round_trip_ms"], 1.5);
@@ -167,5 +186,28 @@ async fn unknown_paths_and_large_bodies_are_refused() {
         body.len()
     );
     assert_eq!(request(running.addr, &text).await.0, 413);
+    assert_eq!(running.stop().await, Outcome::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_has_routes_of_its_own_while_it_runs() {
+    let idle = spec(&TestRole::new(BAD, Behaviour::Serve));
+    let running = start(vec![Arc::new(Linked), idle], |_| {}).await;
+    running.until(GOOD, "degraded", |row| row.summary().contains("degraded")).await;
+    running.until_ready(BAD).await;
+    let get = async |path: &str| running.get(path).await;
+    let (code, body) = get("/roles/good/echo/a%2Fb?x=1").await;
+    assert_eq!((code, body.as_str()), (200, "GET /echo/a%2Fb?x=1 a/b "));
+    let put = "PUT /roles/good/echo/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+               Content-Length: 2\r\n\r\nhi";
+    assert_eq!(request(running.addr, put).await, (200, "PUT /echo/a a hi".to_owned()));
+    assert_eq!(get("/roles/good/nothing").await.0, 404);
+    assert_eq!(get("/roles/bad/echo/a").await.0, 404);
+    assert_eq!(get("/roles/other/echo/a").await.0, 404);
+    let (code, body) = get("/roles/good/panic").await;
+    assert_eq!((code, body.contains("panicked")), (500, true), "{body}");
+    let (code, body) = get("/roles/good/large").await;
+    assert_eq!((code, body.contains("broke off")), (500, true), "{body}");
+    assert_eq!(get("/livez").await.0, 200);
     assert_eq!(running.stop().await, Outcome::Clean);
 }

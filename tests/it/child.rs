@@ -18,13 +18,14 @@ use testkit::eventually;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 
+use crate::reloading;
 use crate::roles::{BAD, Behaviour, GOOD, STUCK, TestRole, spec};
 use crate::running::{LIMIT, request};
 
 const ARGUMENTS: &str = "QUICKCLOUD_TEST_ARGUMENTS";
 
 const REGISTRY: &[RoleDescriptor] = &[
-    RoleDescriptor::new(GOOD, |input, found| role(input, found, GOOD)),
+    RoleDescriptor::new(GOOD, reloading::configure).reloading(&["roles.good.name"]),
     RoleDescriptor::new(BAD, |input, found| role(input, found, BAD)),
     RoleDescriptor::new(STUCK, |input, found| role(input, found, STUCK)),
 ];
@@ -36,7 +37,6 @@ fn role(
 ) -> Option<Arc<dyn RoleSpec>> {
     Section::new(format!("roles.{}", kind.section), input.section, violations).finish();
     let behaviour = match kind {
-        GOOD => Behaviour::Serve,
         BAD => Behaviour::NeverStop,
         _stuck => {
             let (gate, blocked) = mpsc::channel();
@@ -134,7 +134,7 @@ impl Running {
 
 #[tokio::test]
 async fn sigterm_and_sigint_stop_gracefully() {
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut running = Running::start("good", &[], &[]);
         running.line_with("role ready").await;
         running.signal(signal);
@@ -152,21 +152,21 @@ async fn a_second_sigterm_ends_at_once() {
     running.line_with("role{role=bad}: role ready").await;
     running.signal(Signal::SIGTERM);
     running.line_with("role{role=good}: role stopped").await;
-    // A signal right behind the first is the same wish; a patient operator's is a second one.
+    // A signal right behind the first is the same request; a patient operator's is a second one.
     let pid = Pid::from_raw(running.child.id().unwrap().try_into().unwrap());
-    let impatient = tokio::spawn(async move {
+    let insisting = tokio::spawn(async move {
         while kill(pid, Signal::SIGTERM).is_ok() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
     let (code, log) = running.end().await;
-    impatient.abort();
+    insisting.abort();
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("asked to end at once roles=\"bad\""), "{log}");
 }
 
 #[tokio::test]
-async fn two_signals_in_one_moment_are_one_wish() {
+async fn two_signals_in_one_moment_are_one_stop_request() {
     let mut running = Running::start("good", &[], &[]);
     running.line_with("role ready").await;
     running.signal(Signal::SIGTERM);
@@ -312,4 +312,120 @@ async fn a_running_process_does_not_end_by_itself() {
     assert!(waited.is_err(), "{waited:?}");
     running.signal(Signal::SIGTERM);
     assert_eq!(running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_state_is_told_who_has_it() {
+    let mut running = Running::start("good", &[], &[]);
+    running.line_with("role ready").await;
+    let directory = format!("supervisor.state_directory={}", running.state.path().display());
+    let second = Running::start("good", &["--set", &directory], &[]);
+    let (code, log) = second.end().await;
+    assert_eq!(code, Some(75), "{log}");
+    let holder = format!("in use by another process (pid {} since 2", running.child.id().unwrap());
+    assert!(log.contains(&holder), "{log}");
+    assert!(running.address_file().exists());
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().await.0, Some(0));
+}
+
+/// A process with a configuration file that a test changes.
+struct Configured {
+    running: Running,
+    file: PathBuf,
+    _directory: TempDir,
+}
+
+impl Configured {
+    async fn start(text: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("quickcloud.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut running = Running::start("good", &["--config", file.to_str().unwrap()], &[]);
+        running.line_with("role ready").await;
+        Self { running, file, _directory: directory }
+    }
+
+    /// Exit code, answers and complaints of `quickcloud reload`.
+    async fn reload(&self, more: &[&str]) -> (Option<i32>, String, String) {
+        let admin = self.running.admin().await.to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quickcloud"));
+        let output = command.args(["reload", "--admin", &admin]).args(more).output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+}
+
+#[tokio::test]
+async fn a_reload_says_what_is_in_force_and_what_needs_a_restart() {
+    let mut configured = Configured::start("[roles.good]\nname = 'a'\n").await;
+    let (code, out, _) = configured.reload(&[]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "nothing to change\n"));
+    let text = "[log]\nfilter = 'info,good=trace'\n[supervisor]\nshutdown_grace = '3s'\n\
+                [roles.good]\nname = 'b'\nfixed = 'b'\n";
+    std::fs::write(&configured.file, text).unwrap();
+    let expected = "supervisor  applied        log.filter\n\
+                    supervisor  applied        supervisor.shutdown_grace\n\
+                    good        applied        roles.good.name\n\
+                    good        applied        secrets of b\n\
+                    good        needs restart  roles.good.fixed\n";
+    let (code, out, complaints) = configured.reload(&[]).await;
+    assert_eq!((code, out.as_str(), complaints.as_str()), (Some(0), expected, ""));
+    configured.running.line_with("name is b now").await;
+    configured.running.line_with("configuration reloaded role=\"good\"").await;
+    // What waits for a restart still does; what is in force is no change any more.
+    let (code, out, _) = configured.reload(&["--json"]).await;
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(answer["supervisor"]["applied"], serde_json::json!([]));
+    assert_eq!(answer["roles"][0]["needs_restart"], serde_json::json!(["roles.good.fixed"]));
+    configured.running.signal(Signal::SIGTERM);
+    assert_eq!(configured.running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_faulty_file_changes_nothing() {
+    let mut configured = Configured::start("[roles.good]\nname = 'a'\n").await;
+    std::fs::write(&configured.file, "[log]\nfilter = 'trace'\n[roles.good]\nnam = 'b'\n").unwrap();
+    let (code, out, complaints) = configured.reload(&[]).await;
+    assert_eq!((code, out.as_str()), (Some(78), "nothing changed\n"));
+    let expected = "error: roles.good.nam: is not a known key\n       did you mean \"name\"?\n";
+    assert_eq!(complaints, expected);
+    configured.running.line_with("configuration is faulty, nothing changed place=").await;
+    let filter = "GET /log-filter HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let addr = configured.running.admin().await;
+    assert_eq!(request(addr, filter).await, (200, "info\n".to_owned()));
+    std::fs::write(&configured.file, "[roles.good\n").unwrap();
+    let (code, _, complaints) = configured.reload(&[]).await;
+    assert_eq!(code, Some(78));
+    assert!(complaints.contains("quickcloud.toml:1:"), "{complaints}");
+    configured.running.signal(Signal::SIGTERM);
+    assert_eq!(configured.running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_hangup_signal_reloads_and_does_not_stop() {
+    let mut configured = Configured::start("[roles.good]\nname = 'a'\n").await;
+    std::fs::write(&configured.file, "[roles.good]\nname = 'c'\n").unwrap();
+    configured.running.signal(Signal::SIGHUP);
+    configured.running.line_with("name is c now").await;
+    configured.running.line_with("reload done ok=true").await;
+    configured.running.signal(Signal::SIGTERM);
+    assert_eq!(configured.running.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_reload_that_a_role_cannot_do_is_a_failure_and_the_role_goes_on() {
+    let mut configured = Configured::start("[roles.good]\nname = 'a'\n").await;
+    for (name, problem) in [("panic", "panicked"), ("refuse", "no such name")] {
+        std::fs::write(&configured.file, format!("[roles.good]\nname = '{name}'\n")).unwrap();
+        let (code, out, complaints) = configured.reload(&[]).await;
+        assert_eq!(code, Some(1), "{out}");
+        assert!(complaints.contains(problem), "{complaints}");
+    }
+    std::fs::write(&configured.file, "[roles.good]\nname = 'd'\n").unwrap();
+    assert_eq!(configured.reload(&[]).await.0, Some(0));
+    configured.running.line_with("name is d now").await;
+    configured.running.signal(Signal::SIGTERM);
+    assert_eq!(configured.running.end().await.0, Some(0));
 }

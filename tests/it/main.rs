@@ -19,6 +19,8 @@ mod downloads;
 mod drain;
 mod isolation;
 mod real_roles;
+mod reloading;
 mod restarts;
 mod roles;
 mod running;
+mod unit_file;

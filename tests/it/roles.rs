@@ -156,7 +156,7 @@ impl Role for Run {
     }
 }
 
-async fn serve(cx: &RoleContext) {
+pub(crate) async fn serve(cx: &RoleContext) {
     cx.health.started();
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     loop {

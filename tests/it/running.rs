@@ -8,8 +8,8 @@ use quickcloud::config::{Config, LogConfig, SupervisorConfig};
 use quickcloud::exit::Outcome;
 use quickcloud::process::{Environment, Process, StartError};
 use quickcloud::restart::RestartPolicy;
-use quickcloud::supervisor::Shutdown;
 use quickcloud::supervisor::board::{Board, RoleRow};
+use quickcloud::supervisor::{ConfiguredRole, Keys, Shutdown};
 use role::{Health, RoleKind, RoleSpec};
 use tempfile::TempDir;
 use testkit::eventually;
@@ -50,7 +50,8 @@ pub(crate) fn config(
         ..SupervisorConfig::default()
     };
     adjust(&mut supervisor);
-    Config { supervisor, log: LogConfig::default(), roles }
+    let roles = roles.into_iter().map(ConfiguredRole::fixed).collect();
+    Config { supervisor, log: LogConfig::default(), roles, keys: Keys::new() }
 }
 
 pub(crate) async fn try_start(

@@ -1,130 +1,218 @@
-//! The status document as a table for people.
+//! The status document as tables for people.
 
-use config_reader::format_duration;
-use serde_json::Value;
 use std::time::Duration;
 
-const HEAD: [&str; 9] = [
-    "ROLE",
-    "HEALTH",
-    "SINCE",
-    "RESTARTS",
-    "LINK",
-    "HOST ID",
-    "LAST PING",
-    "LAST ANSWER",
-    "ROUND TRIP",
-];
+use config_reader::format_duration;
+use status_api::{
+    ConsoleStatus, DownloadLink, DownloadStatus, LinkStatus, ProcessState, ProcessStatus,
+    RoleStatus, StoreStatus,
+};
 
-/// One line per role, below it why it is not ready.
-pub(super) fn render(document: &Value) -> String {
-    let empty = Vec::new();
-    let roles = document.get("roles").and_then(Value::as_array).unwrap_or(&empty);
-    let rows: Vec<[String; 9]> = roles.iter().map(row).collect();
-    let mut widths = HEAD.map(str::len);
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+/// One line per role, below it why roles are not ready, then what they publish.
+pub(super) fn render(status: &ProcessStatus) -> String {
+    let mut out = head_line(status);
+    let head = [
+        "ROLE",
+        "HEALTH",
+        "SINCE",
+        "RESTARTS",
+        "LINK",
+        "HOST ID",
+        "LAST PING",
+        "LAST ANSWER",
+        "ROUND TRIP",
+    ];
+    out.push_str(&table(&head, status.roles.iter().map(|role| role_row(status, role))));
+    let mut first = true;
+    for role in &status.roles {
+        for complaint in complaints(role, status.link_of(&role.role)) {
+            out.push_str(if std::mem::take(&mut first) { "\n" } else { "" });
+            out.push_str(&format!("{}: {complaint}\n", plain(&role.role)));
+        }
+    }
+    for role in &status.roles {
+        let details = &role.details;
+        section(
+            &mut out,
+            &["STORE", "STATE", "USED", "CAPACITY", "DIRECTORY"],
+            details.stores.iter().flatten().map(store_row),
+        );
+        section(
+            &mut out,
+            &["DOWNLOAD", "STATE", "RECEIVED", "STARTED", "STORE"],
+            details.downloads.iter().flatten().map(download_row),
+        );
+        if let Some(links) = &details.download_links {
+            let shown = links.links.iter().take(20);
+            section(&mut out, &["DOWNLOAD LINK", "CREATED", "ENDS", "PATH"], shown.map(link_row));
+            let more = links.count.saturating_sub(links.links.len().min(20));
+            if more > 0 {
+                out.push_str(&format!("and {more} more\n"));
+            }
+        }
+        section(
+            &mut out,
+            &["CONSOLE", "CLIENT", "SCREEN", "OPENED", "LAST USED", "SENT"],
+            details.consoles.iter().flatten().map(console_row),
+        );
+        if let Some(dhcp) = &details.dhcp {
+            let generation = format!("{}/{}", dhcp.applied_generation, dhcp.generation);
+            let row = [
+                plain(&dhcp.state),
+                generation,
+                dhcp.reservations.to_string(),
+                dhcp.leases.to_string(),
+            ];
+            let head = ["DHCP", "APPLIED", "RESERVATIONS", "LEASES"];
+            section(&mut out, &head, std::iter::once(row));
+        }
+    }
+    out
+}
+
+fn head_line(status: &ProcessStatus) -> String {
+    let state = match (status.state, status.ready) {
+        (ProcessState::Stopping, _) => "stopping",
+        (_, true) => "ready",
+        (_, false) => "not ready",
+    };
+    let (version, pid, up) = (plain(&status.version), status.pid, span(status.uptime_ms));
+    format!("quickcloud {version}, pid {pid}, up {up}, {state}\n\n")
+}
+
+fn role_row(status: &ProcessStatus, role: &RoleStatus) -> [String; 9] {
+    let link = status.link_of(&role.role);
+    let state = link.map(|link| match &link.endpoint {
+        Some(endpoint) => format!("{} {}", link.state, plain(endpoint)),
+        None => link.state.to_string(),
+    });
+    let ago = |time: fn(&LinkStatus) -> Option<u64>| or_dash(link.and_then(time).map(ago));
+    // The time of day: for days there is the uptime.
+    let since = role.since.as_deref().and_then(|since| since.split_once('T'));
+    let since = since.map(|(_, time)| {
+        let time = time.split('.').next().unwrap_or(time).trim_end_matches('Z');
+        format!("{}Z", plain(time))
+    });
+    [
+        plain(&role.role),
+        role.health.to_string(),
+        or_dash(since),
+        role.restarts.to_string(),
+        or_dash(state),
+        or_dash(link.and_then(|link| link.host_id).map(|id| id.to_string())),
+        ago(|link| link.last_ping_ago_ms),
+        ago(|link| link.last_answer_ago_ms),
+        or_dash(link.and_then(|link| link.round_trip_ms).map(|ms| format!("{ms:.1}ms"))),
+    ]
+}
+
+fn complaints(role: &RoleStatus, link: Option<&LinkStatus>) -> Vec<String> {
+    let again =
+        |ms: Option<u64>| ms.map(|ms| format!("; again in {}", span(ms))).unwrap_or_default();
+    let mut out = Vec::new();
+    if let Some(reason) = &role.reason {
+        out.push(format!("{}{}", plain(reason), again(role.retry_in_ms)));
+    }
+    if let Some(link) = link
+        && let Some(error) = &link.last_error
+        && !role.reason.as_ref().is_some_and(|reason| reason.contains(error))
+    {
+        out.push(format!("link: {}{}", plain(error), again(link.retry_in_ms)));
+    }
+    for alarm in role.details.dhcp.iter().flat_map(|dhcp| &dhcp.alarms) {
+        out.push(format!("{}: {}", plain(&alarm.alarm), plain(&alarm.text)));
+    }
+    out
+}
+
+fn store_row(store: &StoreStatus) -> [String; 5] {
+    let state = match &store.reason {
+        Some(reason) => format!("{}: {}", store.state, plain(reason)),
+        None => store.state.to_string(),
+    };
+    [
+        plain(&store.url),
+        state,
+        or_dash(store.used_bytes.map(size)),
+        or_dash(store.capacity_bytes.map(size)),
+        or_dash(store.directory.as_deref().map(plain)),
+    ]
+}
+
+fn download_row(download: &DownloadStatus) -> [String; 5] {
+    let received = match download.total_bytes {
+        Some(total) => format!("{} of {}", size(download.received_bytes), size(total)),
+        None => size(download.received_bytes),
+    };
+    [
+        plain(&download.url),
+        format!("{} {}%", download.state, download.percent),
+        received,
+        ago(download.started_ago_ms),
+        plain(&download.store),
+    ]
+}
+
+fn link_row(link: &DownloadLink) -> [String; 4] {
+    let ends = link.expires_in_ms.map(|ms| format!("in {}", span(ms)));
+    [plain(&link.link), ago(link.created_ago_ms), or_dash(ends), plain(&link.path)]
+}
+
+fn console_row(console: &ConsoleStatus) -> [String; 6] {
+    let name = if console.name.is_empty() { &console.vm } else { &console.name };
+    [
+        plain(name),
+        plain(&console.client),
+        plain(&console.screen),
+        ago(console.opened_ago_ms),
+        ago(console.last_used_ago_ms),
+        size(console.bytes_to_viewer),
+    ]
+}
+
+/// A table of its own, unless it is empty.
+fn section<const N: usize>(
+    out: &mut String,
+    head: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) {
+    let mut rows = rows.peekable();
+    if rows.peek().is_some() {
+        out.push('\n');
+        out.push_str(&table(head, rows));
+    }
+}
+
+fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let mut lines: Vec<[String; N]> = vec![head.map(str::to_owned)];
+    lines.extend(rows);
+    let mut widths = [0; N];
+    for line in &lines {
+        for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = head_line(document);
-    out.push_str(&line(&HEAD.map(str::to_owned), &widths));
-    for row in &rows {
-        out.push_str(&line(row, &widths));
-    }
-    for role in roles {
-        for complaint in complaints(role) {
-            out.push_str(&format!("\n{}: {complaint}", text(role, "role")));
-        }
-    }
-    if !out.ends_with('\n') {
+    let mut out = String::new();
+    for line in &lines {
+        let cells = line.iter().zip(widths);
+        let text: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(text.join("  ").trim_end());
         out.push('\n');
     }
     out
 }
 
-fn head_line(document: &Value) -> String {
-    let up = document.get("uptime_ms").and_then(Value::as_u64).map_or_else(String::new, span);
-    let ready = document.get("ready").and_then(Value::as_bool) == Some(true);
-    let state = match text(document, "state").as_str() {
-        "stopping" => "stopping",
-        _ if ready => "ready",
-        _ => "not ready",
-    };
-    let (version, pid) = (text(document, "version"), text(document, "pid"));
-    format!("quickcloud {version}, pid {pid}, up {up}, {state}\n\n")
+/// What the process or its peers say must not move the cursor.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
-fn row(role: &Value) -> [String; 9] {
-    let link = role.get("link").unwrap_or(&Value::Null);
-    let ago = |key: &str| {
-        link.get(key).and_then(Value::as_u64).map_or_else(dash, |ms| format!("{} ago", span(ms)))
-    };
-    let endpoint = text(link, "endpoint");
-    let state = match (text(link, "state"), endpoint.as_str()) {
-        (state, _) if state.is_empty() => dash(),
-        (state, "") => state,
-        (state, endpoint) => format!("{state} {endpoint}"),
-    };
-    let since = text(role, "since");
-    let since = since.split_once('T').map_or(since.as_str(), |(_, time)| time);
-    [
-        text(role, "role"),
-        text(role, "health"),
-        since.split('.').next().unwrap_or(since).trim_end_matches('Z').to_owned() + "Z",
-        text(role, "restarts"),
-        state,
-        or_dash(text(link, "host_id")),
-        ago("last_ping_ago_ms"),
-        ago("last_answer_ago_ms"),
-        link.get("round_trip_ms")
-            .and_then(Value::as_f64)
-            .map_or_else(dash, |ms| format!("{ms:.1}ms")),
-    ]
+fn or_dash(text: Option<String>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
-fn complaints(role: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    let reason = text(role, "reason");
-    if !reason.is_empty() {
-        let retry = role.get("retry_in_ms").and_then(Value::as_u64);
-        let retry = retry.map_or_else(String::new, |ms| format!("; again in {}", span(ms)));
-        out.push(format!("{reason}{retry}"));
-    }
-    let link = role.get("link").unwrap_or(&Value::Null);
-    let error = text(link, "last_error");
-    if !error.is_empty() && !reason.contains(&error) {
-        let retry = link.get("retry_in_ms").and_then(Value::as_u64);
-        let retry = retry.map_or_else(String::new, |ms| format!("; again in {}", span(ms)));
-        out.push(format!("link: {error}{retry}"));
-    }
-    out
-}
-
-fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
-    let mut out = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        out.push_str(&format!("{cell:width$}  "));
-    }
-    format!("{}\n", out.trim_end())
-}
-
-/// The text of a field without quotes; nothing for null or absent.
-fn text(object: &Value, key: &str) -> String {
-    match object.get(key) {
-        None | Some(Value::Null) => String::new(),
-        // What the process or its peers say must not move the cursor.
-        Some(Value::String(text)) => text.chars().filter(|c| !c.is_control()).collect(),
-        Some(other) => other.to_string(),
-    }
-}
-
-fn dash() -> String {
-    "-".to_owned()
-}
-
-fn or_dash(text: String) -> String {
-    if text.is_empty() { dash() } else { text }
+fn ago(ms: u64) -> String {
+    format!("{} ago", span(ms))
 }
 
 /// Milliseconds in a unit people read: 850ms, 42s, 17m, 5h, 3d.
@@ -143,40 +231,93 @@ fn span(ms: u64) -> String {
     format_duration(Duration::from_millis(rounded))
 }
 
+/// Bytes in a unit people read: 512B, 1.5MiB, 42GiB.
+fn size(bytes: u64) -> String {
+    let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
+        return format!("{bytes}B");
+    };
+    let tenths = u128::from(bytes) * 10 >> shift;
+    if tenths >= 100 {
+        format!("{}{unit}", tenths / 10)
+    } else {
+        format!("{}.{}{unit}", tenths / 10, tenths % 10)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
 
     #[test]
-    fn the_table_shows_role_link_and_reason() {
+    fn the_tables_show_roles_links_reasons_and_what_roles_publish() {
         let document = json!({
             "version": "0.1.0", "pid": 7, "uptime_ms": 61_000, "state": "running", "ready": false,
+            "started_at": null, "admin_address": "127.0.0.1:8251",
             "roles": [
-                {"role": "ss", "health": "ready", "since": "2026-11-24T12:00:01.5Z", "restarts": 0,
-                 "reason": null, "link": {"state": "attached", "endpoint": "10.0.0.5:8250",
-                 "host_id": 12, "last_ping_ago_ms": 4200, "last_answer_ago_ms": 4100,
-                 "round_trip_ms": 1.25, "last_error": null}},
-                {"role": "dhcp", "health": "backoff", "since": "2026-11-24T12:00:02Z", "restarts": 3,
-                 "reason": "no dnsmasq\u{1b}[2J", "retry_in_ms": 3000, "link": null},
+                {"role": "ss", "title": "t", "health": "ready", "since": "2026-11-24T12:00:01.5Z",
+                 "restarts": 0, "details": {
+                    "stores": [{"url": "nfs://h/p", "state": "lost", "reason": "gone",
+                                "directory": "/mnt/x", "capacity_bytes": 1 << 30}],
+                    "downloads": [{"job": "j", "state": "downloading", "percent": 40,
+                                   "received_bytes": 400 << 20, "total_bytes": 1000 << 20,
+                                   "url": "http://h/a.qcow2", "store": "nfs://h/p",
+                                   "started_ago_ms": 5000}],
+                    "download_links": {"count": 3, "links": [{"link": "a/b", "store": "nfs://h/p",
+                        "path": "template/1", "created_ago_ms": 0, "expires_in_ms": 60_000}]}}},
+                {"role": "cp", "title": "t", "health": "ready", "since": null, "restarts": 0,
+                 "details": {"consoles": [{"id": 1, "session": "s", "vm": "7", "name": "web",
+                    "client": "10.0.0.9", "screen": "10.1.1.1:5900", "opened_ago_ms": 1000,
+                    "last_used_ago_ms": 10, "bytes_to_viewer": 2048, "bytes_to_vm": 1, "inputs": 3}]}},
+                {"role": "dhcp", "title": "t", "health": "backoff", "since": "2026-11-24T12:00:02Z",
+                 "restarts": 3, "reason": "no dnsmasq\u{1b}[2J", "retry_in_ms": 3000,
+                 "details": {"dhcp": {"state": "degraded", "generation": 4, "applied_generation": 3,
+                    "reservations": 2, "leases": 1, "alarms": [{"alarm": "dirty", "text": "late"}]}}},
             ],
+            "links": [{"role": "ss", "state": "attached", "endpoint": "10.0.0.5:8250", "host_id": 12,
+                       "last_ping_ago_ms": 4200, "last_answer_ago_ms": 4100, "round_trip_ms": 1.25}],
         });
         let expected = "\
 quickcloud 0.1.0, pid 7, up 61s, not ready
 
 ROLE  HEALTH   SINCE      RESTARTS  LINK                    HOST ID  LAST PING  LAST ANSWER  ROUND TRIP
 ss    ready    12:00:01Z  0         attached 10.0.0.5:8250  12       4s ago     4s ago       1.2ms
+cp    ready    -          0         -                       -        -          -            -
 dhcp  backoff  12:00:02Z  3         -                       -        -          -            -
 
 dhcp: no dnsmasq[2J; again in 3s
+dhcp: dirty: late
+
+STORE      STATE       USED  CAPACITY  DIRECTORY
+nfs://h/p  lost: gone  -     1.0GiB    /mnt/x
+
+DOWNLOAD          STATE            RECEIVED            STARTED  STORE
+http://h/a.qcow2  downloading 40%  400MiB of 1000MiB  5s ago   nfs://h/p
+
+DOWNLOAD LINK  CREATED  ENDS    PATH
+a/b            0s ago   in 60s  template/1
+and 2 more
+
+CONSOLE  CLIENT    SCREEN         OPENED  LAST USED  SENT
+web      10.0.0.9  10.1.1.1:5900  1s ago  10ms ago   2.0KiB
+
+DHCP      APPLIED  RESERVATIONS  LEASES
+degraded  3/4      2             1
 ";
-        assert_eq!(render(&document), expected);
+        let status: ProcessStatus = serde_json::from_value(document).unwrap();
+        assert_eq!(
+            render(&status),
+            expected.replace("RECEIVED            S", "RECEIVED           S")
+        );
     }
 
     #[test]
-    fn times_are_short() {
+    fn times_and_sizes_are_short() {
         let spans: Vec<String> =
             [0, 999, 1999, 119_999, 120_000, 7_199_999, 7_200_000, 86_400_000 * 3].map(span).into();
         assert_eq!(spans, ["0s", "999ms", "1s", "119s", "2m", "119m", "2h", "3d"]);
+        let sizes: Vec<String> = [0, 1023, 1536, 10 << 20, u64::MAX].map(size).into();
+        assert_eq!(sizes, ["0B", "1023B", "1.5KiB", "10MiB", "16777215TiB"]);
     }
 }

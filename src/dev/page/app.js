@@ -89,12 +89,13 @@ const states = { ready: 'ok', failed: 'bad' };
 function show(state) {
   document.getElementById('server').textContent = `embedded management server at ${state.server}, zone ${state.zone}`;
   fill('roles', state.roles, (row, role) => {
+    const link = state.links.find((entry) => entry.role === role.role);
     cell(row, role.role);
     why(cell(row, role.health, health[role.health]), role.reason);
-    cell(row, role.link?.state ?? '–');
-    cell(row, role.link?.host_id ?? '–');
-    cell(row, role.link?.last_ping_ago_ms == null ? '–' : `${Math.round(role.link.last_ping_ago_ms / 1000)} s ago`);
-    cell(row, role.link?.round_trip_ms == null ? '–' : `${role.link.round_trip_ms.toFixed(1)} ms`);
+    cell(row, link?.state ?? '–');
+    cell(row, link?.host_id ?? '–');
+    cell(row, link?.last_ping_ago_ms == null ? '–' : `${Math.round(link.last_ping_ago_ms / 1000)} s ago`);
+    cell(row, link?.round_trip_ms == null ? '–' : `${link.round_trip_ms.toFixed(1)} ms`);
   }, 'no role is running');
   fill('vms', state.vms, (row, vm) => {
     cell(row, vm.name);

@@ -1,62 +1,67 @@
-//! Keeps one role running: preflight, run, decide, wait, again. One task per role, so that no role
+//! Runs one role again and again: preflight, run, decide, wait. One task per role, so that no role
 //! can delay another.
 
 use std::sync::Arc;
 
-use role::RoleSpec;
-use tokio::sync::mpsc;
+use role::{RoleKind, RoleSpec};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Ports;
 use super::preflight::{Preflight, preflight};
 use super::run::run_once;
+use super::slot::RoleSlot;
 use crate::restart::{Decision, Failure, History, decide};
 
-/// How the keeping of a role ended.
+/// How a runner ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeptEnd {
+pub(super) enum RunnerEnd {
     /// Asked to stop.
     Stopped { killed: bool },
-    /// Will not be started again in this process.
-    Failed(Failure),
+    /// The role is given up.
+    Failed { kind: RoleKind, failure: Failure },
 }
 
-/// The first preflight of a role is done; false when it found something.
+/// The first preflight of a role is done.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Preflighted(pub(super) bool);
+pub(super) struct Preflighted {
+    /// The machine lacks something that may come.
+    pub(super) lacking: bool,
+}
 
-pub(super) struct Keeper {
-    pub(super) spec: Arc<dyn RoleSpec>,
+pub(super) struct RoleRunner {
+    pub(super) slot: RoleSlot,
     pub(super) ports: Ports,
     pub(super) stop: CancellationToken,
     pub(super) abort: CancellationToken,
-    pub(super) preflighted: mpsc::Sender<Preflighted>,
+    /// Hears of the first preflight.
+    pub(super) preflighted: Option<mpsc::Sender<Preflighted>>,
 }
 
-impl Keeper {
-    pub(super) async fn keep(self) -> KeptEnd {
-        let kind = self.spec.kind();
+impl RoleRunner {
+    pub(super) async fn run(mut self) -> RunnerEnd {
+        let kind = self.slot.kind;
         let epoch = Instant::now();
         let mut history = History::default();
-        let mut first = true;
         loop {
+            let mut offers = self.slot.offers();
             let begun = Instant::now();
-            let (failure, text) = match self.attempt(&mut first).await {
+            let (failure, text) = match self.attempt(&mut offers).await {
                 Attempt::Stopped { killed } => {
                     self.ports.board.stopped(kind);
                     tracing::info!("role stopped");
-                    return KeptEnd::Stopped { killed };
+                    return RunnerEnd::Stopped { killed };
                 }
                 Attempt::Failed(failure, text) => (failure, text),
             };
             let (now, ran_for) = (epoch.elapsed(), begun.elapsed());
-            let policy = &self.ports.limits.restart;
-            match decide(policy, &mut history, now, ran_for, failure, jitter()) {
+            let policy = self.ports.limits.current().restart;
+            match decide(&policy, &mut history, now, ran_for, failure, jitter()) {
                 Decision::GiveUp => {
                     tracing::error!(error = text, "role failed and will not be restarted");
                     self.ports.board.failed(kind, text);
-                    return KeptEnd::Failed(failure);
+                    return RunnerEnd::Failed { kind, failure };
                 }
                 Decision::Restart { delay } => {
                     let retry_in_ms = super::board::millis(delay);
@@ -69,9 +74,11 @@ impl Keeper {
                     self.ports.board.backoff(kind, text, delay, history.consecutive());
                     tokio::select! {
                         () = tokio::time::sleep(delay) => {}
+                        // Another configuration may be what it needs.
+                        Ok(()) = offers.changed() => {}
                         () = self.stop.cancelled() => {
                             self.ports.board.stopped(kind);
-                            return KeptEnd::Stopped { killed: false };
+                            return RunnerEnd::Stopped { killed: false };
                         }
                     }
                 }
@@ -79,21 +86,24 @@ impl Keeper {
         }
     }
 
-    async fn attempt(&self, first: &mut bool) -> Attempt {
+    async fn attempt(&mut self, offers: &mut watch::Receiver<u64>) -> Attempt {
+        // From here on, an offer is one that this run was not built from.
+        offers.mark_unchanged();
+        let spec = self.slot.begin();
         let checked = tokio::select! {
-            checked = checked(&self.spec, &self.ports.host) => checked,
+            checked = checked(&spec, &self.ports.host) => checked,
             () = self.stop.cancelled() => return Attempt::Stopped { killed: false },
         };
-        if std::mem::take(first) {
-            let done = Preflighted(checked.is_ok());
-            if self.preflighted.send(done).await.is_err() {
-                tracing::debug!("supervisor is not listening any more");
-            }
+        let lacking = matches!(checked, Err((failure, _)) if failure != Failure::Misconfigured);
+        if let Some(preflighted) = self.preflighted.take()
+            && preflighted.send(Preflighted { lacking }).await.is_err()
+        {
+            tracing::debug!("supervisor is not listening any more");
         }
         if let Err((failure, text)) = checked {
             return Attempt::Failed(failure, text);
         }
-        let end = run_once(&self.spec, &self.ports, &self.stop, &self.abort).await;
+        let end = run_once(&spec, &self.ports, &self.stop, &self.abort).await;
         match end.failure {
             Some((failure, text)) if !self.stop.is_cancelled() => Attempt::Failed(failure, text),
             _stopping => Attempt::Stopped { killed: end.killed },

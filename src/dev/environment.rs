@@ -1,6 +1,5 @@
 //! The parts of `quickcloud dev` put together: server, screens, store, interface, roles.
 
-use std::fs::{File, TryLockError};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,9 +14,10 @@ use role::{Host, TaskScope};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::DevOptions;
 use super::bridge::{Bridge, INTERFACE};
-use crate::cli::DevOptions;
 use crate::config::{self, Loaded, Sources};
+use crate::lock::{DirectoryLock, LockError};
 use crate::process::{Environment, Process, StartError};
 use crate::registry;
 
@@ -35,11 +35,11 @@ const NO_DNSMASQ: &str = "dnsmasq is not installed (Debian package dnsmasq-base)
 
 /// Why the demo does not start.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LabError {
+pub(crate) enum DevError {
     #[error("cannot make the directory {}", path.display())]
     Directory { path: PathBuf, source: std::io::Error },
-    #[error("another quickcloud dev uses {}; give another --state", .0.display())]
-    InUse(PathBuf),
+    #[error("cannot use the state directory; give another --state")]
+    Lock(#[source] LockError),
     #[error("cannot get a port on the loopback address")]
     Port(#[source] std::io::Error),
     #[error("cannot serve the page; give another --listen")]
@@ -63,7 +63,7 @@ pub(crate) struct Machine {
 
 /// Everything that runs besides the roles.
 #[derive(Debug)]
-pub(crate) struct Lab {
+pub(crate) struct DevEnvironment {
     pub(crate) host: Host,
     pub(crate) server: ManagementServer,
     pub(crate) machines: Vec<Machine>,
@@ -78,26 +78,27 @@ pub(crate) struct Lab {
     pub(crate) no_dhcp: Option<String>,
     bridge: Option<Bridge>,
     /// Of the state directory.
-    _lock: File,
+    _lock: DirectoryLock,
     /// Removed at the end, unless the operator named the directory.
     _temporary: Option<tempfile::TempDir>,
 }
 
-impl Lab {
+impl DevEnvironment {
     /// Puts everything together; the roles are configured but not running.
-    pub(crate) async fn start(options: &DevOptions) -> Result<(Self, Process), LabError> {
+    pub(crate) async fn start(options: &DevOptions) -> Result<(Self, Process), DevError> {
         let host = Host::system();
         let (state, temporary) = directory(options.state.clone())?;
-        let lock = lock(&state)?;
+        // Of its own: the process takes the directory over only after the server runs.
+        let lock = DirectoryLock::take(&state, "dev.lock").map_err(DevError::Lock)?;
         let store = state.join("store");
         std::fs::create_dir_all(&store)
-            .map_err(|source| LabError::Directory { path: store.clone(), source })?;
+            .map_err(|source| DevError::Directory { path: store.clone(), source })?;
         let listen = if options.check { SocketAddr::new(LOOPBACK, 0) } else { options.listen };
-        let page = Listener::tcp(listen).await.map_err(LabError::Page)?;
+        let page = Listener::tcp(listen).await.map_err(DevError::Page)?;
         let page_address = reachable(page.local_addr().unwrap_or(listen));
         let public = free_port()?;
         let server =
-            ManagementServer::start(server_config(public)).await.map_err(LabError::Server)?;
+            ManagementServer::start(server_config(public)).await.map_err(DevError::Server)?;
         let (tasks, stop) = (TaskScope::new(), CancellationToken::new());
         let machines = machines(&server, &tasks, &stop).await?;
         let dnsmasq = find("dnsmasq");
@@ -107,14 +108,14 @@ impl Lab {
         };
         let authority = state.join("management-ca.pem");
         std::fs::write(&authority, server.ca_pem())
-            .map_err(|source| LabError::Directory { path: authority.clone(), source })?;
+            .map_err(|source| DevError::Directory { path: authority.clone(), source })?;
         let socket = state.join("dhcp.sock");
         let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
         let mut set = settings(&texts, server.address(), public);
         set.extend(dnsmasq.as_ref().map(|path| format!("roles.dhcp.dnsmasq={}", quoted(path))));
         let sources = Sources { set, roles: Some("ss,cp,dhcp".to_owned()), ..Sources::default() };
         let process = process(&sources, &host).await?;
-        let lab = Self {
+        let environment = Self {
             admin_address: process.admin_addr(),
             host,
             server,
@@ -130,7 +131,7 @@ impl Lab {
             _lock: lock,
             _temporary: temporary,
         };
-        Ok((lab, process))
+        Ok((environment, process))
     }
 
     /// Ends everything, after the roles.
@@ -147,32 +148,20 @@ impl Lab {
     }
 }
 
-fn directory(wanted: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>), LabError> {
+fn directory(wanted: Option<PathBuf>) -> Result<(PathBuf, Option<tempfile::TempDir>), DevError> {
     match wanted {
         Some(path) => {
             std::fs::create_dir_all(&path)
-                .map_err(|source| LabError::Directory { path: path.clone(), source })?;
+                .map_err(|source| DevError::Directory { path: path.clone(), source })?;
             Ok((path, None))
         }
         None => {
             let temporary = tempfile::Builder::new()
                 .prefix("quickcloud-dev-")
                 .tempdir()
-                .map_err(|source| LabError::Directory { path: std::env::temp_dir(), source })?;
+                .map_err(|source| DevError::Directory { path: std::env::temp_dir(), source })?;
             Ok((temporary.path().to_path_buf(), Some(temporary)))
         }
-    }
-}
-
-/// Two demos in one directory would take each other's files.
-fn lock(directory: &Path) -> Result<File, LabError> {
-    let path = directory.join("dev.lock");
-    let failed = |source| LabError::Directory { path: path.clone(), source };
-    let file = File::create(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LabError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -194,9 +183,9 @@ const fn reachable(listening: SocketAddr) -> SocketAddr {
 }
 
 /// A port that was free a moment ago, for the roles' shared listener: links carry it.
-fn free_port() -> Result<u16, LabError> {
-    let listener = TcpListener::bind((LOOPBACK, 0)).map_err(LabError::Port)?;
-    Ok(listener.local_addr().map_err(LabError::Port)?.port())
+fn free_port() -> Result<u16, DevError> {
+    let listener = TcpListener::bind((LOOPBACK, 0)).map_err(DevError::Port)?;
+    Ok(listener.local_addr().map_err(DevError::Port)?.port())
 }
 
 fn server_config(public: u16) -> ServerConfig {
@@ -231,7 +220,7 @@ async fn machines(
     server: &ManagementServer,
     tasks: &TaskScope,
     stop: &CancellationToken,
-) -> Result<Vec<Machine>, LabError> {
+) -> Result<Vec<Machine>, DevError> {
     let mut machines = Vec::new();
     for (id, password) in [(1_u8, Some(SCREEN_PASSWORD)), (2, None)] {
         let name = format!("demo-{id}");
@@ -241,8 +230,8 @@ async fn machines(
             ..DemoOptions::default()
         });
         let listener =
-            tokio::net::TcpListener::bind((LOOPBACK, 0)).await.map_err(LabError::Port)?;
-        let address = listener.local_addr().map_err(LabError::Port)?;
+            tokio::net::TcpListener::bind((LOOPBACK, 0)).await.map_err(DevError::Port)?;
+        let address = listener.local_addr().map_err(DevError::Port)?;
         let (serving, token) = (screen.clone(), stop.clone());
         tasks.spawn("demo screen", async move { serving.serve(listener, token).await });
         let uuid = format!("00000000-0000-4000-8000-00000000000{id}");
@@ -302,27 +291,13 @@ fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
     list
 }
 
-async fn process(sources: &Sources, host: &Host) -> Result<Process, LabError> {
+async fn process(sources: &Sources, host: &Host) -> Result<Process, DevError> {
     let loaded = config::load(sources, registry::ROLES)
-        .map_err(|error| LabError::Config(bedrock::chain(&error)))?;
+        .map_err(|error| DevError::Config(bedrock::chain(&error)))?;
     let Loaded { config: Some(config), .. } = loaded else {
         let list: Vec<String> = loaded.violations.iter().map(ToString::to_string).collect();
-        return Err(LabError::Config(list.join("; ")));
+        return Err(DevError::Config(list.join("; ")));
     };
     let environment = Environment { host: host.clone(), ..Environment::embedded() };
-    Process::start(config, environment).await.map_err(LabError::Roles)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_directory_has_one_demo() {
-        let directory = tempfile::tempdir().unwrap();
-        let held = lock(directory.path()).unwrap();
-        assert!(matches!(lock(directory.path()), Err(LabError::InUse(_))));
-        drop(held);
-        lock(directory.path()).unwrap();
-    }
+    Process::start(config, environment).await.map_err(DevError::Roles)
 }
