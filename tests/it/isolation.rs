@@ -117,10 +117,7 @@ async fn a_role_that_finds_itself_misconfigured_fails_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_the_machine_is_not_fit_for_waits_alone_and_starts_when_it_is() {
     let bad = TestRole::new(BAD, Behaviour::Serve);
-    bad.findings
-        .lock()
-        .unwrap()
-        .push(PreflightError {
+    bad.findings.lock().unwrap().push(PreflightError {
         problem: "/usr/sbin/tea does not exist".to_owned(),
         remedy: "install tea".to_owned(),
     });
