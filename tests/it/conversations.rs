@@ -28,7 +28,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ALLOW: &str = "AllowConsoleAccessCommand";
 const ASK: &str = "ConsoleAccessAuthenticationCommand";
 
-fn conversation(name: &str) -> Conversation {
+pub(crate) fn conversation(name: &str) -> Conversation {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = root.join("tests/vectors/conversations").join(name);
     Conversation::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -54,7 +54,7 @@ const MACHINE: &[(&str, &str)] = &[
 ];
 
 /// A role run as an operator would, until dropped.
-struct Running {
+pub(crate) struct Running {
     shutdown: Shutdown,
     _state: tempfile::TempDir,
 }
@@ -66,7 +66,7 @@ impl Drop for Running {
 }
 
 /// Starts `role` against a replay; `settings` are its own.
-async fn start(role: &str, replay: &Replay, settings: &[String]) -> Running {
+pub(crate) async fn start(role: &str, replay: &Replay, settings: &[String]) -> Running {
     let state = tempfile::tempdir().unwrap();
     let authority = state.path().join("ca.pem");
     std::fs::write(&authority, replay.ca_pem()).unwrap();
@@ -88,6 +88,32 @@ async fn start(role: &str, replay: &Replay, settings: &[String]) -> Running {
     let (handle, stop) = (tokio::runtime::Handle::current(), shutdown.clone());
     tokio::task::spawn_blocking(move || handle.block_on(process.serve(stop)));
     Running { shutdown, _state: state }
+}
+
+/// The settings of a storage host with one store.
+pub(crate) fn storage(store: &Path) -> Vec<String> {
+    vec![
+        "roles.secondary_storage.name=s-900-VM".to_owned(),
+        "roles.secondary_storage.guid=SecondaryStorage.1".to_owned(),
+        "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
+        "roles.secondary_storage.listen=[\"127.0.0.1:0\"]".to_owned(),
+        "roles.secondary_storage.allowed_sources=[\"127.0.0.0/8\"]".to_owned(),
+        format!(
+            "roles.secondary_storage.stores=[{{url=\"nfs://127.0.0.1/export/sec\",directory=\"{}\"}}]",
+            store.display()
+        ),
+    ]
+}
+
+/// The settings of a console proxy.
+pub(crate) fn console(public: SocketAddr) -> Vec<String> {
+    vec![
+        "roles.console_proxy.name=v-901-VM".to_owned(),
+        "roles.console_proxy.guid=Proxy.901".to_owned(),
+        "roles.console_proxy.proxy_vm=901".to_owned(),
+        "roles.console_proxy.private_address=127.0.0.1".to_owned(),
+        format!("roles.console_proxy.listen=[\"{public}\"]"),
+    ]
 }
 
 fn assert_clean(report: &Report) {
@@ -132,17 +158,7 @@ async fn storage_answers_as_the_original_but_where_it_is_better() {
     ]));
     let replay = Replay::listen(conversation("ss-images.jsonl"), settings).await.unwrap();
     let store = tempfile::tempdir().unwrap();
-    let role = [
-        "roles.secondary_storage.name=s-900-VM".to_owned(),
-        "roles.secondary_storage.guid=SecondaryStorage.1".to_owned(),
-        "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
-        "roles.secondary_storage.listen=[\"127.0.0.1:0\"]".to_owned(),
-        "roles.secondary_storage.allowed_sources=[\"127.0.0.0/8\"]".to_owned(),
-        format!(
-            "roles.secondary_storage.stores=[{{url=\"nfs://127.0.0.1/export/sec\",directory=\"{}\"}}]",
-            store.path().display()
-        ),
-    ];
+    let role = storage(store.path());
     let _running = start("ss", &replay, &role).await;
     let report = replay.run().await.unwrap();
     assert!(report.answers.len() > 30, "{report}");
@@ -193,13 +209,7 @@ async fn consoles(name: &str, more: &[(&str, &str)]) -> Report {
     let recorded = replay.consoles(LOOPBACK).unwrap();
     assert!(!recorded.is_empty(), "{name} has no consoles");
     let public = std::net::TcpListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap();
-    let role = [
-        "roles.console_proxy.name=v-901-VM".to_owned(),
-        "roles.console_proxy.guid=Proxy.901".to_owned(),
-        "roles.console_proxy.proxy_vm=901".to_owned(),
-        "roles.console_proxy.private_address=127.0.0.1".to_owned(),
-        format!("roles.console_proxy.listen=[\"{public}\"]"),
-    ];
+    let role = console(public);
     let _running = start("cp", &replay, &role).await;
     let announced = conversation(name).messages().iter().any(|line| line.class().ends_with(ALLOW));
     let (mut opened, mut readies) = (0_usize, 0_usize);

@@ -18,6 +18,7 @@ mod conversations;
 mod downloads;
 mod drain;
 mod isolation;
+mod lockout;
 mod real_roles;
 mod reloading;
 mod restarts;

@@ -134,6 +134,54 @@ impl ManagementConfig {
         Some(Self { servers, port, zone, pod, ca_file, client_certificate, version, limits })
     }
 
+    /// Whether a changed key needs a restart: what the startup command tells.
+    pub(crate) fn is_fixed(key: &str) -> bool {
+        matches!(key, "management.zone" | "management.pod" | "management.version")
+    }
+
+    /// The keys whose values differ.
+    pub(crate) fn differing_keys(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = self.values().into_iter().zip(other.values());
+        pairs.filter(|(mine, theirs)| mine != theirs).map(|((key, _), _)| key).collect()
+    }
+
+    /// Every key with its value as a text, in a fixed order.
+    fn values(&self) -> Vec<(&'static str, String)> {
+        fn of(value: &impl std::fmt::Debug) -> String {
+            format!("{value:?}")
+        }
+        let (pair, store) = match &self.client_certificate {
+            Some(ClientCertificate::Pem { certificate, key }) => (Some((certificate, key)), None),
+            Some(ClientCertificate::KeyStore { file, password_file }) => {
+                (None, Some((file, password_file)))
+            }
+            None => (None, None),
+        };
+        let limits = &self.limits;
+        vec![
+            ("management.servers", of(&self.servers)),
+            ("management.port", of(&self.port)),
+            ("management.zone", of(&self.zone)),
+            ("management.pod", of(&self.pod)),
+            ("management.version", of(&self.version)),
+            ("management.ca_file", of(&self.ca_file)),
+            ("management.client_cert_file", of(&pair.map(|(certificate, _)| certificate))),
+            ("management.client_key_file", of(&pair.map(|(_, key)| key))),
+            ("management.client_keystore_file", of(&store.map(|(file, _)| file))),
+            ("management.client_keystore_password_file", of(&store.map(|(_, file)| file))),
+            ("management.connect_timeout", of(&limits.connect_timeout)),
+            ("management.handshake_timeout", of(&limits.handshake_timeout)),
+            ("management.startup_timeout", of(&limits.startup_timeout)),
+            ("management.ready_timeout", of(&limits.ready_timeout)),
+            ("management.backoff", of(&limits.backoff)),
+            ("management.refusal_backoff", of(&limits.refusal_backoff)),
+            ("management.drain_timeout", of(&limits.drain_timeout)),
+            ("management.unacknowledged_timeout", of(&limits.unacknowledged_timeout)),
+            ("management.preferred_check_interval", of(&limits.preferred_check_interval)),
+            ("management.max_commands", of(&limits.max_commands)),
+        ]
+    }
+
     /// Looks at the configured files without using them: certificates, keys.
     pub fn misconfigured(&self) -> Vec<PreflightError> {
         let mut found = Vec::new();
@@ -339,6 +387,19 @@ mod tests {
                 "management.server: is not a known key; did you mean \"servers\"?".to_owned(),
             ]
         );
+    }
+
+    #[test]
+    fn a_changed_key_is_told_by_its_name() {
+        let (one, _) = read("servers = \"a\"\nclient_keystore_file = \"/j\"");
+        let (other, _) =
+            read("servers = \"b\"\nzone = \"z\"\nbackoff = \"9s\"\nclient_keystore_file = \"/j\"");
+        let (one, other) = (one.unwrap(), other.unwrap());
+        let keys = one.differing_keys(&other);
+        assert_eq!(keys, ["management.servers", "management.zone", "management.backoff"]);
+        let fixed: Vec<bool> = keys.iter().map(|key| ManagementConfig::is_fixed(key)).collect();
+        assert_eq!(fixed, [false, true, false]);
+        assert!(one.differing_keys(&one).is_empty());
     }
 
     #[test]

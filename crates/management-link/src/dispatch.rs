@@ -73,6 +73,11 @@ impl Waiting {
         Self { commands: VecDeque::new(), started: 0, limit, hurried: false }
     }
 
+    /// Another `max_commands`, for commands from now on.
+    pub(crate) fn limit(&mut self, max_commands: usize) {
+        self.limit = max_commands / 2;
+    }
+
     /// Takes a command up: its number and what it waits with.
     pub(crate) fn start(&mut self) -> (u64, AnswerNow) {
         let (number, answer_now) = (self.started, AnswerNow::default());

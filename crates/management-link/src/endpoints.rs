@@ -73,6 +73,22 @@ impl Endpoints {
         }
     }
 
+    /// Takes over other configured servers; what a server sent before is forgotten. `false` when
+    /// they are the same.
+    pub(crate) fn reseed(&mut self, seeds: &[HostPort], port: u16) -> bool {
+        let new = Self::new(seeds, port);
+        let changed = new.seeds != self.seeds || new.port != self.port;
+        if changed {
+            *self = new;
+        }
+        changed
+    }
+
+    /// Whether the list in use has this server.
+    pub(crate) fn has(&self, endpoint: &Endpoint) -> bool {
+        self.list.contains(endpoint)
+    }
+
     /// Takes over a list that a server sent. Without hosts or without an algorithm it means
     /// "unchanged". Returns whether the list or the algorithm is another one now.
     pub(crate) fn replace(&mut self, hosts: &[String], algorithm: Option<&str>) -> bool {
@@ -206,6 +222,12 @@ impl Backoff {
     /// `step` follows every loss and every failed attempt; refusals grow from it to `longest`.
     pub(crate) fn new(step: Duration, longest: Duration, seed: u64) -> Self {
         Self { step, longest: longest.max(step), refusals: 0, random: seed | 1 }
+    }
+
+    /// Other waits from the next one on.
+    pub(crate) fn reconfigure(&mut self, step: Duration, longest: Duration) {
+        self.step = step;
+        self.longest = longest.max(step);
     }
 
     /// After a lost link or a failed attempt: at least `step`, which gives the server the time to

@@ -10,15 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_protocol::{BodyError, Command, Envelope, Flags};
+use bedrock::net::HostPort;
 use role::{LinkReport, LinkState, PingedLink, RoleContext, RoleError};
 use rustls_pki_types::CertificateDer;
+use status_api::ReloadReport;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::agent::Agent;
-use crate::config::LinkConfig;
+use crate::config::{LinkConfig, LinkLimits, ManagementConfig};
 use crate::endpoints::Endpoints;
 use crate::files;
 use crate::tls::Material;
+use crate::trust::ServerVerifier;
 use driver::Driver;
 
 /// Requests of the role on their way to the link; more wait.
@@ -54,7 +57,17 @@ pub enum LinkError {
 #[derive(Debug)]
 enum Control {
     Ping,
+    Reload(Box<Change>),
     Request { envelope: Envelope, flags: Flags, reply: Reply },
+}
+
+/// What a reload changes for the running link.
+#[derive(Debug)]
+struct Change {
+    servers: Vec<HostPort>,
+    port: u16,
+    limits: LinkLimits,
+    verifier: Arc<ServerVerifier>,
 }
 
 type Reply = oneshot::Sender<Result<Envelope, LinkError>>;
@@ -68,14 +81,14 @@ pub struct ManagementLink {
 impl fmt::Debug for ManagementLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ManagementLink")
-            .field("guid", &self.shared.config.guid)
+            .field("guid", &self.shared.config().guid)
             .field("state", &*self.shared.state.borrow())
             .finish()
     }
 }
 
 struct Shared {
-    config: LinkConfig,
+    config: Mutex<Arc<LinkConfig>>,
     cx: RoleContext,
     control: mpsc::Sender<Control>,
     /// Taken by the one call of `serve`.
@@ -87,6 +100,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// The configuration in force.
+    fn config(&self) -> Arc<LinkConfig> {
+        Arc::clone(&self.config.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn unwritten(&self) -> Vec<CertificateDer<'static>> {
         self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -103,7 +121,7 @@ impl Shared {
 
     fn report(&self) -> LinkReport {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        LinkReport { guid: Some(self.config.guid.clone()), ..report }
+        LinkReport { guid: Some(self.config().guid.clone()), ..report }
     }
 }
 
@@ -134,7 +152,7 @@ impl ManagementLink {
             .map_err(|error| RoleError::misconfigured("cannot set up the link", error))?;
         let (control, waiting) = mpsc::channel(CONTROL_QUEUE);
         let shared = Arc::new(Shared {
-            config,
+            config: Mutex::new(Arc::new(config)),
             cx: cx.clone(),
             control,
             waiting: Mutex::new(Some(waiting)),
@@ -159,7 +177,8 @@ impl ManagementLink {
         let Some(waiting) = waiting else {
             return Err(RoleError::Internal("the link is served twice".to_owned(), None));
         };
-        let management = &self.shared.config.management;
+        let config = self.shared.config();
+        let management = &config.management;
         let endpoints = Endpoints::new(&management.servers, management.port);
         let driver = Driver::new(Arc::clone(&self.shared), agent, endpoints, waiting).await;
         // A task of its own: when the role's main task panics or is dropped, the link still answers
@@ -200,6 +219,64 @@ impl ManagementLink {
         Err(LinkError::UnexpectedAnswer { class: envelope.simple_name().to_owned(), details })
     }
 
+    /// Takes over another configuration while the link runs; when its files are of no use, nothing
+    /// changes. Trust roots hold at once: a server that they do not vouch for is left. Everything
+    /// else holds from the next connection on, and a server that is not in the list any more is
+    /// left for one that is, when it can be reached and nothing is under way. What the startup
+    /// command tells (zone, pod, version) needs a restart of the role.
+    ///
+    /// The report names every key of `[management]` that differs.
+    pub async fn reload(&self, management: ManagementConfig) -> ReloadReport {
+        const FILES: &str = "certificates of the management server";
+        let mut report = ReloadReport::default();
+        let old = self.shared.config();
+        let mut new = LinkConfig { management, ..LinkConfig::clone(&old) };
+        let differing = old.management.differing_keys(&new.management);
+        let (fixed, changed): (Vec<_>, Vec<_>) =
+            differing.into_iter().partition(|key| ManagementConfig::is_fixed(key));
+        // As registered, until the restart.
+        new.management.zone.clone_from(&old.management.zone);
+        new.management.pod.clone_from(&old.management.pod);
+        new.management.version.clone_from(&old.management.version);
+        let (candidate, unwritten) = (new.clone(), self.shared.unwritten());
+        let material = self
+            .shared
+            .cx
+            .tasks
+            .blocking("link certificates", move || Material::load(&candidate, &unwritten))
+            .await;
+        let verifier = match material {
+            Ok(Ok(material)) => material.verifier,
+            Ok(Err(error)) => {
+                report.fail(FILES, bedrock::chain(&error));
+                return report;
+            }
+            Err(error) => {
+                report.fail(FILES, error.to_string());
+                return report;
+            }
+        };
+        let change = Change {
+            servers: new.management.servers.clone(),
+            port: new.management.port,
+            limits: new.management.limits.clone(),
+            verifier,
+        };
+        *self.shared.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        match self.shared.control.send(Control::Reload(Box::new(change))).await {
+            Ok(()) => {
+                // Read again although the keys may be the same: the files may have changed.
+                report.apply(FILES);
+                for key in changed {
+                    report.apply(key);
+                }
+                report.needs_restart.extend(fixed.into_iter().map(str::to_owned));
+            }
+            Err(_closed) => report.fail(FILES, "the link is closed, the role stops"),
+        }
+        report
+    }
+
     /// The station the link is at.
     pub fn state(&self) -> watch::Receiver<LinkState> {
         self.shared.state.subscribe()
@@ -227,7 +304,7 @@ impl ManagementLink {
         });
         serde_json::json!({
             "state": report.state,
-            "guid": self.shared.config.guid,
+            "guid": self.shared.config().guid,
             "endpoint": report.endpoint,
             "peer": report.peer.map(|peer| peer.to_string()),
             "host_id": report.host_id,

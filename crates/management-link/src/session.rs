@@ -174,6 +174,9 @@ impl Session {
             Event::ProbeDone { endpoint, reachable } => {
                 self.on_probe_done(&endpoint, reachable, now, &mut out);
             }
+            Event::Reconfigured { servers, port, limits } => {
+                self.on_reconfigured(&servers, port, limits, now, &mut out);
+            }
             Event::Shutdown => self.on_shutdown(now, &mut out),
         }
         self.drain_further(now, &mut out);

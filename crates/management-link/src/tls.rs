@@ -25,6 +25,8 @@ use crate::trust::{Anchors, ServerVerifier, TrustError};
 #[derive(Debug, Clone)]
 pub(crate) struct Material {
     pub(crate) config: Arc<ClientConfig>,
+    /// The same check as the handshake makes.
+    pub(crate) verifier: Arc<ServerVerifier>,
     /// The server's certificate is to be remembered.
     pub(crate) first_use: bool,
     /// Names and addresses of the certificate we offer; `None` without one.
@@ -66,7 +68,7 @@ impl Material {
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS12])?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _);
         let offered =
             client.as_ref().and_then(|key| key.cert.first()).map(|own| alternative_names(own));
         let mut config = match client {
@@ -74,7 +76,7 @@ impl Material {
             None => builder.with_no_client_auth(),
         };
         config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), first_use, offered })
+        Ok(Self { config: Arc::new(config), verifier, first_use, offered })
     }
 }
 

@@ -13,7 +13,7 @@ use role::{
     BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
     RoleError, RoleKind, RoleSpec,
 };
-use status_api::{Listeners, ReloadReport};
+use status_api::Listeners;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -147,10 +147,11 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     ));
     publish(&context, &cx);
     cx.reload.handle({
-        let context = Arc::clone(&context);
+        let (context, link) = (Arc::clone(&context), link.clone());
         move |spec: Arc<ConsoleProxySpec>| {
             context.reload(spec.config.reloadable.clone());
-            async { ReloadReport::default() }
+            let link = link.clone();
+            async move { link.reload(spec.config.management.clone()).await }
         }
     });
     let registrations = listen(&context, &cx).await?;

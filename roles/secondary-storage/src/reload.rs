@@ -1,7 +1,7 @@
 //! Taking over another configuration while the role runs.
 
+use management_link::ManagementLink;
 use role::RoleContext;
-use status_api::ReloadReport;
 
 use crate::service::{Assembled, SecondaryStorageSpec};
 
@@ -27,15 +27,17 @@ pub const RELOADABLE: &[&str] = &[
 const CA_FILE: &str = "roles.secondary_storage.ca_file";
 
 /// Handles reloads of this run from now on. What runs already keeps the values it began with.
-pub fn handle(cx: &RoleContext, parts: &Assembled) {
+pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
     let (settings, lifetime) = (parts.settings.clone(), parts.link_lifetime.clone());
     let (trust, tasks) = (parts.trust.clone(), cx.tasks.clone());
+    let link = link.clone();
     cx.reload.handle(move |spec: std::sync::Arc<SecondaryStorageSpec>| {
         let (settings, lifetime) = (settings.clone(), lifetime.clone());
         let (trust, tasks) = (trust.clone(), tasks.clone());
+        let link = link.clone();
         async move {
-            let mut report = ReloadReport::default();
             let config = spec.config().clone();
+            let mut report = link.reload(config.link.management).await;
             let file = config.downloads.ca_file.clone();
             // Read again although the key may be the same: the file may have changed.
             let read = move || trust.reload(file.as_deref());

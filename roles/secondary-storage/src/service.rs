@@ -260,7 +260,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     let parts = assemble(&config, &cx).await?;
     let link = ManagementLink::new(config.link.clone(), &cx)?;
     publish(&cx, &parts);
-    reload::handle(&cx, &parts);
+    reload::handle(&cx, &parts, &link);
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
     let stopping = (parts.downloads.clone(), cx.shutdown.clone());

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::agent::PlainAnswer;
 use agent_protocol::{Answer, Envelope, Flags, Frame, FrameHeader};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::{keep_identity, load_identity};
 use super::outage::Outage;
-use super::{Control, LinkError, Reply, Shared};
+use super::{Change, Control, LinkError, Reply, Shared};
 use crate::agent::Agent;
 use crate::connect::{self, ConnectError, Opened};
 use crate::dispatch::{Circumstances, Dispatcher, Waiting, random};
@@ -74,8 +74,10 @@ struct ActiveConnection {
     connection: Connection,
     peer: Option<std::net::SocketAddr>,
     seen_at: Option<IpAddr>,
-    /// To be remembered when the server has proved to be one.
-    presented: Option<Vec<CertificateDer<'static>>>,
+    /// What the server presented, its own certificate first.
+    presented: Vec<CertificateDer<'static>>,
+    /// It is to be remembered when the server has proved to be one.
+    first_use: bool,
 }
 
 /// What woke the loop.
@@ -94,7 +96,7 @@ impl Driver {
         endpoints: Endpoints,
         control: mpsc::Receiver<Control>,
     ) -> Self {
-        let config = &shared.config;
+        let config = shared.config();
         let management = &config.management;
         let configured = endpoints.reported();
         let identity = load_identity(&shared, configured).await;
@@ -201,7 +203,7 @@ impl Driver {
     }
 
     fn is_paused(&self) -> bool {
-        self.session.in_flight() >= self.shared.config.management.limits.max_commands
+        self.session.in_flight() >= self.shared.config().management.limits.max_commands
     }
 
     fn on_wake(&mut self, wake: Wake) {
@@ -228,6 +230,7 @@ impl Driver {
                 let paused = self.is_paused();
                 self.step(Event::PingDue { paused });
             }
+            Control::Reload(change) => self.reload(*change),
             Control::Request { envelope, flags, reply } => {
                 if self.pending.len() >= MAX_PENDING {
                     self.pending.retain(|_, reply| !reply.is_closed());
@@ -244,6 +247,21 @@ impl Driver {
                     Err(error) => give(reply, Err(error)),
                 }
             }
+        }
+    }
+
+    /// Another configuration is in force. A server that nothing vouches for any more is left at
+    /// once.
+    fn reload(&mut self, change: Change) {
+        let Change { servers, port, limits, verifier } = change;
+        self.waiting.limit(limits.max_commands);
+        self.step(Event::Reconfigured { servers, port, limits });
+        let Some(active) = &self.connection else { return };
+        if !verifier.trusts(&active.presented, UnixTime::now()) {
+            self.connection = None;
+            self.outage.does_not_heal();
+            let error = "the management server is not among the trusted ones any more".to_owned();
+            self.step(Event::Lost { error, by_peer: false });
         }
     }
 
@@ -282,7 +300,8 @@ impl Driver {
                     connection: opened.connection,
                     peer: opened.peer,
                     seen_at: opened.local.map(|local| local.ip()),
-                    presented: opened.first_use.then_some(opened.presented),
+                    presented: opened.presented,
+                    first_use: opened.first_use,
                 });
                 self.step(Event::Connected);
             }
@@ -305,7 +324,7 @@ impl Driver {
     }
 
     fn on_message(&mut self, bytes: &[u8]) {
-        let limit = self.shared.config.management.limits.max_message;
+        let limit = self.shared.config().management.limits.max_message;
         let read =
             Frame::decode(bytes, limit).map_err(|error| bedrock::chain(&error)).and_then(|frame| {
                 match frame.envelopes() {
@@ -407,7 +426,7 @@ impl Driver {
     /// Ends the connection once what is queued is written.
     fn close(&mut self) {
         let Some(active) = self.connection.take() else { return };
-        let timeout = self.shared.config.management.limits.goodbye_timeout;
+        let timeout = self.shared.config().management.limits.goodbye_timeout;
         let closing = self.shared.cx.tasks.spawn("link close", active.connection.finish(timeout));
         self.closing = Some(closing);
     }
@@ -420,8 +439,8 @@ impl Driver {
         let reports = self.reports_tx.clone();
         tracing::debug!(%endpoint, "connecting");
         self.shared.cx.tasks.spawn("link connect", async move {
-            let attempt =
-                connect::open(&shared.config, shared.unwritten(), endpoint, &shared.cx.tasks);
+            let config = shared.config();
+            let attempt = connect::open(&config, shared.unwritten(), endpoint, &shared.cx.tasks);
             let report = tokio::select! {
                 () = given_up.cancelled() => return,
                 outcome = attempt => match outcome {
@@ -473,7 +492,7 @@ impl Driver {
 
     fn probe(&self, endpoint: Endpoint) {
         let reports = self.reports_tx.clone();
-        let timeout = self.shared.config.management.limits.probe_timeout;
+        let timeout = self.shared.config().management.limits.probe_timeout;
         self.shared.cx.tasks.spawn("link probe", async move {
             let reachable = connect::is_reachable(&endpoint, timeout).await;
             report_to(&reports, Report::ProbeDone { endpoint, reachable }).await;
@@ -481,12 +500,15 @@ impl Driver {
     }
 
     fn remember_server(&mut self) {
-        let presented = self.connection.as_mut().and_then(|active| active.presented.take());
-        let Some(presented) = presented else { return };
+        let Some(active) = &mut self.connection else { return };
+        if !std::mem::take(&mut active.first_use) {
+            return;
+        }
+        let presented = active.presented.clone();
         let shared = Arc::clone(&self.shared);
         self.shared.cx.tasks.spawn("remember server", async move {
             let fingerprint = presented.first().map(trust::fingerprint).unwrap_or_default();
-            let directory = shared.config.directory().to_owned();
+            let directory = shared.config().directory().to_owned();
             let written = shared
                 .cx
                 .tasks

@@ -10,8 +10,8 @@ use crate::state::Identity;
 
 /// What an earlier run learned, if it still holds for these servers.
 pub(super) async fn load_identity(shared: &Shared, configured: String) -> Identity {
-    let directory = shared.config.directory().to_owned();
-    let guid = shared.config.guid.clone();
+    let directory = shared.config().directory().to_owned();
+    let guid = shared.config().guid.clone();
     let fallback =
         Identity { guid: guid.clone(), configured: configured.clone(), ..Identity::default() };
     let load = move || Identity::load(&directory, &guid, &configured);
@@ -27,7 +27,7 @@ pub(super) fn keep_identity(
     shared.cx.tasks.clone().spawn("keep identity", async move {
         while changed.changed().await.is_ok() {
             let identity = changed.borrow_and_update().clone();
-            let directory = shared.config.directory().to_owned();
+            let directory = shared.config().directory().to_owned();
             let store = move || identity.store(&directory);
             match shared.cx.tasks.blocking("keep identity", store).await {
                 Ok(Ok(())) => {}

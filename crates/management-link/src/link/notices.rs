@@ -24,7 +24,7 @@ impl Driver {
                 log_failure(level, what, endpoint, &details, retry_in);
             }
             Notice::TakenOver => {
-                let guid = &self.shared.config.guid;
+                let guid = &self.shared.config().guid;
                 tracing::error!(guid, "another agent uses our guid, each throws the other out");
             }
             Notice::Moves { endpoint, why } => tracing::info!(%endpoint, why, "changing server"),

@@ -173,7 +173,7 @@ impl Session {
         }
     }
 
-    fn persist_if_changed(&self, before: &Identity, out: &mut Vec<Action>) {
+    pub(super) fn persist_if_changed(&self, before: &Identity, out: &mut Vec<Action>) {
         if self.identity != *before {
             out.push(Action::Persist(self.identity.clone()));
         }

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use agent_protocol::agent::SetupCertificateCommand;
 use agent_protocol::{Envelope, Frame, FrameHeader};
+use bedrock::net::HostPort;
 
 use crate::agent::StartupFacts;
+use crate::config::LinkLimits;
 use crate::endpoints::Endpoint;
 use crate::state::Identity;
 
@@ -47,6 +49,12 @@ pub(crate) enum Event {
     ProbeDone {
         endpoint: Endpoint,
         reachable: bool,
+    },
+    /// Other servers and limits are configured.
+    Reconfigured {
+        servers: Vec<HostPort>,
+        port: u16,
+        limits: LinkLimits,
     },
     /// The role stops.
     Shutdown,

@@ -1,5 +1,7 @@
 //! Changing the server: back to the preferred one, or away because this one asks for it.
 
+use bedrock::net::HostPort;
+
 use super::*;
 
 impl Session {
@@ -80,5 +82,39 @@ impl Session {
         self.end_link(out);
         self.forced = Some(endpoint);
         self.state = State::Disconnected { retry_at: now + self.backoff.after_loss() };
+    }
+
+    /// A list that a server sent belongs to the servers that were configured then. The server in use
+    /// is left for a configured one when it is not configured any more.
+    pub(super) fn on_reconfigured(
+        &mut self,
+        servers: &[HostPort],
+        port: u16,
+        limits: LinkLimits,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        self.backoff.reconfigure(limits.backoff, limits.refusal_backoff);
+        let soon = now + limits.backoff;
+        self.settings.limits = limits;
+        if !self.endpoints.reseed(servers, port) {
+            return;
+        }
+        let before = self.identity.clone();
+        self.identity.server_list = None;
+        self.identity.configured = self.endpoints.reported();
+        self.persist_if_changed(&before, out);
+        match &mut self.state {
+            State::Disconnected { retry_at } | State::Refused { retry_at } => {
+                *retry_at = soon.min(*retry_at);
+            }
+            State::Attached(_) => {
+                let known = self.endpoint.as_ref().is_some_and(|used| self.endpoints.has(used));
+                if !known {
+                    self.check_preferred(out);
+                }
+            }
+            _ => {}
+        }
     }
 }

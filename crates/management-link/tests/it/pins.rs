@@ -140,3 +140,39 @@ async fn a_server_that_cannot_be_remembered_is_held_to_its_certificate_all_the_s
     assert!(!pin.exists());
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn a_reload_of_trust_roots_leaves_a_server_that_they_do_not_vouch_for() {
+    let (ours, theirs) = (Chain::new(), Chain::new());
+    let server = presenting(&[&ours.middle]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let management = pinning(&server, directory.path(), &[&ours.root]);
+    let bench = Bench::with(management.clone(), None);
+    let (mut conversation, _) = server.register(12).await;
+    bench.attached().await;
+
+    // A file of no use changes nothing.
+    let mut faulty = management.clone();
+    faulty.ca_file = Some(directory.path().join("none.pem"));
+    let report = bench.link.reload(faulty).await;
+    assert!(report.failed[0].problem.contains("none.pem"), "{report:?}");
+    assert!(report.applied.is_empty());
+    let mut moved = management.clone();
+    moved.zone = "other".to_owned();
+    let report = bench.link.reload(moved).await;
+    assert_eq!(report.needs_restart, ["management.zone"]);
+    // The same again is nothing to the running link.
+    assert!(bench.link.reload(management.clone()).await.failed.is_empty());
+    assert_eq!(conversation.ask("test.Echo", &serde_json::json!({})).await.class(), "Answer");
+
+    // Another authority in the same file.
+    std::fs::write(directory.path().join("ca.pem"), theirs.root.pem()).unwrap();
+    assert!(bench.link.reload(management.clone()).await.failed.is_empty());
+    assert!(conversation.try_receive().await.is_none());
+    assert!(server.try_accept().await.is_err());
+    bench.fails_with("neither in").await;
+    // And back.
+    std::fs::write(directory.path().join("ca.pem"), ours.root.pem()).unwrap();
+    while server.try_accept().await.is_err() {}
+    bench.stop().await;
+}

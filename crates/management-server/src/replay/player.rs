@@ -434,7 +434,12 @@ impl<'a> Stage<'a> {
         inner.report.broken = (!inner.done).then_some(ended);
         let stale = settings.differences.iter().zip(&inner.used).filter(|(_, used)| !**used);
         inner.report.stale = stale.map(|(difference, _)| difference.clone()).collect();
-        inner.report.unanswered = inner.goodbye.take().unwrap_or_else(|| inner.unanswered());
+        let open = inner.unanswered();
+        // A command and the goodbye may pass each other on the way.
+        inner.report.unanswered = match inner.goodbye.take() {
+            Some(before) => before.into_iter().filter(|command| open.contains(command)).collect(),
+            None => open,
+        };
         inner.report.reordered = reordered(conversation, &inner.report.order);
         inner.report
     }

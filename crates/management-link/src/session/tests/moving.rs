@@ -178,3 +178,55 @@ fn a_late_probe_of_another_plan_is_ignored() {
     assert!(bench.step(Event::ProbeDone { endpoint: endpoint("a"), reachable: true }).is_empty());
     assert_eq!(bench.state(), LinkState::Attached);
 }
+
+fn reconfigure(bench: &mut Bench, servers: &str) -> Vec<Action> {
+    let servers = servers.split(',').map(|server| server.parse().unwrap()).collect();
+    bench.step(Event::Reconfigured { servers, port: 8250, limits: LinkLimits::default() })
+}
+
+#[test]
+fn other_configured_servers_replace_the_list_that_a_server_sent() {
+    let mut bench = Bench::new("a");
+    bench.attach();
+    bench.request(&SetupMSListCommand {
+        ms_list: texts("x,y"),
+        lb_algorithm: Some("static".to_owned()),
+        ..SetupMSListCommand::default()
+    });
+    assert!(reconfigure(&mut bench, "a").is_empty(), "nothing has changed");
+    let actions = reconfigure(&mut bench, "b,c");
+    let Some(Action::Persist(identity)) = actions.first() else { panic!("{actions:?}") };
+    assert_eq!((identity.server_list.as_deref(), identity.configured.as_str()), (None, "b,c"));
+    // The server in use is not among them: to the first that can be reached.
+    let b = Endpoint { host: "b".to_owned(), port: 8250 };
+    assert!(has(&actions, |action| *action == Action::Probe { endpoint: b.clone() }));
+    bench.step(Event::ProbeDone { endpoint: b.clone(), reachable: true });
+    assert!(
+        has(&bench.timer(), |action| *action == Action::Connect { link: 2, endpoint: b.clone() })
+    );
+}
+
+#[test]
+fn a_server_that_stays_configured_is_kept_and_a_wait_is_cut_short() {
+    let mut bench = Bench::new("a");
+    bench.attach();
+    let actions = reconfigure(&mut bench, "a,b");
+    assert!(matches!(actions.as_slice(), [Action::Persist(_)]), "{actions:?}");
+    assert_eq!(bench.state(), LinkState::Attached);
+
+    let mut bench = Bench::new("wrong");
+    bench.connect();
+    for _refusal in 0..6 {
+        refuse(&mut bench);
+        bench.connect();
+    }
+    refuse(&mut bench);
+    assert!(bench.wait() > 30 * SECOND);
+    reconfigure(&mut bench, "right");
+    assert!(bench.wait() <= 5 * SECOND);
+    let right = Endpoint { host: "right".to_owned(), port: 8250 };
+    assert!(has(
+        &bench.timer(),
+        |a| matches!(a, Action::Connect { endpoint, .. } if *endpoint == right)
+    ));
+}
