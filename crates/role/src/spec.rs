@@ -172,7 +172,9 @@ impl fmt::Display for Resource {
             Self::Dir(path) => write!(f, "directory {}", path.display()),
             Self::Socket(path) => write!(f, "socket {}", path.display()),
             Self::Interface(name) => write!(f, "interface {name}"),
-            Self::HostName(name) => write!(f, "the guid {name}, which must not begin another (let it end with -VM)"),
+            Self::HostName(name) => {
+                write!(f, "the guid {name}, which must not begin another (let it end with -VM)")
+            }
         }
     }
 }
