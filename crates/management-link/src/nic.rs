@@ -56,7 +56,11 @@ impl Nic {
 /// loopback, no link-local, each once.
 pub(crate) fn reachable_addresses() -> Vec<IpAddr> {
     let mut found = Vec::new();
-    for entry in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+    let entries = nix::ifaddrs::getifaddrs();
+    if let Err(error) = &entries {
+        tracing::warn!(%error, "cannot list this machine's addresses");
+    }
+    for entry in entries.into_iter().flatten() {
         let Some(address) = ip_of(entry.address.as_ref()) else { continue };
         let hidden = address.is_loopback()
             || match address {

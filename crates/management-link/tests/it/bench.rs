@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{PATIENCE, Server};
+use crate::server::{LIMIT, Server};
 
 pub(crate) const GUID: &str = "s-1-VM-NfsSecondaryStorageResource";
 const KIND: RoleKind = RoleKind { short: "ss", title: "secondary storage", section: "ss" };
@@ -179,7 +179,7 @@ impl Bench {
     pub(crate) async fn reaches(&self, state: LinkState) {
         let mut states = self.link.state();
         let reached = states.wait_for(|current| *current == state);
-        tokio::time::timeout(PATIENCE, reached)
+        tokio::time::timeout(LIMIT, reached)
             .await
             .unwrap_or_else(|_| panic!("{state:?} is not reached: {:?}", self.report()))
             .unwrap();
@@ -191,7 +191,7 @@ impl Bench {
 
     /// Waits for an error in the link's report that holds `text`.
     pub(crate) async fn fails_with(&self, text: &str) -> String {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + LIMIT;
         let mut health = self.cx.health.subscribe();
         loop {
             let error = self.report().last_error.unwrap_or_default();
@@ -211,7 +211,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, kept).await.unwrap_or_else(|_| panic!("{path:?}: {text}"));
+        tokio::time::timeout(LIMIT, kept).await.unwrap_or_else(|_| panic!("{path:?}: {text}"));
     }
 
     pub(crate) fn report(&self) -> LinkReport {
@@ -232,11 +232,11 @@ impl Bench {
     /// Stops the role; the server must read or close for it to end.
     pub(crate) async fn stop(self) -> Arc<tempfile::TempDir> {
         self.cx.shutdown.cancel();
-        let ended = tokio::time::timeout(PATIENCE, self.serving).await;
+        let ended = tokio::time::timeout(LIMIT, self.serving).await;
         ended.expect("the link does not stop").unwrap().unwrap();
         self.cx.tasks.close();
         drop(self.link);
-        tokio::time::timeout(PATIENCE, self.cx.tasks.wait()).await.expect("a task goes on");
+        tokio::time::timeout(LIMIT, self.cx.tasks.wait()).await.expect("a task goes on");
         self.directory
     }
 }
@@ -249,5 +249,5 @@ fn holds(path: &Path, text: &str) -> bool {
 pub(crate) async fn reaches(counter: &tokio::sync::watch::Sender<usize>, wanted: usize) {
     let mut counter = counter.subscribe();
     let reached = counter.wait_for(|count| *count >= wanted);
-    tokio::time::timeout(PATIENCE, reached).await.expect("the count is not reached").unwrap();
+    tokio::time::timeout(LIMIT, reached).await.expect("the count is not reached").unwrap();
 }

@@ -8,7 +8,7 @@ use role::{Health, LinkState};
 use serde_json::json;
 
 use crate::bench::{Bench, config, reaches};
-use crate::server::{PATIENCE, Server, message};
+use crate::server::{LIMIT, Server, message};
 
 #[tokio::test]
 async fn a_lost_link_is_made_anew_and_work_goes_on_without_its_answer() {
@@ -36,7 +36,7 @@ async fn a_lost_link_is_made_anew_and_work_goes_on_without_its_answer() {
 async fn a_request_on_a_lost_link_fails_at_once() {
     let server = Server::start().await;
     let bench = Bench::start(&server);
-    let asked = bench.link.request(&AgentControlCommand::default(), PATIENCE).await;
+    let asked = bench.link.request(&AgentControlCommand::default(), LIMIT).await;
     assert!(matches!(asked, Err(LinkError::NotAttached)), "{asked:?}");
 
     let (mut conversation, _) = server.register(12).await;
@@ -157,7 +157,7 @@ async fn a_request_may_time_out_and_its_late_answer_hurts_nobody() {
 
     // Another class than the command's answer is told with its words.
     let link = bench.link.clone();
-    let asked = tokio::spawn(async move { link.request(&PingCommand::default(), PATIENCE).await });
+    let asked = tokio::spawn(async move { link.request(&PingCommand::default(), LIMIT).await });
     let request = conversation.receive().await;
     assert_eq!((request.flags, request.agent), (0x03, 12));
     let answer = json!([{"com.cloud.agent.api.Answer": {"result": false, "details": "no row"}}]);
@@ -184,7 +184,7 @@ async fn a_burst_of_requests_is_sent_in_full() {
         .map(|_| {
             let link = bench.link.clone();
             tokio::spawn(async move {
-                link.request(&AgentControlCommand::default(), PATIENCE).await.map(|_answer| ())
+                link.request(&AgentControlCommand::default(), LIMIT).await.map(|_answer| ())
             })
         })
         .collect();

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::peer::{Authority, Peer};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 const NODE: i64 = 0x1e00_ae00_002a;
 
 /// A message, taken apart by hand.
@@ -106,7 +106,7 @@ impl Server {
     }
 
     pub(crate) async fn accept_tcp(&self) -> TcpStream {
-        let accepted = tokio::time::timeout(PATIENCE, self.listener.accept()).await;
+        let accepted = tokio::time::timeout(LIMIT, self.listener.accept()).await;
         accepted.expect("nobody connects").unwrap().0
     }
 
@@ -147,7 +147,7 @@ pub(crate) struct Conversation {
 impl Conversation {
     /// The next message; `None` at the end of the link.
     pub(crate) async fn try_receive(&mut self) -> Option<Message> {
-        let received = tokio::time::timeout(PATIENCE, self.peer.receive()).await;
+        let received = tokio::time::timeout(LIMIT, self.peer.receive()).await;
         match received.expect("the agent says nothing") {
             Ok(message) => Some(Message::parse(&message?.0)),
             Err(error) => {
