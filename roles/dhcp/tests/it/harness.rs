@@ -25,6 +25,7 @@ pub(crate) struct Running {
     pub(crate) health: HealthReporter,
     tasks: TaskScope,
     shutdown: CancellationToken,
+    reload: role::Reload,
     run: JoinHandle<Result<(), RoleError>>,
 }
 
@@ -56,15 +57,20 @@ impl Running {
             HttpFront::new(tasks.clone()),
             host,
         );
-        let health = cx.health.clone();
+        let (health, reload) = (cx.health.clone(), cx.reload.clone());
         let run = tokio::spawn(spec.build().run(cx));
         let api = Api { socket: directory.join("dhcp.sock") };
-        let running = Self { api, health, tasks, shutdown, run };
+        let running = Self { api, health, tasks, shutdown, reload, run };
         eventually("the role has started", async || {
             (!matches!(running.health.health(), Health::Starting)).then_some(())
         })
         .await;
         running
+    }
+
+    /// Takes over another configuration.
+    pub(crate) async fn reload(&self, directory: &Path, more: &str) -> status_api::ReloadReport {
+        self.reload.begin(spec(directory, more)).expect("the role handles a reload").await
     }
 
     /// Stops the role and waits for its last task.
