@@ -66,32 +66,11 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
-
-    #[derive(Clone, Default)]
-    struct Captured(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Captured {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
+    use testkit::CapturedLog;
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_once_warned_of_when_it_lasts_and_ends_with_its_length() {
-        let captured = Captured::default();
-        let writer = captured.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_target(false)
-            .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
-        let _guard = tracing::subscriber::set_default(subscriber);
+        let captured = CapturedLog::new();
         let mut announcer = Announcer::default();
         let degraded = |reason: &str| Health::Degraded { reason: reason.to_owned() };
         let start = Instant::now();
@@ -106,7 +85,7 @@ mod tests {
             }
         }
         announcer.health(&Health::Ready, Instant::now());
-        let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        let log = captured.text();
         let expected = " INFO role ready\n INFO role degraded reason=\"attempt 0\"\n \
                         WARN role is still degraded outage_ms=30000 reason=\"attempt 5\"\n \
                         WARN role is still degraded outage_ms=330000 reason=\"attempt 65\"\n \

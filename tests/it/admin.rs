@@ -11,17 +11,10 @@ use axum::routing::any;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quickcloud::exit::Outcome;
-use role::{
-    BoxFuture, Host, LinkReport, LinkState, PingedLink, PreflightError, Resource, Role,
-    RoleContext, RoleError, RoleKind, RoleSpec,
-};
+use role::{LinkReport, LinkState, PingedLink, RoleSpec};
 
-use crate::roles::{BAD, Behaviour, GOOD, TestRole, spec};
+use crate::roles::{BAD, Behaviour, GOOD, TestRole, scripted, spec};
 use crate::running::{Running, quick, request, start};
-
-/// A role with a link, metrics and details.
-#[derive(Debug)]
-struct Linked;
 
 struct FakeLink(Instant);
 
@@ -46,49 +39,6 @@ impl PingedLink for FakeLink {
     fn ping(&self) {}
 }
 
-impl RoleSpec for Linked {
-    fn kind(&self) -> RoleKind {
-        GOOD
-    }
-
-    fn resources(&self) -> Vec<Resource> {
-        Vec::new()
-    }
-
-    fn preflight<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
-        Box::pin(async { Vec::new() })
-    }
-
-    fn build(&self) -> Box<dyn Role> {
-        Box::new(Self)
-    }
-}
-
-impl Role for Linked {
-    fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
-        Box::pin(async move {
-            let link: Arc<dyn PingedLink> = Arc::new(FakeLink(Instant::now()));
-            cx.heartbeat.register(cx.kind, &link);
-            cx.health.publish("sessions", || serde_json::json!(["one"]));
-            let mut registry = Registry::default();
-            let sessions = Gauge::<f64, AtomicU64>::default();
-            sessions.set(1.0);
-            registry.register("quickcloud_good_sessions", "Sessions open", sessions);
-            cx.health.install_metrics(registry);
-            cx.admin.publish(
-                Router::new()
-                    .route("/echo/{name}", any(echo))
-                    .route("/panic", any(planted))
-                    .route("/large", any(|| async { vec![0_u8; 9 << 20] })),
-            );
-            cx.health.set_condition("store", "store read-only");
-            cx.health.started();
-            cx.shutdown.cancelled().await;
-            Ok(())
-        })
-    }
-}
-
 async fn echo(method: Method, uri: Uri, Path(name): Path<String>, body: String) -> String {
     format!("{method} {uri} {name} {body}")
 }
@@ -97,8 +47,31 @@ async fn planted() -> &'static str {
     panic!("planted")
 }
 
+/// A role with a link, metrics, details, routes and a fault.
+fn linked() -> Arc<dyn RoleSpec> {
+    scripted(GOOD, |cx| async move {
+        let link: Arc<dyn PingedLink> = Arc::new(FakeLink(Instant::now()));
+        cx.heartbeat.register(cx.kind, &link);
+        cx.health.publish("sessions", || serde_json::json!(["one"]));
+        let mut registry = Registry::default();
+        let sessions = Gauge::<f64, AtomicU64>::default();
+        sessions.set(1.0);
+        registry.register("quickcloud_good_sessions", "Sessions open", sessions);
+        cx.health.install_metrics(registry);
+        cx.admin.publish(
+            Router::new()
+                .route("/echo/{name}", any(echo))
+                .route("/panic", any(planted))
+                .route("/large", any(|| async { vec![0_u8; 9 << 20] })),
+        );
+        cx.health.set_condition("store", "store read-only");
+        cx.health.started();
+        cx.shutdown.cancelled().await;
+    })
+}
+
 async fn degraded() -> Running {
-    let running = start(vec![Arc::new(Linked)], |_| {}).await;
+    let running = start(vec![linked()], |_| {}).await;
     running.until(GOOD, "degraded", |row| row.summary().contains("degraded")).await;
     running
 }
@@ -192,7 +165,7 @@ async fn unknown_paths_and_large_bodies_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_has_routes_of_its_own_while_it_runs() {
     let idle = spec(&TestRole::new(BAD, Behaviour::Serve));
-    let running = start(vec![Arc::new(Linked), idle], |_| {}).await;
+    let running = start(vec![linked(), idle], |_| {}).await;
     running.until(GOOD, "degraded", |row| row.summary().contains("degraded")).await;
     running.until_ready(BAD).await;
     let get = async |path: &str| running.get(path).await;

@@ -9,51 +9,29 @@ use axum::body::{Body, Bytes};
 use axum::routing::get;
 use http_front::{Site, Transport, TrustedProxies};
 use quickcloud::exit::Outcome;
-use role::{BoxFuture, Host, PreflightError, Resource, Role, RoleContext, RoleError, RoleSpec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
-use crate::roles::GOOD;
+use crate::roles::{GOOD, scripted};
 use crate::running::{Running, start};
 
-type Blocks = Arc<Mutex<Option<mpsc::Receiver<Bytes>>>>;
-
-/// Serves one response, whose blocks come from the test.
-#[derive(Debug, Clone)]
-struct Serving {
-    blocks: Blocks,
-    bound: watch::Sender<Option<SocketAddr>>,
-}
-
-impl RoleSpec for Serving {
-    fn kind(&self) -> role::RoleKind {
-        GOOD
-    }
-
-    fn resources(&self) -> Vec<Resource> {
-        Vec::new()
-    }
-
-    fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
-        Box::pin(async { Vec::new() })
-    }
-
-    fn build(&self) -> Box<dyn Role> {
-        Box::new(self.clone())
-    }
-}
-
-impl Role for Serving {
-    fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
-        Box::pin(async move {
-            let blocks = Arc::clone(&self.blocks);
+/// A process in which a client has begun to download, and the sender of what it still lacks.
+async fn downloading(grace: Duration) -> (Running, TcpStream, mpsc::Sender<Bytes>) {
+    let (feed, blocks) = mpsc::channel(1);
+    let (blocks, (bound, mut addr)) = (Arc::new(Mutex::new(Some(blocks))), watch::channel(None));
+    let role = scripted(GOOD, move |cx| {
+        let (blocks, bound) = (Arc::clone(&blocks), bound.clone());
+        async move {
             let answer = get(move || async move {
                 let blocks = blocks.lock().unwrap().take().unwrap();
-                Body::from_stream(futures_util::stream::unfold(blocks, async |mut blocks| {
-                    let block = blocks.recv().await?;
-                    Some((Ok::<_, std::io::Error>(block), blocks))
-                }))
+                Body::from_stream(futures_util::stream::unfold(
+                    blocks,
+                    async |mut blocks: mpsc::Receiver<Bytes>| {
+                        let block = blocks.recv().await?;
+                        Some((Ok::<_, std::io::Error>(block), blocks))
+                    },
+                ))
             });
             let site = Site {
                 owner: cx.kind.short,
@@ -65,20 +43,12 @@ impl Role for Serving {
                 transport: Transport::default(),
             };
             let registration = cx.http.register(site).await.unwrap();
-            self.bound.send_replace(Some(registration.local_addr()));
+            bound.send_replace(Some(registration.local_addr()));
             cx.health.started();
             cx.shutdown.cancelled().await;
-            Ok(())
-        })
-    }
-}
-
-/// A process in which a client has begun to download, and the sender of what it still lacks.
-async fn downloading(grace: Duration) -> (Running, TcpStream, mpsc::Sender<Bytes>) {
-    let (feed, blocks) = mpsc::channel(1);
-    let (bound, mut addr) = watch::channel(None);
-    let role = Serving { blocks: Arc::new(Mutex::new(Some(blocks))), bound };
-    let running = start(vec![Arc::new(role)], |config| config.shutdown_grace = grace).await;
+        }
+    });
+    let running = start(vec![role], |config| config.shutdown_grace = grace).await;
     let addr = addr.wait_for(Option::is_some).await.unwrap().unwrap();
     let mut client = TcpStream::connect(addr).await.unwrap();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();

@@ -1,11 +1,10 @@
 //! Stopping: within the grace period, after it, and at once.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use quickcloud::exit::Outcome;
 use role::Health;
+use testkit::CapturedLog;
 
 use crate::roles::{BAD, Behaviour, GOOD, TestRole, spec};
 use crate::running::{LIMIT, quick, start, stock};
@@ -68,26 +67,9 @@ async fn a_role_in_backoff_stops_at_once() {
     assert_eq!(running.stop().await, Outcome::Clean);
 }
 
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_long_drain_says_every_five_seconds_who_is_left_and_for_how_long() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let captured = CapturedLog::new();
     let stubborn = TestRole::new(BAD, Behaviour::NeverStop);
     let good = TestRole::new(GOOD, Behaviour::Serve);
     let running = start(vec![spec(&stubborn), spec(&good)], |config| {
@@ -97,7 +79,7 @@ async fn a_long_drain_says_every_five_seconds_who_is_left_and_for_how_long() {
     running.until_ready(BAD).await;
     running.shutdown.graceful.cancel();
     assert_eq!(running.ended().await, Outcome::Failed);
-    let log = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let log = captured.text();
     let reports: Vec<&str> = log
         .lines()
         .filter_map(|line| line.split_once("waiting for roles to stop ").map(|(_, rest)| rest))

@@ -8,7 +8,7 @@ use quickcloud::config::SupervisorConfig;
 use quickcloud::exit::Outcome;
 use role::{Health, PreflightError};
 
-use crate::roles::{BAD, Behaviour, GOOD, TestRole, spec};
+use crate::roles::{BAD, Behaviour, GOOD, TestRole, scripted, spec};
 use crate::running::{Running, quick, start};
 
 struct Pair {
@@ -155,40 +155,14 @@ impl role::PingedLink for BrokenLink {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_sources_and_links_that_panic_hurt_no_reader() {
-    use role::{BoxFuture, Host, Resource, Role, RoleContext, RoleError, RoleKind, RoleSpec};
-
-    #[derive(Debug)]
-    struct Spiteful;
-
-    impl RoleSpec for Spiteful {
-        fn kind(&self) -> RoleKind {
-            BAD
-        }
-        fn resources(&self) -> Vec<Resource> {
-            Vec::new()
-        }
-        fn preflight<'a>(&'a self, _: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
-            Box::pin(async { Vec::new() })
-        }
-        fn build(&self) -> Box<dyn Role> {
-            Box::new(Self)
-        }
-    }
-
-    impl Role for Spiteful {
-        fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
-            Box::pin(async move {
-                let link: Arc<dyn role::PingedLink> = Arc::new(BrokenLink(AtomicUsize::new(0)));
-                cx.heartbeat.register(cx.kind, &link);
-                cx.health.publish("sessions", || -> () { panic!("planted") });
-                cx.health.started();
-                cx.shutdown.cancelled().await;
-                Ok(())
-            })
-        }
-    }
-
-    let running = start(vec![Arc::new(Spiteful)], |_| {}).await;
+    let spiteful = scripted(BAD, |cx| async move {
+        let link: Arc<dyn role::PingedLink> = Arc::new(BrokenLink(AtomicUsize::new(0)));
+        cx.heartbeat.register(cx.kind, &link);
+        cx.health.publish("sessions", || -> () { panic!("planted") });
+        cx.health.started();
+        cx.shutdown.cancelled().await;
+    });
+    let running = start(vec![spiteful], |_| {}).await;
     running.until_ready(BAD).await;
     let status = running.status().await;
     assert_eq!(status["roles"][0]["details"]["error"], "a status source panicked");

@@ -110,6 +110,55 @@ impl RoleSpec for Shared {
     }
 }
 
+/// A role that is one function, for what no [`Behaviour`] says.
+pub(crate) fn scripted<F, T>(kind: RoleKind, run: F) -> Arc<dyn RoleSpec>
+where
+    F: Fn(RoleContext) -> T + Send + Sync + 'static,
+    T: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(Scripted { kind, run: Arc::new(move |cx| Box::pin(run(cx))) })
+}
+
+#[derive(Clone)]
+struct Scripted {
+    kind: RoleKind,
+    run: Arc<dyn Fn(RoleContext) -> BoxFuture<'static, ()> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scripted").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl RoleSpec for Scripted {
+    fn kind(&self) -> RoleKind {
+        self.kind
+    }
+
+    fn resources(&self) -> Vec<Resource> {
+        Vec::new()
+    }
+
+    fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn build(&self) -> Box<dyn Role> {
+        Box::new(self.clone())
+    }
+}
+
+impl Role for Scripted {
+    fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
+        let running = (self.run)(cx);
+        Box::pin(async move {
+            running.await;
+            Ok(())
+        })
+    }
+}
+
 struct Run(Behaviour);
 
 impl Role for Run {

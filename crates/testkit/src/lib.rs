@@ -40,6 +40,42 @@ pub async fn eventually<T>(what: &str, limit: Duration, mut check: impl FnMut() 
     }
 }
 
+/// What this thread logs while the value lives: level, spans, message and fields, a line each.
+#[derive(Debug)]
+pub struct CapturedLog {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _default: tracing::subscriber::DefaultGuard,
+}
+
+impl CapturedLog {
+    #[expect(clippy::new_without_default, reason = "it does something")]
+    pub fn new() -> Self {
+        let lines = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = Arc::clone(&lines);
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_target(false);
+        let subscriber = subscriber.without_time().with_writer(move || Lines(Arc::clone(&writer)));
+        let default = tracing::subscriber::set_default(subscriber.finish());
+        Self { lines, _default: default }
+    }
+
+    pub fn text(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A clock that stands still until a test moves it.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<SystemTime>);

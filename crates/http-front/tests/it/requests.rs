@@ -1,6 +1,5 @@
 //! A role's requests run in its scope and in its span, and nothing of a run outlives it.
 
-use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -11,6 +10,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper_util::rt::TokioIo;
 use task_scope::TaskScope;
+use testkit::CapturedLog;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -185,27 +185,9 @@ async fn an_upgrade_in_http_1_0_is_answered_as_a_plain_request() {
     assert!(answer.starts_with("HTTP/1.1 400") && answer.ends_with("two Host headers\n"));
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_request_and_its_upgrade_carry_the_name_of_their_own_role() {
-    let log = Log::default();
-    let written = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone());
-    let _default = tracing::subscriber::set_default(subscriber.finish());
+    let log = CapturedLog::new();
     let front = front();
     // The storage role binds the port.
     let ss = front.register(site("ss", any(), &["/userdata/"]));
@@ -216,7 +198,7 @@ async fn a_request_and_its_upgrade_carry_the_name_of_their_own_role() {
     let cp = front.register(cp).instrument(tracing::error_span!("role", role = "cp"));
     let cp = cp.await.unwrap();
     drop(upgraded(cp.local_addr()).await);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let line = text.lines().find(|line| line.contains("upgraded")).unwrap();
     assert!(line.contains("role=\"cp\"") && !line.contains("role=\"ss\""), "{line}");
 }
