@@ -94,6 +94,7 @@ const SHORT_MAGICS: [(&[u8], &str); 8] = [
 impl Kind {
     /// Judges a file by its first bytes; more than [`crate::HEAD_LEN`] are not looked at.
     pub fn of(head: &[u8]) -> Self {
+        let head = head.get(..crate::HEAD_LEN).unwrap_or(head);
         let at = |offset: usize, magic: &[u8]| {
             head.get(offset..).is_some_and(|rest| rest.starts_with(magic))
         };

@@ -90,7 +90,14 @@ impl RoleSpec for SecondaryStorageSpec {
     }
 
     fn misconfigured(&self) -> Vec<PreflightError> {
-        self.config.link.management.misconfigured()
+        let mut found = self.config.link.management.misconfigured();
+        if let Some(path) = &self.config.downloads.ca_file
+            && let Err(error) = tls_material::read_certificates(path)
+        {
+            let remedy = "correct roles.secondary_storage.ca_file".to_owned();
+            found.push(PreflightError { problem: bedrock::chain(&error), remedy });
+        }
+        found
     }
 
     fn stop_grace(&self) -> Option<Duration> {

@@ -63,8 +63,8 @@ pub fn qcow2(version: u32) -> Vec<u8> {
     for cluster in 0..6 {
         image.put(2 * CLUSTER + 2 * cluster, &[0, 1]);
     }
-    image.put64(3 * CLUSTER, 1 << 63 | 4 * CLUSTER as u64);
-    image.put64(4 * CLUSTER, 1 << 63 | 5 * CLUSTER as u64);
+    image.put64(3 * CLUSTER, (1 << 63) | (4 * CLUSTER as u64));
+    image.put64(4 * CLUSTER, (1 << 63) | (5 * CLUSTER as u64));
     image[5 * CLUSTER..].fill(0x5a);
     image
 }

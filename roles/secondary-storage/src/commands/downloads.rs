@@ -115,7 +115,7 @@ impl DownloadCommands {
                 follow_redirects: command.follow_redirects,
                 policy: AddressPolicy::new(networks),
                 limits: settings.limits.clone(),
-                trust: self.trust.roots(),
+                trust: self.trust.verifier(),
             }),
             expectation,
             given_checksum: command.checksum.clone(),

@@ -98,7 +98,7 @@ impl<R: BufRead> BufRead for Peeked<R> {
 }
 
 enum State<R: BufRead> {
-    Gzip(GzDecoder<Peeked<R>>),
+    Gzip(Box<GzDecoder<Peeked<R>>>),
     Bzip2(BzDecoder<Peeked<R>>),
     Over,
 }
@@ -141,7 +141,7 @@ impl<R: BufRead> Members<R> {
 impl<R: BufRead> State<R> {
     fn begin(wrapper: Wrapper, from: Peeked<R>) -> Self {
         match wrapper {
-            Wrapper::Gzip => Self::Gzip(GzDecoder::new(from)),
+            Wrapper::Gzip => Self::Gzip(Box::new(GzDecoder::new(from))),
             Wrapper::Bzip2 => Self::Bzip2(BzDecoder::new(from)),
         }
     }

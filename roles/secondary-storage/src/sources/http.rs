@@ -20,6 +20,7 @@ use std::time::Duration;
 use percent_encoding::AsciiSet;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
+use tls_material::HttpsVerifier;
 
 use crate::redacted::RedactedUrl;
 
@@ -68,7 +69,7 @@ pub struct HttpSource {
     pub follow_redirects: bool,
     pub policy: AddressPolicy,
     pub limits: HttpLimits,
-    pub trust: Arc<rustls::RootCertStore>,
+    pub trust: Arc<HttpsVerifier>,
 }
 
 /// A server's answer with a body to come.
@@ -247,7 +248,8 @@ impl HttpSource {
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| SourceError::Connect(error.to_string()))?
-            .with_root_certificates(Arc::clone(&self.trust))
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::<HttpsVerifier>::clone(&self.trust))
             .with_no_client_auth();
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)

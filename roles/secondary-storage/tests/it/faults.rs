@@ -95,6 +95,28 @@ async fn a_closed_port_says_so() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_not_made_in_time_is_tried_as_often_as_configured() {
+    // A queue of one that nobody empties: the kernel drops what comes then.
+    let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    silent.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    silent.listen(0).unwrap();
+    let addr = silent.local_addr().unwrap().as_socket().unwrap();
+    let limit = std::time::Duration::from_millis(100);
+    let mut filling = Vec::new();
+    while let Ok(connection) = std::net::TcpStream::connect_timeout(&addr, limit) {
+        filling.push(connection);
+    }
+    let bench = Bench::with("connect_timeout = \"100ms\"\nretries = 3").await;
+    let mut command = bench.download("golden/tiny.iso", ImageFormat::Iso);
+    command.url = Some(format!("http://{addr}/tiny.iso").into());
+    let started = std::time::Instant::now();
+    let answer = bench.finish(&command).await;
+    let text = error_of(&answer);
+    assert_eq!(text, "connection timed out after 0.1 seconds (connect_timeout)");
+    assert!(started.elapsed() >= 4 * limit, "one attempt and three more");
+}
+
+#[tokio::test]
 async fn a_broken_connection_is_continued_where_it_broke() {
     let bench = Bench::new().await;
     let mut command = bench.download("cut-once/tiny.qcow2", ImageFormat::Qcow2);

@@ -10,37 +10,63 @@ use crate::scripted::{Scripted, first, head, image, part, whole};
 
 type Script = Box<dyn Fn(usize, &str) -> Vec<u8> + Send + Sync>;
 
-async fn download(
-    bench: &Bench,
-    server: &Scripted,
-    path: &str,
-    format: ImageFormat,
-) -> DownloadAnswer {
-    let mut command = bench.download("", format);
-    command.url = Some(server.url(path).into());
-    command.follow_redirects = true;
-    bench.finish(&command).await
+/// One host for the cases of a test; each has a directory of its own.
+struct Cases {
+    bench: Bench,
+    next: std::cell::Cell<i64>,
 }
 
-/// The image is installed, byte for byte. Returns the requests.
-async fn installs(name: &str, expected: &[u8], format: ImageFormat, script: Script) -> Vec<String> {
-    let bench: Bench = Bench::new().await;
-    let server = Scripted::start(script).await;
-    let answer = download(&bench, &server, "latest.img", format).await;
-    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{name}: {answer:?}");
-    let file = bench.store(answer.install_path.as_deref().unwrap());
-    assert!(std::fs::read(file).unwrap() == expected, "{name}: other bytes");
-    server.requests()
-}
+impl Cases {
+    async fn new() -> Self {
+        Self::on(Bench::new().await)
+    }
 
-/// Nothing is installed and nothing stays; the text has `part`.
-async fn fails(name: &str, format: ImageFormat, expected: &str, script: Script) -> Vec<String> {
-    let bench: Bench = Bench::new().await;
-    let server = Scripted::start(script).await;
-    let answer = download(&bench, &server, "latest.img", format).await;
-    assert!(error_of(&answer).contains(expected), "{name}: {answer:?}");
-    assert_eq!(bench.files(), Vec::<String>::new(), "{name}: left behind");
-    server.requests()
+    fn on(bench: Bench) -> Self {
+        Self { bench, next: std::cell::Cell::new(400) }
+    }
+
+    async fn download(&self, server: &Scripted, path: &str, format: ImageFormat) -> DownloadAnswer {
+        let id = self.next.replace(self.next.get() + 1);
+        let mut command = self.bench.download("", format);
+        command.install_path = Some(format!("template/tmpl/2/{id}"));
+        command.id = id;
+        command.name = Some(format!("{id}-2-odd"));
+        command.url = Some(server.url(path).into());
+        command.follow_redirects = true;
+        self.bench.finish(&command).await
+    }
+
+    /// The image is installed, byte for byte. Returns the requests.
+    async fn installs(
+        &self,
+        name: &str,
+        expected: &[u8],
+        format: ImageFormat,
+        script: Script,
+    ) -> Vec<String> {
+        let server = Scripted::start(script).await;
+        let answer = self.download(&server, "latest.img", format).await;
+        assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{name}: {answer:?}");
+        let file = self.bench.store(answer.install_path.as_deref().unwrap());
+        assert!(std::fs::read(file).unwrap() == expected, "{name}: other bytes");
+        server.requests()
+    }
+
+    /// Nothing is installed and nothing stays; the text has `part`.
+    async fn fails(
+        &self,
+        name: &str,
+        format: ImageFormat,
+        expected: &str,
+        script: Script,
+    ) -> Vec<String> {
+        let before = self.bench.files();
+        let server = Scripted::start(script).await;
+        let answer = self.download(&server, "latest.img", format).await;
+        assert!(error_of(&answer).contains(expected), "{name}: {answer:?}");
+        assert_eq!(self.bench.files(), before, "{name}: left behind");
+        server.requests()
+    }
 }
 
 fn raw_head(text: &str, body: &[u8]) -> Vec<u8> {
@@ -49,6 +75,7 @@ fn raw_head(text: &str, body: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn heads_that_browsers_and_curl_take_are_taken() {
+    let cases = Cases::new().await;
     let length = image().len();
     let many: String = (0..300).map(|n| format!("X-Amz-Meta-{n}: {n}\n")).collect();
     for (name, text) in [
@@ -70,10 +97,10 @@ async fn heads_that_browsers_and_curl_take_are_taken() {
     ] {
         let text = text.replace("SIZE", &length.to_string());
         let requests =
-            installs(name, &image(), ImageFormat::Qcow2, Box::new(move |_, _| raw_head(&text, &image()))).await;
+            cases.installs(name, &image(), ImageFormat::Qcow2, Box::new(move |_, _| raw_head(&text, &image()))).await;
         assert_eq!(requests.len(), 1, "{name}");
     }
-    installs(
+    cases.installs(
         "bare line feeds",
         &image(),
         ImageFormat::Qcow2,
@@ -87,6 +114,7 @@ async fn heads_that_browsers_and_curl_take_are_taken() {
 
 #[tokio::test]
 async fn lengths_that_contradict_each_other_are_errors_and_chunks_win() {
+    let cases = Cases::new().await;
     let chunks = |length: usize| {
         let lines = [format!("Content-Length: {length}"), "Transfer-Encoding: chunked".to_owned()];
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
@@ -95,31 +123,31 @@ async fn lengths_that_contradict_each_other_are_errors_and_chunks_win() {
     };
     for difference in [7, 0] {
         let length = image().len() + difference;
-        installs("both", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(length))).await;
+        cases.installs("both", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(length))).await;
     }
-    installs("a shorter one", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(5))).await;
-    fails(
+    cases.installs("a shorter one", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(5))).await;
+    cases.fails(
         "twice",
         ImageFormat::Qcow2,
         "content-length",
         Box::new(|_, _| whole(&image(), &["Content-Length: 5"])),
     )
     .await;
-    fails(
+    cases.fails(
         "none",
         ImageFormat::Qcow2,
         "Failed to receive length",
         Box::new(|_, _| [head("200 OK", &[]), image()].concat()),
     )
     .await;
-    fails(
+    cases.fails(
         "none in HTTP/1.0",
         ImageFormat::Qcow2,
         "Failed to receive length",
         Box::new(|_, _| [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), image()].concat()),
     )
     .await;
-    fails(
+    cases.fails(
         "negative",
         ImageFormat::Qcow2,
         "content-length",
@@ -127,7 +155,7 @@ async fn lengths_that_contradict_each_other_are_errors_and_chunks_win() {
     )
     .await;
     let huge = format!("X-A: {}", "a".repeat(1 << 20));
-    fails(
+    cases.fails(
         "a head without end",
         ImageFormat::Qcow2,
         "head",
@@ -138,6 +166,7 @@ async fn lengths_that_contradict_each_other_are_errors_and_chunks_win() {
 
 #[tokio::test]
 async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
+    let cases = Cases::new().await;
     for (name, location) in [
         ("UTF-8", "/images/größe-für-alle.qcow2".as_bytes().to_vec()),
         ("ISO 8859-1", b"/images/gr\xf6\xdfe.qcow2".to_vec()),
@@ -149,7 +178,7 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
         ("without a scheme", b"//HOST/images/a.qcow2".to_vec()),
         ("complete, with user info", b"http://u:p@HOST/images/a.qcow2".to_vec()),
     ] {
-        let requests = installs(
+        let requests = cases.installs(
             name,
             &image(),
             ImageFormat::Qcow2,
@@ -179,7 +208,7 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
             "{requests:?}"
         );
     }
-    let requests = fails(
+    let requests = cases.fails(
         "to nothing",
         ImageFormat::Qcow2,
         "redirects to something that is not a URL",
@@ -187,14 +216,14 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
     )
     .await;
     assert_eq!(requests.len(), 1);
-    fails(
+    cases.fails(
         "to itself",
         ImageFormat::Qcow2,
         "Circular redirect",
         Box::new(|_, _| head("302 Found", &["Location: ", "Content-Length: 0"])),
     )
     .await;
-    fails(
+    cases.fails(
         "without a target",
         ImageFormat::Qcow2,
         "HTTP Server returned 302",
@@ -202,7 +231,7 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
     )
     .await;
     // Every hop is judged, in whatever form it is written.
-    fails(
+    cases.fails(
         "elsewhere",
         ImageFormat::Qcow2,
         "Illegal host",
@@ -213,6 +242,7 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
 
 #[tokio::test]
 async fn a_server_that_is_away_for_a_moment_is_asked_again() {
+    let cases = Cases::new().await;
     for (name, away) in [
         ("closes without a word", Vec::new()),
         ("closes within the head", b"HTTP/1.1 200 O".to_vec()),
@@ -224,7 +254,7 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
         ("500", head("500 Oops", &["Content-Length: 0"])),
     ] {
         let before = away.clone();
-        let requests = installs(
+        let requests = cases.installs(
             name,
             &image(),
             ImageFormat::Qcow2,
@@ -233,7 +263,7 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
         .await;
         assert_eq!(requests.len(), 2, "{name}");
         // The same in the middle.
-        let requests = installs(
+        let requests = cases.installs(
             name,
             &image(),
             ImageFormat::Qcow2,
@@ -248,7 +278,7 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
     }
     for status in ["404 Not Found", "403 Forbidden", "401 Unauthorized", "410 Gone", "501 No"] {
         let text = format!("HTTP Server returned {}", &status[..3]);
-        let requests = fails(
+        let requests = cases.fails(
             status,
             ImageFormat::Qcow2,
             &text,
@@ -257,7 +287,7 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
         .await;
         assert_eq!(requests.len(), 1, "{status} is an answer");
     }
-    let requests = fails(
+    let requests = cases.fails(
         "busy for good",
         ImageFormat::Qcow2,
         "HTTP Server returned 503",
@@ -269,6 +299,7 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
 
 #[tokio::test]
 async fn a_continued_image_is_of_one_version() {
+    let cases = Cases::new().await;
     let other = || image().iter().map(|byte| byte ^ 0x5a).collect::<Vec<u8>>();
     let old = "Last-Modified: Thu, 26 Nov 2026 00:00:00 GMT";
     let new = "Last-Modified: Fri, 27 Nov 2026 00:00:00 GMT";
@@ -353,7 +384,7 @@ async fn a_continued_image_is_of_one_version() {
         ),
     ];
     for (name, lines, second) in cases {
-        let requests = installs(
+        let requests = cases.installs(
             name,
             &image(),
             ImageFormat::Qcow2,
@@ -374,9 +405,10 @@ async fn a_continued_image_is_of_one_version() {
 
 #[tokio::test]
 async fn parts_are_put_together_and_counted() {
+    let cases = Cases::new().await;
     let v1 = "ETag: \"v1\"";
     // A server may send less than the rest.
-    let requests = installs(
+    let requests = cases.installs(
         "small parts",
         &image(),
         ImageFormat::Qcow2,
@@ -399,7 +431,7 @@ async fn parts_are_put_together_and_counted() {
     .await;
     assert!(requests.len() >= 4);
     // More than the range it tells.
-    fails(
+    cases.fails(
         "more than announced",
         ImageFormat::Qcow2,
         "sends more than the",
@@ -422,7 +454,7 @@ async fn parts_are_put_together_and_counted() {
     )
     .await;
     // Of chunks the total is known from the first part only.
-    installs(
+    cases.installs(
         "chunks, then a part",
         &image(),
         ImageFormat::Qcow2,
@@ -436,14 +468,14 @@ async fn parts_are_put_together_and_counted() {
     )
     .await;
     // Unasked, but everything.
-    installs(
+    cases.installs(
         "206 at once",
         &image(),
         ImageFormat::Qcow2,
         Box::new(move |_, _| part(&image(), 0, &[])),
     )
     .await;
-    fails(
+    cases.fails(
         "a part at once",
         ImageFormat::Qcow2,
         "HTTP Server returned 206",
@@ -454,6 +486,7 @@ async fn parts_are_put_together_and_counted() {
 
 #[tokio::test]
 async fn codings_nobody_asked_for_are_undone_or_named() {
+    let cases = Cases::new().await;
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     let fast = Compression::fast();
@@ -481,41 +514,39 @@ async fn codings_nobody_asked_for_are_undone_or_named() {
     }
     for (coding, body) in encoded {
         let line = format!("Content-Encoding: {coding}");
-        installs(coding, &disk, ImageFormat::Raw, Box::new(move |_, _| whole(&body, &[&line])))
+        cases.installs(coding, &disk, ImageFormat::Raw, Box::new(move |_, _| whole(&body, &[&line])))
             .await;
     }
     for coding in ["br", "zstd", "compress", "deflate, gzip"] {
         let line = format!("Content-Encoding: {coding}");
         let text = format!("in the coding \"{coding}\"");
         let body = disk.clone();
-        fails(coding, ImageFormat::Raw, &text, Box::new(move |_, _| whole(&body, &[&line]))).await;
+        cases.fails(coding, ImageFormat::Raw, &text, Box::new(move |_, _| whole(&body, &[&line]))).await;
     }
     // A .gz file that its server labels as gzip: its digest is that of the file.
-    let bench: Bench = Bench::new().await;
     let packed = gzip(&disk);
     let server = Scripted::start(move |_, _| whole(&packed, &["Content-Encoding: gzip"])).await;
-    let plain = download(&bench, &server, "disk.raw.gz", ImageFormat::Raw).await;
+    let plain = cases.download(&server, "disk.raw.gz", ImageFormat::Raw).await;
     let labelled = plain.check_sum.clone().unwrap();
     assert_eq!(plain.download_status, Some(DownloadStatus::Downloaded), "{plain:?}");
-    let other: Bench = Bench::new().await;
     let packed = gzip(&disk);
     let server = Scripted::start(move |_, _| whole(&packed, &[])).await;
-    let found = download(&other, &server, "disk.raw.gz", ImageFormat::Raw).await;
+    let found = cases.download(&server, "disk.raw.gz", ImageFormat::Raw).await;
     assert_eq!(found.check_sum.unwrap(), labelled);
 }
 
 #[tokio::test]
 async fn compressed_files_with_something_behind_are_installed_with_a_warning() {
-    let bench: Bench = Bench::new().await;
+    let cases = Cases::new().await;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&image()).unwrap();
     let packed = [encoder.finish().unwrap(), vec![7; 37]].concat();
     let server = Scripted::start(move |_, _| whole(&packed, &[])).await;
-    let answer = download(&bench, &server, "a.qcow2.gz", ImageFormat::Qcow2).await;
+    let answer = cases.download(&server, "a.qcow2.gz", ImageFormat::Qcow2).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
-    let file = bench.store(answer.install_path.as_deref().unwrap());
+    let file = cases.bench.store(answer.install_path.as_deref().unwrap());
     assert!(std::fs::read(file).unwrap() == image());
-    let status = serde_json::to_value(bench.parts.downloads.status()).unwrap();
+    let status = serde_json::to_value(cases.bench.parts.downloads.status()).unwrap();
     assert_eq!(
         status[0]["warnings"][0], "37 bytes after the compressed data were ignored",
         "{status}"
@@ -525,7 +556,8 @@ async fn compressed_files_with_something_behind_are_installed_with_a_warning() {
 #[tokio::test]
 async fn a_trickle_and_an_endless_download_are_given_up() {
     let slow = "min_rate = \"1MiB\"\nmin_rate_window = \"200ms\"";
-    let bench: Bench = Bench::with(slow).await;
+    let cases = Cases::on(Bench::with(slow).await);
+    let bench = &cases.bench;
     let answer = bench.finish(&bench.download("trickle/tiny.qcow2", ImageFormat::Qcow2)).await;
     assert!(error_of(&answer).contains("the server is too slow"), "{answer:?}");
     // Breaking off after each byte does not help it.
@@ -540,7 +572,7 @@ async fn a_trickle_and_an_endless_download_are_given_up() {
         }
     })
     .await;
-    let answer = download(&bench, &server, "a.qcow2", ImageFormat::Qcow2).await;
+    let answer = cases.download(&server, "a.qcow2", ImageFormat::Qcow2).await;
     assert!(error_of(&answer).contains("the server is too slow"), "{answer:?}");
     assert_eq!(bench.files(), Vec::<String>::new());
     let bench: Bench = Bench::with("download_timeout = \"300ms\"").await;

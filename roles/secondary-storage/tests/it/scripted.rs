@@ -57,10 +57,10 @@ pub fn image() -> Vec<u8> {
     for cluster in 0..21 {
         put(2 * CLUSTER + 2 * cluster, &[0, 1]);
     }
-    put(3 * CLUSTER, &(1 << 63 | 4 * CLUSTER as u64).to_be_bytes());
+    put(3 * CLUSTER, &((1 << 63) | (4 * CLUSTER as u64)).to_be_bytes());
     for cluster in 0..16 {
         let at = (5 + cluster) * CLUSTER;
-        put(4 * CLUSTER + 8 * cluster, &(1 << 63 | at as u64).to_be_bytes());
+        put(4 * CLUSTER + 8 * cluster, &((1 << 63) | at as u64).to_be_bytes());
         put(at, &[cluster as u8 + 1; CLUSTER]);
     }
     image

@@ -15,14 +15,22 @@ use crate::images::vector;
 
 /// Serves the ISO over TLS with a certificate of its own making; gives it as PEM.
 async fn https_server() -> (SocketAddr, String) {
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    https_server_for("127.0.0.1").await
+}
+
+/// The certificate is a CA and the server's at once, as `openssl req -x509` makes it.
+async fn https_server_for(name: &str) -> (SocketAddr, String) {
+    let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = parameters.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![made.der().clone()], key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,7 +50,7 @@ async fn https_server() -> (SocketAddr, String) {
             stream.shutdown().await.unwrap();
         }
     });
-    (addr, made.cert.pem())
+    (addr, made.pem())
 }
 
 #[tokio::test]
@@ -52,7 +60,8 @@ async fn https_needs_a_trusted_certificate_and_the_servers_own_root_counts() {
     let mut command = bench.download("unused", ImageFormat::Iso);
     command.url = Some(format!("https://{addr}/tiny.iso").into());
     let answer = bench.finish(&command).await;
-    assert!(error_of(&answer).contains("certificate"), "{answer:?}");
+    let text = error_of(&answer);
+    assert!(text.contains("is not trusted") && text.contains("ca_file"), "{text}");
     let setup = SecStorageSetupCommand {
         store: Some(store_to()),
         sec_url: Some(STORE.into()),
@@ -74,6 +83,18 @@ async fn a_certificate_from_the_operators_file_counts() {
     command.url = Some(format!("https://{addr}/tiny.iso").into());
     let answer = bench.finish(&command).await;
     assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_operators_file_is_still_only_for_its_own_name() {
+    let (addr, pem) = https_server_for("elsewhere.example").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let bench: Bench = Bench::with(&format!("ca_file = \"{}\"", file.path().display())).await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some(format!("https://{addr}/tiny.iso").into());
+    let answer = bench.finish(&command).await;
+    assert!(error_of(&answer).contains("not valid for name"), "{answer:?}");
 }
 
 /// Passes requests for `http://images.invalid/…` on to `to`; gives the heads it saw.

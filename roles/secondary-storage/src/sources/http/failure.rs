@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use rustls::CertificateError;
+use tls_material::https::unknown_issuer;
 
 use crate::sources::error::SourceError;
 
@@ -45,34 +45,18 @@ fn is_lost(error: &(dyn StdError + 'static)) -> bool {
 /// The text of a failed connection: the operating system's words where there are some, as in the
 /// original ("Connection refused"), else the innermost cause.
 pub(super) fn connect_text(error: &reqwest::Error) -> String {
+    if let Some(unknown) = unknown_issuer(error) {
+        return unknown.to_string();
+    }
     let mut last = String::new();
     for cause in causes(error) {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            if io.raw_os_error().is_some() {
-                let text = io.to_string();
-                return text.split(" (os error").next().unwrap_or_default().to_owned();
-            }
-            // An error of TLS hides in one of IO that does not name it as its source.
-            let inner = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            if let Some(tls) = inner {
-                return tls_text(tls);
-            }
-        }
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            return tls_text(tls);
+        if let Some(io) = cause.downcast_ref::<std::io::Error>()
+            && io.raw_os_error().is_some()
+        {
+            let text = io.to_string();
+            return text.split(" (os error").next().unwrap_or_default().to_owned();
         }
         last = cause.to_string();
     }
     if error.is_timeout() { format!("connection timed out: {last}") } else { last }
-}
-
-/// With the remedy where the certificate is of nobody known here.
-fn tls_text(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => format!(
-            "{error}: nobody trusted here signed the certificate of the server; name its authority, \
-             or the certificate itself when it is self-signed, in ca_file of the storage host"
-        ),
-        other => other.to_string(),
-    }
 }

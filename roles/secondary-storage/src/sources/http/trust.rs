@@ -1,37 +1,66 @@
 //! Whom downloads over https trust: the system's certificates, Mozilla's, the operator's file, and
 //! the root that the management server delivers with its own certificates.
 
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::RootCertStore;
+use rustls::client::VerifierBuilderError;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use tls_material::{FileError, HttpsVerifier, read_certificates};
 
-/// Certificates of the server's that a reload keeps; it has one at a time.
+/// What an operator does about a server whose certificate nobody trusted has signed.
+const REMEDY: &str = "name its CA certificate, or the certificate itself when it is self-signed, in \
+                      ca_file of the storage host";
+
+/// Certificates of the management server's that are kept; it has one at a time.
 const MAX_DELIVERED: usize = 16;
 
 /// Cloneable; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Trust {
-    roots: Arc<Mutex<Arc<RootCertStore>>>,
-    /// What the management server delivered, in PEM form.
-    delivered: Arc<Mutex<BTreeSet<String>>>,
+    trusted: Arc<Mutex<Trusted>>,
+}
+
+#[derive(Debug)]
+struct Trusted {
+    /// The system's, Mozilla's and the operator's.
+    roots: RootCertStore,
+    /// Of the operator's file. Trusted as a server's own, too: most self-signed ones are a CA and a
+    /// server's at once.
+    given: Vec<CertificateDer<'static>>,
+    /// By the management server, oldest first.
+    delivered: Vec<CertificateDer<'static>>,
+    verifier: Arc<HttpsVerifier>,
 }
 
 /// The operator's file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read certificates from {path}")]
-pub struct CaFileError {
-    path: String,
-    #[source]
-    source: rustls::pki_types::pem::Error,
+pub enum TrustError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("cannot make a verifier of the trusted certificates")]
+    Verifier(#[from] VerifierBuilderError),
 }
 
-impl Trust {
+impl Trusted {
+    fn new(
+        roots: RootCertStore,
+        given: Vec<CertificateDer<'static>>,
+        delivered: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, TrustError> {
+        let mut all = roots.clone();
+        all.add_parsable_certificates(delivered.iter().cloned());
+        let own = given.iter().chain(&delivered).cloned().collect();
+        let verifier = HttpsVerifier::new(Arc::new(all), own, REMEDY)?;
+        Ok(Self { roots, given, delivered, verifier })
+    }
+
     /// Reads everything there is. Blocks.
-    pub fn load(ca_file: Option<&Path>) -> Result<Self, CaFileError> {
+    fn read(
+        ca_file: Option<&Path>,
+        delivered: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, TrustError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
@@ -39,62 +68,69 @@ impl Trust {
         }
         let (added, ignored) = roots.add_parsable_certificates(native.certs);
         tracing::debug!(added, ignored, "read the system's certificates");
+        let mut given = Vec::new();
         if let Some(path) = ca_file {
-            let error = |source| CaFileError { path: path.display().to_string(), source };
-            let certificates = CertificateDer::pem_file_iter(path)
-                .map_err(error)?
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(error)?;
-            let (added, ignored) = roots.add_parsable_certificates(certificates);
+            given = read_certificates(path)?;
+            let (added, ignored) = roots.add_parsable_certificates(given.iter().cloned());
             tracing::info!(path = %path.display(), added, ignored, "trusting certificates from a file");
         }
-        let delivered = Arc::default();
-        Ok(Self { roots: Arc::new(Mutex::new(Arc::new(roots))), delivered })
+        Self::new(roots, given, delivered)
+    }
+}
+
+impl Trust {
+    /// Reads everything there is. Blocks.
+    pub fn load(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+        Ok(Self { trusted: Arc::new(Mutex::new(Trusted::read(ca_file, Vec::new())?)) })
     }
 
     /// Reads everything anew; what the management server delivered stays. A file that cannot be
     /// read changes nothing. Blocks.
-    pub fn reload(&self, ca_file: Option<&Path>) -> Result<(), CaFileError> {
-        let fresh = Self::load(ca_file)?;
-        let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for pem in &delivered {
-            fresh.add_pem(pem);
-        }
-        *self.roots.lock().unwrap_or_else(PoisonError::into_inner) = fresh.roots();
+    pub fn reload(&self, ca_file: Option<&Path>) -> Result<(), TrustError> {
+        let fresh = Trusted::read(ca_file, Vec::new())?;
+        let mut trusted = self.trusted();
+        *trusted = Trusted::new(fresh.roots, fresh.given, trusted.delivered.clone())?;
         Ok(())
     }
 
-    pub fn roots(&self) -> Arc<RootCertStore> {
-        Arc::clone(&self.roots.lock().unwrap_or_else(PoisonError::into_inner))
+    fn trusted(&self) -> MutexGuard<'_, Trusted> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds certificates in PEM form; what cannot be parsed is left out. Returns how many were
-    /// new.
+    /// For connections that begin now.
+    pub fn verifier(&self) -> Arc<HttpsVerifier> {
+        Arc::clone(&self.trusted().verifier)
+    }
+
+    /// Adds certificates that the management server delivered, in PEM form. Returns how many were
+    /// new; when one cannot be used, none is taken.
     pub fn add_pem(&self, pem: &str) -> usize {
-        let certificates: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect();
-        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = RootCertStore::clone(&roots);
-        let before = changed.len();
-        for anchor in certificates.iter().filter_map(anchor) {
-            if !changed.roots.contains(&anchor) {
-                changed.roots.push(anchor);
+        match self.add(pem) {
+            Ok(added) => added,
+            Err(error) => {
+                let error = bedrock::chain(&*error);
+                tracing::warn!(error, "cannot trust the root certificate of the management server");
+                0
             }
         }
-        let added = changed.len() - before;
-        *roots = Arc::new(changed);
-        let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
-        if added > 0 && delivered.len() < MAX_DELIVERED {
-            delivered.insert(pem.to_owned());
-        }
-        added
     }
-}
 
-fn anchor(certificate: &CertificateDer<'_>) -> Option<rustls::pki_types::TrustAnchor<'static>> {
-    let mut one = RootCertStore::empty();
-    one.add(certificate.clone().into_owned()).ok()?;
-    one.roots.pop()
+    fn add(&self, pem: &str) -> Result<usize, Box<dyn std::error::Error>> {
+        let found = key_store::certificates(pem.as_bytes())?;
+        let mut trusted = self.trusted();
+        let mut delivered = trusted.delivered.clone();
+        let is_known = |certificate: &CertificateDer<'_>| {
+            trusted.given.contains(certificate) || trusted.delivered.contains(certificate)
+        };
+        delivered.extend(found.into_iter().filter(|certificate| !is_known(certificate)));
+        let added = delivered.len() - trusted.delivered.len();
+        if added > 0 {
+            let surplus = delivered.len().saturating_sub(MAX_DELIVERED);
+            delivered.drain(..surplus);
+            *trusted = Trusted::new(trusted.roots.clone(), trusted.given.clone(), delivered)?;
+        }
+        Ok(added)
+    }
 }
 
 #[cfg(test)]
@@ -105,15 +141,30 @@ mod tests {
     fn a_delivered_root_is_added_once() {
         let key = rcgen::generate_simple_self_signed(["images.example".to_owned()]).unwrap();
         let trust = Trust::load(None).unwrap();
-        assert!(trust.roots().len() > 50, "Mozilla's roots are built in");
+        assert!(trust.trusted().roots.len() > 50, "Mozilla's roots are built in");
         assert_eq!(trust.add_pem(&key.cert.pem()), 1);
         assert_eq!(trust.add_pem(&key.cert.pem()), 0);
         assert_eq!(trust.add_pem("nonsense"), 0);
-        let before = trust.roots().len();
         assert!(trust.reload(Some(Path::new("/nowhere.pem"))).is_err());
         trust.reload(None).unwrap();
-        assert_eq!(trust.roots().len(), before, "what was delivered stays");
-        let missing = Trust::load(Some(Path::new("/nowhere.pem"))).unwrap_err();
-        assert_eq!(missing.to_string(), "cannot read certificates from /nowhere.pem");
+        assert_eq!(trust.add_pem(&key.cert.pem()), 0, "what was delivered stays");
+    }
+
+    #[test]
+    fn a_file_is_pem_or_der_and_has_a_certificate() {
+        let made = rcgen::generate_simple_self_signed(["images.example".to_owned()]).unwrap();
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("ca");
+        for bytes in [made.cert.pem().into_bytes(), made.cert.der().to_vec()] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(Trust::load(Some(&path)).unwrap().trusted().given.len(), 1);
+        }
+        for bytes in [&b""[..], b"# none yet\n", b"\x30\x82nonsense"] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = Trust::load(Some(&path)).unwrap_err().to_string();
+            assert!(error.contains("cannot take certificates from"), "{error}");
+        }
+        let missing = Trust::load(Some(Path::new("/nowhere.pem"))).unwrap_err().to_string();
+        assert!(missing.starts_with("cannot read /nowhere.pem"), "{missing}");
     }
 }
