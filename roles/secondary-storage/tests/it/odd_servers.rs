@@ -100,16 +100,17 @@ async fn heads_that_browsers_and_curl_take_are_taken() {
             cases.installs(name, &image(), ImageFormat::Qcow2, Box::new(move |_, _| raw_head(&text, &image()))).await;
         assert_eq!(requests.len(), 1, "{name}");
     }
-    cases.installs(
-        "bare line feeds",
-        &image(),
-        ImageFormat::Qcow2,
-        Box::new(move |_, _| {
-            [format!("HTTP/1.1 200 OK\nContent-Length: {length}\n\n").into_bytes(), image()]
-                .concat()
-        }),
-    )
-    .await;
+    cases
+        .installs(
+            "bare line feeds",
+            &image(),
+            ImageFormat::Qcow2,
+            Box::new(move |_, _| {
+                [format!("HTTP/1.1 200 OK\nContent-Length: {length}\n\n").into_bytes(), image()]
+                    .concat()
+            }),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -123,45 +124,54 @@ async fn lengths_that_contradict_each_other_are_errors_and_chunks_win() {
     };
     for difference in [7, 0] {
         let length = image().len() + difference;
-        cases.installs("both", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(length))).await;
+        cases
+            .installs("both", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(length)))
+            .await;
     }
-    cases.installs("a shorter one", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(5))).await;
-    cases.fails(
-        "twice",
-        ImageFormat::Qcow2,
-        "content-length",
-        Box::new(|_, _| whole(&image(), &["Content-Length: 5"])),
-    )
-    .await;
-    cases.fails(
-        "none",
-        ImageFormat::Qcow2,
-        "Failed to receive length",
-        Box::new(|_, _| [head("200 OK", &[]), image()].concat()),
-    )
-    .await;
-    cases.fails(
-        "none in HTTP/1.0",
-        ImageFormat::Qcow2,
-        "Failed to receive length",
-        Box::new(|_, _| [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), image()].concat()),
-    )
-    .await;
-    cases.fails(
-        "negative",
-        ImageFormat::Qcow2,
-        "content-length",
-        Box::new(|_, _| [head("200 OK", &["Content-Length: -1"]), image()].concat()),
-    )
-    .await;
+    cases
+        .installs("a shorter one", &image(), ImageFormat::Qcow2, Box::new(move |_, _| chunks(5)))
+        .await;
+    cases
+        .fails(
+            "twice",
+            ImageFormat::Qcow2,
+            "content-length",
+            Box::new(|_, _| whole(&image(), &["Content-Length: 5"])),
+        )
+        .await;
+    cases
+        .fails(
+            "none",
+            ImageFormat::Qcow2,
+            "Failed to receive length",
+            Box::new(|_, _| [head("200 OK", &[]), image()].concat()),
+        )
+        .await;
+    cases
+        .fails(
+            "none in HTTP/1.0",
+            ImageFormat::Qcow2,
+            "Failed to receive length",
+            Box::new(|_, _| [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), image()].concat()),
+        )
+        .await;
+    cases
+        .fails(
+            "negative",
+            ImageFormat::Qcow2,
+            "content-length",
+            Box::new(|_, _| [head("200 OK", &["Content-Length: -1"]), image()].concat()),
+        )
+        .await;
     let huge = format!("X-A: {}", "a".repeat(1 << 20));
-    cases.fails(
-        "a head without end",
-        ImageFormat::Qcow2,
-        "head",
-        Box::new(move |_, _| whole(&image(), &[&huge])),
-    )
-    .await;
+    cases
+        .fails(
+            "a head without end",
+            ImageFormat::Qcow2,
+            "head",
+            Box::new(move |_, _| whole(&image(), &[&huge])),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -178,66 +188,73 @@ async fn redirects_may_have_raw_letters_blanks_and_every_short_form() {
         ("without a scheme", b"//HOST/images/a.qcow2".to_vec()),
         ("complete, with user info", b"http://u:p@HOST/images/a.qcow2".to_vec()),
     ] {
-        let requests = cases.installs(
-            name,
-            &image(),
-            ImageFormat::Qcow2,
-            Box::new(move |nth, request| {
-                if nth > 0 {
-                    return whole(&image(), &[]);
-                }
-                let host = request.split("ost: ").nth(1).unwrap().split("\r\n").next().unwrap();
-                let found = String::from_utf8_lossy(&location).contains("HOST");
-                let location = if found {
-                    String::from_utf8_lossy(&location).replace("HOST", host).into_bytes()
-                } else {
-                    location.clone()
-                };
-                [
-                    b"HTTP/1.1 302 Found\r\nLocation: ".to_vec(),
-                    location,
-                    b"\r\nContent-Length: 0\r\n\r\n".to_vec(),
-                ]
-                .concat()
-            }),
-        )
-        .await;
+        let requests = cases
+            .installs(
+                name,
+                &image(),
+                ImageFormat::Qcow2,
+                Box::new(move |nth, request| {
+                    if nth > 0 {
+                        return whole(&image(), &[]);
+                    }
+                    let host = request.split("ost: ").nth(1).unwrap().split("\r\n").next().unwrap();
+                    let found = String::from_utf8_lossy(&location).contains("HOST");
+                    let location = if found {
+                        String::from_utf8_lossy(&location).replace("HOST", host).into_bytes()
+                    } else {
+                        location.clone()
+                    };
+                    [
+                        b"HTTP/1.1 302 Found\r\nLocation: ".to_vec(),
+                        location,
+                        b"\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                    ]
+                    .concat()
+                }),
+            )
+            .await;
         assert_eq!(requests.len(), 2, "{name}");
         assert!(
             requests[1].contains("images") && !requests[1].contains("uthorization"),
             "{requests:?}"
         );
     }
-    let requests = cases.fails(
-        "to nothing",
-        ImageFormat::Qcow2,
-        "redirects to something that is not a URL",
-        Box::new(|_, _| head("302 Found", &["Location: http://", "Content-Length: 0"])),
-    )
-    .await;
+    let requests = cases
+        .fails(
+            "to nothing",
+            ImageFormat::Qcow2,
+            "redirects to something that is not a URL",
+            Box::new(|_, _| head("302 Found", &["Location: http://", "Content-Length: 0"])),
+        )
+        .await;
     assert_eq!(requests.len(), 1);
-    cases.fails(
-        "to itself",
-        ImageFormat::Qcow2,
-        "Circular redirect",
-        Box::new(|_, _| head("302 Found", &["Location: ", "Content-Length: 0"])),
-    )
-    .await;
-    cases.fails(
-        "without a target",
-        ImageFormat::Qcow2,
-        "HTTP Server returned 302",
-        Box::new(|_, _| head("302 Found", &["Content-Length: 0"])),
-    )
-    .await;
+    cases
+        .fails(
+            "to itself",
+            ImageFormat::Qcow2,
+            "Circular redirect",
+            Box::new(|_, _| head("302 Found", &["Location: ", "Content-Length: 0"])),
+        )
+        .await;
+    cases
+        .fails(
+            "without a target",
+            ImageFormat::Qcow2,
+            "HTTP Server returned 302",
+            Box::new(|_, _| head("302 Found", &["Content-Length: 0"])),
+        )
+        .await;
     // Every hop is judged, in whatever form it is written.
-    cases.fails(
-        "elsewhere",
-        ImageFormat::Qcow2,
-        "Illegal host",
-        Box::new(|_, _| head("302 Found", &["Location: //127.0.0.2/größe", "Content-Length: 0"])),
-    )
-    .await;
+    cases
+        .fails(
+            "elsewhere",
+            ImageFormat::Qcow2,
+            "Illegal host",
+            Box::new(|_, _| {
+                head("302 Found", &["Location: //127.0.0.2/größe", "Content-Length: 0"])
+            }),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -254,46 +271,52 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
         ("500", head("500 Oops", &["Content-Length: 0"])),
     ] {
         let before = away.clone();
-        let requests = cases.installs(
-            name,
-            &image(),
-            ImageFormat::Qcow2,
-            Box::new(move |nth, _| if nth == 0 { before.clone() } else { whole(&image(), &[]) }),
-        )
-        .await;
+        let requests = cases
+            .installs(
+                name,
+                &image(),
+                ImageFormat::Qcow2,
+                Box::new(
+                    move |nth, _| if nth == 0 { before.clone() } else { whole(&image(), &[]) },
+                ),
+            )
+            .await;
         assert_eq!(requests.len(), 2, "{name}");
         // The same in the middle.
-        let requests = cases.installs(
-            name,
-            &image(),
-            ImageFormat::Qcow2,
-            Box::new(move |nth, request| match nth {
-                0 => whole(&image(), &["ETag: \"v1\""])[..50_000].to_vec(),
-                1 => away.clone(),
-                _ => part(&image(), first(request).unwrap(), &["ETag: \"v1\""]),
-            }),
-        )
-        .await;
+        let requests = cases
+            .installs(
+                name,
+                &image(),
+                ImageFormat::Qcow2,
+                Box::new(move |nth, request| match nth {
+                    0 => whole(&image(), &["ETag: \"v1\""])[..50_000].to_vec(),
+                    1 => away.clone(),
+                    _ => part(&image(), first(request).unwrap(), &["ETag: \"v1\""]),
+                }),
+            )
+            .await;
         assert_eq!(requests.len(), 3, "{name}");
     }
     for status in ["404 Not Found", "403 Forbidden", "401 Unauthorized", "410 Gone", "501 No"] {
         let text = format!("HTTP Server returned {}", &status[..3]);
-        let requests = cases.fails(
-            status,
-            ImageFormat::Qcow2,
-            &text,
-            Box::new(move |_, _| head(status, &["Content-Length: 0"])),
-        )
-        .await;
+        let requests = cases
+            .fails(
+                status,
+                ImageFormat::Qcow2,
+                &text,
+                Box::new(move |_, _| head(status, &["Content-Length: 0"])),
+            )
+            .await;
         assert_eq!(requests.len(), 1, "{status} is an answer");
     }
-    let requests = cases.fails(
-        "busy for good",
-        ImageFormat::Qcow2,
-        "HTTP Server returned 503",
-        Box::new(|_, _| head("503 Service Unavailable", &["Content-Length: 0"])),
-    )
-    .await;
+    let requests = cases
+        .fails(
+            "busy for good",
+            ImageFormat::Qcow2,
+            "HTTP Server returned 503",
+            Box::new(|_, _| head("503 Service Unavailable", &["Content-Length: 0"])),
+        )
+        .await;
     assert_eq!(requests.len(), 3, "as many as retries says");
 }
 
@@ -307,7 +330,7 @@ async fn a_continued_image_is_of_one_version() {
     let v1 = "ETag: \"v1\"";
     // What the second answer is; from the third on the first version is served whole.
     type Second = Box<dyn Fn(usize) -> Vec<u8> + Send + Sync>;
-    let cases: Vec<(&str, &'static [&'static str], Second)> = vec![
+    let seconds: Vec<(&str, &'static [&'static str], Second)> = vec![
         (
             "another tag",
             &["ETag: \"v1\""],
@@ -383,22 +406,23 @@ async fn a_continued_image_is_of_one_version() {
             Box::new(move |_| head("412 Precondition Failed", &["Content-Length: 0"])),
         ),
     ];
-    for (name, lines, second) in cases {
-        let requests = cases.installs(
-            name,
-            &image(),
-            ImageFormat::Qcow2,
-            Box::new(move |nth, request| match nth {
-                0 => whole(&image(), lines)[..50_000].to_vec(),
-                1 => match first(request) {
-                    Some(from) => second(from),
-                    // Nothing names the version: the client did not ask for a part.
-                    None => whole(&image(), lines),
-                },
-                _ => whole(&image(), lines),
-            }),
-        )
-        .await;
+    for (name, lines, second) in seconds {
+        let requests = cases
+            .installs(
+                name,
+                &image(),
+                ImageFormat::Qcow2,
+                Box::new(move |nth, request| match nth {
+                    0 => whole(&image(), lines)[..50_000].to_vec(),
+                    1 => match first(request) {
+                        Some(from) => second(from),
+                        // Nothing names the version: the client did not ask for a part.
+                        None => whole(&image(), lines),
+                    },
+                    _ => whole(&image(), lines),
+                }),
+            )
+            .await;
         assert!((2..=3).contains(&requests.len()), "{name}: {requests:?}");
     }
 }
@@ -408,80 +432,85 @@ async fn parts_are_put_together_and_counted() {
     let cases = Cases::new().await;
     let v1 = "ETag: \"v1\"";
     // A server may send less than the rest.
-    let requests = cases.installs(
-        "small parts",
-        &image(),
-        ImageFormat::Qcow2,
-        Box::new(move |nth, request| {
-            if nth == 0 {
-                return whole(&image(), &[v1])[..20_000].to_vec();
-            }
-            let from = first(request).unwrap();
-            let to = (from + 30_000).min(image().len());
-            let range = format!("Content-Range: bytes {from}-{}/{}", to - 1, image().len());
-            [
-                head("206 Partial Content", &[v1, &range, "Transfer-Encoding: chunked"]),
-                format!("{:x}\r\n", to - from).into_bytes(),
-                image()[from..to].to_vec(),
-                b"\r\n0\r\n\r\n".to_vec(),
-            ]
-            .concat()
-        }),
-    )
-    .await;
+    let requests = cases
+        .installs(
+            "small parts",
+            &image(),
+            ImageFormat::Qcow2,
+            Box::new(move |nth, request| {
+                if nth == 0 {
+                    return whole(&image(), &[v1])[..20_000].to_vec();
+                }
+                let from = first(request).unwrap();
+                let to = (from + 30_000).min(image().len());
+                let range = format!("Content-Range: bytes {from}-{}/{}", to - 1, image().len());
+                [
+                    head("206 Partial Content", &[v1, &range, "Transfer-Encoding: chunked"]),
+                    format!("{:x}\r\n", to - from).into_bytes(),
+                    image()[from..to].to_vec(),
+                    b"\r\n0\r\n\r\n".to_vec(),
+                ]
+                .concat()
+            }),
+        )
+        .await;
     assert!(requests.len() >= 4);
     // More than the range it tells.
-    cases.fails(
-        "more than announced",
-        ImageFormat::Qcow2,
-        "sends more than the",
-        Box::new(move |nth, request| {
-            if nth == 0 {
-                return whole(&image(), &[v1])[..20_000].to_vec();
-            }
-            let from = first(request).unwrap();
-            let range =
-                format!("Content-Range: bytes {from}-{}/{}", image().len() - 1, image().len());
-            let body = [&image()[from..], &[0; 9]].concat();
-            [
-                head("206 Partial Content", &[v1, &range, "Transfer-Encoding: chunked"]),
-                format!("{:x}\r\n", body.len()).into_bytes(),
-                body,
-                b"\r\n0\r\n\r\n".to_vec(),
-            ]
-            .concat()
-        }),
-    )
-    .await;
+    cases
+        .fails(
+            "more than announced",
+            ImageFormat::Qcow2,
+            "sends more than the",
+            Box::new(move |nth, request| {
+                if nth == 0 {
+                    return whole(&image(), &[v1])[..20_000].to_vec();
+                }
+                let from = first(request).unwrap();
+                let range =
+                    format!("Content-Range: bytes {from}-{}/{}", image().len() - 1, image().len());
+                let body = [&image()[from..], &[0; 9]].concat();
+                [
+                    head("206 Partial Content", &[v1, &range, "Transfer-Encoding: chunked"]),
+                    format!("{:x}\r\n", body.len()).into_bytes(),
+                    body,
+                    b"\r\n0\r\n\r\n".to_vec(),
+                ]
+                .concat()
+            }),
+        )
+        .await;
     // Of chunks the total is known from the first part only.
-    cases.installs(
-        "chunks, then a part",
-        &image(),
-        ImageFormat::Qcow2,
-        Box::new(move |nth, request| {
-            if nth == 0 {
-                let cut = [b"ea60\r\n".to_vec(), image()[..50_000].to_vec()].concat();
-                return [head("200 OK", &[v1, "Transfer-Encoding: chunked"]), cut].concat();
-            }
-            part(&image(), first(request).unwrap(), &[v1])
-        }),
-    )
-    .await;
+    cases
+        .installs(
+            "chunks, then a part",
+            &image(),
+            ImageFormat::Qcow2,
+            Box::new(move |nth, request| {
+                if nth == 0 {
+                    let cut = [b"ea60\r\n".to_vec(), image()[..50_000].to_vec()].concat();
+                    return [head("200 OK", &[v1, "Transfer-Encoding: chunked"]), cut].concat();
+                }
+                part(&image(), first(request).unwrap(), &[v1])
+            }),
+        )
+        .await;
     // Unasked, but everything.
-    cases.installs(
-        "206 at once",
-        &image(),
-        ImageFormat::Qcow2,
-        Box::new(move |_, _| part(&image(), 0, &[])),
-    )
-    .await;
-    cases.fails(
-        "a part at once",
-        ImageFormat::Qcow2,
-        "HTTP Server returned 206",
-        Box::new(move |_, _| part(&image(), 9, &[])),
-    )
-    .await;
+    cases
+        .installs(
+            "206 at once",
+            &image(),
+            ImageFormat::Qcow2,
+            Box::new(move |_, _| part(&image(), 0, &[])),
+        )
+        .await;
+    cases
+        .fails(
+            "a part at once",
+            ImageFormat::Qcow2,
+            "HTTP Server returned 206",
+            Box::new(move |_, _| part(&image(), 9, &[])),
+        )
+        .await;
 }
 
 #[tokio::test]
@@ -514,14 +543,17 @@ async fn codings_nobody_asked_for_are_undone_or_named() {
     }
     for (coding, body) in encoded {
         let line = format!("Content-Encoding: {coding}");
-        cases.installs(coding, &disk, ImageFormat::Raw, Box::new(move |_, _| whole(&body, &[&line])))
+        cases
+            .installs(coding, &disk, ImageFormat::Raw, Box::new(move |_, _| whole(&body, &[&line])))
             .await;
     }
     for coding in ["br", "zstd", "compress", "deflate, gzip"] {
         let line = format!("Content-Encoding: {coding}");
         let text = format!("in the coding \"{coding}\"");
         let body = disk.clone();
-        cases.fails(coding, ImageFormat::Raw, &text, Box::new(move |_, _| whole(&body, &[&line]))).await;
+        cases
+            .fails(coding, ImageFormat::Raw, &text, Box::new(move |_, _| whole(&body, &[&line])))
+            .await;
     }
     // A .gz file that its server labels as gzip: its digest is that of the file.
     let packed = gzip(&disk);
