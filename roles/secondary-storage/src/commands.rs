@@ -44,7 +44,7 @@ pub enum HandlerError {
     #[error(transparent)]
     Path(#[from] PathError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("{0}")]
@@ -56,6 +56,12 @@ pub enum HandlerError {
     /// The role stops, or work of it panicked; the text says which.
     #[error(transparent)]
     Task(#[from] role::tasks::BlockingError),
+}
+
+impl From<StoreError> for HandlerError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
 
 type Handled<A> = Result<A, HandlerError>;

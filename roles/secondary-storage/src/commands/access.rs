@@ -39,7 +39,7 @@ impl StoreAccess {
         };
         match url.or(fallback) {
             Some(url) => Ok(url.parse::<StoreUrl>().map_err(StoreError::from)?),
-            None => self.stores.only_configured().ok_or_else(|| StoreError::NoStore.into()),
+            None => Ok(self.stores.only_configured().ok_or(StoreError::NoStore)?),
         }
     }
 

@@ -34,7 +34,7 @@ pub enum IngestError {
     #[error("cannot start a thread for the download: {0}")]
     Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]
-    Store(#[from] StoreError),
+    Store(Box<StoreError>),
     #[error("cannot record the download: {}", bedrock::chain(.0))]
     Journal(crate::state_file::StateError),
     #[error("{0} downloads are waiting already")]
@@ -49,4 +49,10 @@ pub enum IngestError {
     Aborted,
     #[error("the download ended unexpectedly, see the log of the storage host")]
     Internal,
+}
+
+impl From<StoreError> for IngestError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
 }
