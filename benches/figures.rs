@@ -95,9 +95,9 @@ async fn measure(binary: &Path) {
     }
     let mut starts = Vec::new();
     for _ in 0..STARTS {
-        let lab = Lab::start(binary, roles).await;
-        starts.push(lab.ready_after);
-        lab.stop().await;
+        let environment = Environment::start(binary, roles).await;
+        starts.push(environment.ready_after);
+        environment.stop().await;
     }
     starts.sort();
     let ms = |index: usize| starts[index].as_secs_f64() * 1000.0;
@@ -107,13 +107,16 @@ async fn measure(binary: &Path) {
         ms(STARTS / 2),
         ms(STARTS - 1)
     );
-    let lab = Lab::start(binary, roles).await;
+    let environment = Environment::start(binary, roles).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    println!("resident memory, idle, {roles}: {:.1} MiB (goal < 30 MiB)", resident(lab.child.id()));
-    commands(&lab).await;
-    relay(&lab).await;
-    println!("resident memory after that: {:.1} MiB", resident(lab.child.id()));
-    lab.stop().await;
+    println!(
+        "resident memory, idle, {roles}: {:.1} MiB (goal < 30 MiB)",
+        resident(environment.child.id())
+    );
+    commands(&environment).await;
+    relay(&environment).await;
+    println!("resident memory after that: {:.1} MiB", resident(environment.child.id()));
+    environment.stop().await;
     if interface {
         ip(&["link", "del", INTERFACE]);
     }
@@ -130,7 +133,7 @@ fn resident(pid: u32) -> f64 {
 }
 
 /// The binary with its roles, registered with an embedded server of this process.
-struct Lab {
+struct Environment {
     server: ManagementServer,
     child: Child,
     ready_after: Duration,
@@ -141,7 +144,7 @@ fn free_port() -> u16 {
     StdListener::bind((LOOPBACK, 0)).unwrap().local_addr().unwrap().port()
 }
 
-impl Lab {
+impl Environment {
     async fn start(binary: &Path, roles: &str) -> Self {
         let (public, admin) = (free_port(), free_port());
         let mut config = ServerConfig::new(SocketAddr::new(LOOPBACK, 0));
@@ -238,14 +241,15 @@ async fn ready(admin: u16) -> bool {
 }
 
 /// Commands over the real link, 32 at a time: TLS, decode, dispatch, answer, and back.
-async fn commands(lab: &Lab) {
-    let guid = lab.server.hosts().iter().find(|host| host.name == "s-1-VM").unwrap().guid.clone();
+async fn commands(environment: &Environment) {
+    let guid =
+        environment.server.hosts().iter().find(|host| host.name == "s-1-VM").unwrap().guid.clone();
     let start = Instant::now();
     let workers = (0..32).map(|_| async {
         let mut count = 0_u64;
         while start.elapsed() < Duration::from_secs(2) {
             let command = CheckHealthCommand::default();
-            lab.server.request(&guid, &command, Duration::from_secs(10)).await.unwrap();
+            environment.server.request(&guid, &command, Duration::from_secs(10)).await.unwrap();
             count += 1;
         }
         count
@@ -258,7 +262,7 @@ async fn commands(lab: &Lab) {
 }
 
 /// A VNC server that floods, behind QuickCloud and behind websockify.
-async fn relay(lab: &Lab) {
+async fn relay(environment: &Environment) {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let target = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -268,7 +272,7 @@ async fn relay(lab: &Lab) {
         }
     });
     let uuid = "00000000-0000-4000-8000-0000000000b1";
-    lab.server.put_vm(Vm {
+    environment.server.put_vm(Vm {
         id: 1,
         uuid: uuid.to_owned(),
         name: "flood".to_owned(),
@@ -299,7 +303,7 @@ async fn relay(lab: &Lab) {
     }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let link = lab.server.console_link(uuid, LOOPBACK, None).await.unwrap();
+        let link = environment.server.console_link(uuid, LOOPBACK, None).await.unwrap();
         let token = link.token.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
         let url = format!("ws://{}:{}/websockify?token={token}", link.host, link.port);
         ours.push(watch(&url).await);

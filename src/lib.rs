@@ -11,6 +11,7 @@
 //! | [`heartbeat`] | pings every link, watches progress, feeds the watchdog |
 //! | [`reload`] | another configuration while the roles run |
 //! | [`admin`] | `/livez` `/readyz` `/status` `/metrics` |
+//! | `doctor` | the roles' own questions about machine and surroundings |
 //! | `lock` | one process per state directory |
 //! | [`telemetry`], [`notify`], [`signals`] | logs, systemd, signals |
 //! | `output`, `runtime` | text for people, the runtime |
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod doctor;
 pub mod exit;
 pub mod heartbeat;
 mod lock;

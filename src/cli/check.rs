@@ -6,11 +6,12 @@ use std::path::Path;
 use config_reader::Violation;
 use futures_util::future::join_all;
 use nix::unistd::{AccessFlags, access};
-use role::{Host, PreflightError, RoleDescriptor};
+use role::{DoctorFinding, Host, PreflightError, Reach, RoleDescriptor};
 use serde_json::{Value, json};
 
 use super::CheckOptions;
 use crate::config::{self, Config, LoadError, Loaded, effective};
+use crate::doctor::{self, Answer};
 use crate::exit::Outcome;
 use crate::output::{complain, complain_of, say};
 use crate::process::own_resources;
@@ -25,6 +26,8 @@ struct Findings {
     machine: Vec<(String, PreflightError)>,
     /// One of them is a fault of the configuration.
     misconfigured: bool,
+    /// Works, but not as it should.
+    warnings: Vec<(String, PreflightError)>,
 }
 
 pub(super) fn check(options: CheckOptions, registry: &[RoleDescriptor]) -> Outcome {
@@ -91,8 +94,31 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
         let role = role.spec.kind().short;
         machine.extend(findings.into_iter().map(|finding| (role.to_owned(), finding)));
     }
+    let mut warnings = Vec::new();
+    for Answer { role, check, finding } in
+        runtime.block_on(doctor::ask(&config.roles, &host, Reach::Machine))
+    {
+        let named = |problem: String| format!("{check}: {problem}");
+        match finding {
+            DoctorFinding::Good(_) => {}
+            DoctorFinding::Skipped(why) => {
+                let remedy = "the other checks were made".to_owned();
+                warnings.push((role.to_owned(), PreflightError { problem: named(why), remedy }));
+            }
+            DoctorFinding::Warning { problem, remedy } => {
+                warnings
+                    .push((role.to_owned(), PreflightError { problem: named(problem), remedy }));
+            }
+            // The preflight may have found it too.
+            DoctorFinding::Fault { problem, .. }
+                if machine.iter().any(|(_, found)| found.problem == problem) => {}
+            DoctorFinding::Fault { problem, remedy } => {
+                machine.push((role.to_owned(), PreflightError { problem: named(problem), remedy }));
+            }
+        }
+    }
     let conflicts = conflicts::find(&config.specs(), &own_resources(config));
-    Ok(Findings { conflicts, machine, misconfigured })
+    Ok(Findings { conflicts, machine, misconfigured, warnings })
 }
 
 /// The directory is there and writable, or could be made.
@@ -125,6 +151,12 @@ fn print_text(loaded: &Loaded, findings: &Findings) -> Outcome {
         complaints
             .push_str(&format!("error: {who}: {}\n       {}\n", finding.problem, finding.remedy));
     }
+    for (who, finding) in &findings.warnings {
+        complaints.push_str(&format!(
+            "warning: {who}: {}\n         {}\n",
+            finding.problem, finding.remedy
+        ));
+    }
     complain(&complaints);
     written
 }
@@ -143,18 +175,20 @@ fn print_json(loaded: &Loaded, findings: &Findings) -> Outcome {
         })
         .collect();
     let conflicts: Vec<String> = findings.conflicts.iter().map(ToString::to_string).collect();
-    let machine: Vec<Value> = findings
-        .machine
-        .iter()
-        .map(|(who, finding)| {
-            json!({"role": who, "problem": finding.problem, "remedy": finding.remedy})
-        })
-        .collect();
+    let list = |findings: &[(String, PreflightError)]| -> Vec<Value> {
+        findings
+            .iter()
+            .map(|(who, finding)| {
+                json!({"role": who, "problem": finding.problem, "remedy": finding.remedy})
+            })
+            .collect()
+    };
     let document = json!({
         "ok": judge(loaded, findings) == Outcome::Clean,
         "violations": violations,
         "conflicts": conflicts,
-        "findings": machine,
+        "findings": list(&findings.machine),
+        "warnings": list(&findings.warnings),
         "not_read": loaded.unread,
         "effective": effective::tree(&loaded.effective),
         "derived": effective::derived(&loaded.effective),

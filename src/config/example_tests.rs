@@ -89,3 +89,13 @@ fn keys_commented_out_show_their_defaults() {
     }
     assert!(compared > 40, "{compared}");
 }
+
+#[test]
+fn every_reloadable_key_is_one_that_is_read() {
+    let loaded = load_tables(EXAMPLE);
+    let roles = loaded.config.unwrap().roles;
+    let own = crate::reload::RELOADABLE.iter();
+    for key in own.chain(roles.iter().flat_map(|role| role.reloadable)) {
+        assert!(loaded.effective.contains_key(*key), "{key} is not a key");
+    }
+}

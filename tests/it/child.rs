@@ -429,3 +429,24 @@ async fn a_reload_that_a_role_cannot_do_is_a_failure_and_the_role_goes_on() {
     configured.running.signal(Signal::SIGTERM);
     assert_eq!(configured.running.end().await.0, Some(0));
 }
+
+#[tokio::test]
+async fn a_role_that_was_given_up_is_started_again_with_another_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("quickcloud.toml");
+    let write = |name: &str| {
+        let text =
+            format!("[supervisor]\nshutdown_grace = '100ms'\n[roles.good]\nname = '{name}'\n");
+        std::fs::write(&file, text).unwrap();
+    };
+    write("hopeless");
+    let mut running = Running::start("good,bad", &["--config", file.to_str().unwrap()], &[]);
+    running.line_with("role failed and will not be restarted").await;
+    write("sound");
+    running.signal(Signal::SIGHUP);
+    running.line_with("starting the role with its new configuration").await;
+    running.line_with("role{role=good}: role ready").await;
+    running.signal(Signal::SIGTERM);
+    // The other role never stops.
+    assert_eq!(running.end().await.0, Some(1));
+}

@@ -170,3 +170,57 @@ async fn status_sources_and_links_that_panic_hurt_no_reader() {
     assert_eq!(running.get("/livez").await.0, 200);
     assert_eq!(running.stop().await, Outcome::Clean);
 }
+
+/// Panics at once, with a task that needs longer than `role_stop_grace` to give what it owes.
+#[derive(Debug)]
+struct Owing(Arc<Mutex<Vec<&'static str>>>);
+
+impl role::RoleSpec for Owing {
+    fn kind(&self) -> role::RoleKind {
+        BAD
+    }
+
+    fn resources(&self) -> Vec<role::Resource> {
+        Vec::new()
+    }
+
+    fn preflight<'a>(&'a self, _: &'a role::Host) -> role::BoxFuture<'a, Vec<PreflightError>> {
+        Box::pin(async { Vec::new() })
+    }
+
+    fn build(&self) -> Box<dyn role::Role> {
+        self.0.lock().unwrap().push("run");
+        Box::new(Self(Arc::clone(&self.0)))
+    }
+
+    fn stop_grace(&self) -> Option<Duration> {
+        Some(Duration::from_secs(20))
+    }
+}
+
+impl role::Role for Owing {
+    fn run(
+        self: Box<Self>,
+        cx: role::RoleContext,
+    ) -> role::BoxFuture<'static, Result<(), role::RoleError>> {
+        Box::pin(async move {
+            let shutdown = cx.shutdown.clone();
+            cx.tasks.spawn("link", async move {
+                shutdown.cancelled().await;
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                self.0.lock().unwrap().push("answered");
+            });
+            panic!("planted")
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_owes_answers_gives_them_before_it_is_started_again() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let good = spec(&TestRole::new(GOOD, Behaviour::Serve));
+    let running = start(vec![Arc::new(Owing(Arc::clone(&events))), good], quick).await;
+    running.until(BAD, "restart", |row| row.restarts >= 2).await;
+    assert_eq!(events.lock().unwrap()[..3], ["run", "answered", "run"]);
+    assert!(matches!(running.stop().await, Outcome::Clean | Outcome::Failed));
+}

@@ -48,8 +48,10 @@ impl RoleSpec for Reloading {
 impl Role for Reloading {
     fn run(self: Box<Self>, cx: RoleContext) -> BoxFuture<'static, Result<(), RoleError>> {
         Box::pin(async move {
-            let before = std::sync::Mutex::new(self.name);
-            let before = Arc::new(before);
+            if self.name == "hopeless" {
+                return Err(RoleError::Misconfigured("no such name".to_owned(), None));
+            }
+            let before = Arc::new(std::sync::Mutex::new(self.name));
             cx.reload.handle(move |spec: Arc<Self>| {
                 let before = Arc::clone(&before);
                 async move {

@@ -1,7 +1,7 @@
 //! What identifies a role, and how a role crate offers itself to the registry.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::spec::RoleSpec;
@@ -18,6 +18,13 @@ pub struct RoleKind {
     pub section: &'static str,
 }
 
+impl RoleKind {
+    /// The role's own directory below `supervisor.state_directory`.
+    pub fn directory(self, state_directory: &Path) -> PathBuf {
+        state_directory.join(self.short)
+    }
+}
+
 impl fmt::Display for RoleKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.short)
@@ -31,7 +38,7 @@ pub struct ConfigInput<'a> {
     pub section: &'a toml::Table,
     /// `[management]`, shared by every role that registers with a management server.
     pub management: &'a toml::Table,
-    /// `supervisor.state_directory`; a role keeps its files in a directory of its own below it.
+    /// `supervisor.state_directory`; a role keeps its files in [`RoleKind::directory`].
     pub state_directory: &'a Path,
 }
 

@@ -116,7 +116,7 @@ impl ConsoleProxyConfig {
         section.finish();
         Some(Self {
             management: management?,
-            state_directory: input.state_directory.join("console-proxy"),
+            state_directory: crate::KIND.directory(input.state_directory),
             identity: identity?,
             listen,
             novnc_dir,
@@ -237,7 +237,7 @@ mod tests {
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["0.0.0.0:80", "0.0.0.0:8080"]);
         assert_eq!(config.reloadable.bridge.input, None);
-        assert_eq!(config.state_directory, PathBuf::from("/var/lib/quickcloud/console-proxy"));
+        assert_eq!(config.state_directory, PathBuf::from("/var/lib/quickcloud/cp"));
     }
 
     #[test]

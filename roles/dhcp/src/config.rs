@@ -59,7 +59,7 @@ impl Config {
             "give \"infinite\" or a number of seconds",
         );
         section.finish();
-        let directory = absolute(&state_directory.join("dhcp"));
+        let directory = absolute(&crate::KIND.directory(state_directory));
         if !is_plain(&directory) {
             violations.add(
                 "supervisor.state_directory",

@@ -86,7 +86,7 @@ impl SecondaryStorageConfig {
     /// Reads the tables, reporting every violation; `None` when something necessary is missing.
     pub fn read(input: ConfigInput<'_>, violations: &mut Violations) -> Option<Self> {
         let management = ManagementConfig::read(input.management, violations);
-        let state_directory = input.state_directory.join("ss");
+        let state_directory = crate::service::KIND.directory(input.state_directory);
         let mut section = Section::new("roles.secondary_storage", input.section, violations);
         let identity = Identity::read(&mut section);
         let listen = read_listen(&mut section);
