@@ -141,7 +141,14 @@ where
         };
         match timeout(self.write_timeout, write).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return Err(End::ScreenLost),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "cannot write to the VNC server");
+                return Err(End::ScreenLost);
+            }
+            Err(_elapsed) => {
+                tracing::debug!("the VNC server takes no input");
+                return Err(End::ScreenLost);
+            }
         }
         let count = u64::try_from(bytes.len()).unwrap_or_default();
         self.session.to_vm.fetch_add(count, Ordering::Relaxed);
@@ -185,7 +192,10 @@ where
                 outcome = self.read.read_buf(&mut buffer) => match outcome {
                     Ok(0) => return End::ScreenClosed,
                     Ok(_) => {}
-                    Err(_error) => return End::ScreenLost,
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot read from the VNC server");
+                        return End::ScreenLost;
+                    }
                 },
                 _ = ping.tick() => {
                     if let Err(error) = self.sink.send(Message::Ping(bytes::Bytes::new())).await {

@@ -18,6 +18,7 @@
 //! | `viewer`, `bridge` | handshake with the browser, and the relay |
 //! | `sessions`, `ledger`, `report` | open consoles, what the server must hear, and telling it |
 //! | `context`, `places` | what every console shares |
+//! | `doctor` | what is looked at before a start, and when something is wrong |
 //! | `network`, `refusal`, `metrics` | addresses, words, counters |
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests spawn"))]
@@ -30,6 +31,7 @@ mod config;
 mod console;
 mod context;
 mod dialler;
+mod doctor;
 mod ledger;
 mod metrics;
 mod network;

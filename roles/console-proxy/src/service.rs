@@ -1,7 +1,5 @@
 //! The role: how it is described, checked, started and stopped.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +8,8 @@ use config_reader::Violations;
 use http_front::{Site, Transport};
 use management_link::{LinkConfig, ManagementLink};
 use role::{
-    BoxFuture, ConfigInput, Host, PreflightError, Resource, Role, RoleContext, RoleDescriptor,
-    RoleError, RoleKind, RoleSpec,
+    BoxFuture, ConfigInput, DoctorCheck, Host, PreflightError, Resource, Role, RoleContext,
+    RoleDescriptor, RoleError, RoleKind, RoleSpec,
 };
 use status_api::Listeners;
 use tokio::time::timeout;
@@ -20,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{ConsoleAgent, LinkPort};
 use crate::config::{self, ConsoleProxyConfig};
 use crate::context::ConsoleContext;
+use crate::doctor;
 use crate::report;
 use crate::sessions::Ended;
 use crate::web;
@@ -64,8 +63,13 @@ impl RoleSpec for ConsoleProxySpec {
     fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
         Box::pin(async move {
             let mut found: Vec<PreflightError> =
-                self.config.listen.iter().filter_map(not_local).collect();
-            found.extend(self.config.novnc_dir.as_deref().and_then(without_page));
+                self.config.listen.iter().filter_map(doctor::not_local).collect();
+            if let Some(directory) = self.config.novnc_dir.clone() {
+                match doctor::look(move || doctor::without_page(&directory)).await {
+                    Ok(problem) => found.extend(problem),
+                    Err(error) => tracing::error!(%error, "cannot look at novnc_dir"),
+                }
+            }
             found
         })
     }
@@ -78,35 +82,13 @@ impl RoleSpec for ConsoleProxySpec {
         Some(self.config.management.limits.stop_grace() + GOODBYES + LAST_REPORT)
     }
 
+    fn doctor(&self) -> Vec<DoctorCheck> {
+        doctor::checks(&self.config)
+    }
+
     fn build(&self) -> Box<dyn Role> {
         Box::new(ConsoleProxy { config: self.config.clone() })
     }
-}
-
-/// A directory without a page, or one that cannot be looked into.
-fn without_page(directory: &Path) -> Option<PreflightError> {
-    let page = directory.join("vnc.html");
-    let problem = match std::fs::File::open(&page).and_then(|file| file.metadata()) {
-        Ok(metadata) if metadata.is_file() => return None,
-        Ok(_) => format!("{} is not a file", page.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            format!("{} has no vnc.html", directory.display())
-        }
-        Err(error) => format!("cannot read {}: {error}", page.display()),
-    };
-    let remedy = "give a readable directory with a complete noVNC, or leave out \
-                  roles.console_proxy.novnc_dir";
-    Some(PreflightError { problem, remedy: remedy.to_owned() })
-}
-
-/// An address of another machine cannot be listened on.
-fn not_local(addr: &SocketAddr) -> Option<PreflightError> {
-    let probe = SocketAddr::new(addr.ip(), 0);
-    let error = std::net::UdpSocket::bind(probe).err()?;
-    (error.kind() == std::io::ErrorKind::AddrNotAvailable).then(|| PreflightError {
-        problem: format!("{} is not an address of this machine", addr.ip()),
-        remedy: "correct roles.console_proxy.listen".to_owned(),
-    })
 }
 
 impl ConsoleProxyConfig {
