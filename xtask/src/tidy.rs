@@ -287,6 +287,12 @@ fn documents(faults: &mut Vec<String>) {
             faults.push(format!("{name} is missing"));
         }
     }
+    let map = read("ARCHITECTURE.md");
+    let unmapped = EDGES.iter().map(|(name, _)| name).filter(|name| {
+        root().join("crates").join(name).is_dir() && !map.contains(&format!("**`crates/{name}`**"))
+    });
+    faults
+        .extend(unmapped.map(|name| format!("ARCHITECTURE.md: the code map lacks crates/{name}")));
     if !read(".ci/run").contains("cargo xtask test") {
         faults.push(".ci/run must call the README's test command".to_owned());
     }
