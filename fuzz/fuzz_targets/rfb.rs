@@ -6,7 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use rfb::message::MessageDecoder;
 use rfb::{
-    ClientHandshake, MessageScanner, Next, PixelFormat, ServerHandshake, ServerInit, ServerSecurity, Version,
+    ClientHandshake, MessageScanner, Next, PixelFormat, ServerHandshake, ServerInit,
+    ServerSecurity, Version,
 };
 
 fuzz_target!(|input: (Vec<u8>, u8)| {
@@ -20,7 +21,8 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
     let init = ServerInit { width: 1, height: 1, format: PixelFormat::RGB888, name: Vec::new() };
     server.admit(init).expect("nothing was received yet");
     let mut decoder = MessageDecoder::default();
-    let (mut cut_scanner, mut whole_scanner) = (MessageScanner::default(), MessageScanner::default());
+    let (mut cut_scanner, mut whole_scanner) =
+        (MessageScanner::default(), MessageScanner::default());
     whole_scanner.scan(&bytes);
     for piece in [head, tail] {
         drop((client.receive(piece), server.receive(piece)));

@@ -9,7 +9,6 @@
 mod bench;
 mod demo;
 mod deny;
-mod fuzz;
 mod novnc;
 mod package;
 mod run;
@@ -27,7 +26,6 @@ cargo xtask COMMAND
   test [--quick]          install what is missing; fmt, clippy, all tests, tidy, fuzz, deny, demo --check
                           (--quick: without installation, fuzz targets, licences and demo)
   tidy                    the rules of the tree
-  fuzz [--update]         build the fuzz targets, or renew their lock file from the tree's
   deny                    licences, sources and banned crates
   setup                   only install what tests and demo need (Debian packages, npm modules)
   bench                   figures: frames/s, start-up, memory, binary size, console relay
@@ -45,7 +43,6 @@ fn main() -> ExitCode {
         "demo" => demo::run(rest),
         "test" | "ci" => test::run(rest),
         "tidy" => tidy::run(),
-        "fuzz" => fuzz::run(rest),
         "deny" => deny::run(),
         "setup" => setup::run(),
         "bench" => bench::run(rest),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::run::step;
-use crate::{demo, deny, fuzz, novnc, setup, tidy};
+use crate::{demo, deny, novnc, setup, tidy};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if quick {
         return Ok(());
     }
-    fuzz::run(&[])?;
+    step("cargo", &["build", "-p", "quickcloud-fuzz", "--locked", "--quiet"])?;
     deny::run()?;
     novnc::run(&[])?;
     demo::run(&["--check".to_owned()])

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::fuzz;
 use crate::run::{output, root};
 
 /// Who of ours may depend on whom. Development dependencies are free but for roles on roles.
@@ -76,8 +75,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dhcp", &["bedrock", "config-reader", "dhcp-api", "http-front", "role", "status-api"]),
     ("testkit", &["agent-protocol", "bedrock", "http-front", "rfb", "role"]),
 ];
-/// The binary, which may see all but what is only for tests.
-const ROOT: &str = "quickcloud";
+/// The binary and the fuzz targets, which may see all but what is only for tests.
+const FREE: &[&str] = &["quickcloud", "quickcloud-fuzz"];
 const ROLES: &[&str] = &["secondary-storage", "console-proxy", "dhcp"];
 const BANNED_MODULES: &[&str] = &["util", "utils", "common", "helpers", "manager", "misc", "mod"];
 /// Below these lie the home folders of persons.
@@ -102,7 +101,7 @@ pub(crate) fn run() -> Result<()> {
         }
     }
     documents(&mut faults);
-    faults.extend(fuzz::faults()?);
+    fuzz_targets(&mut faults)?;
     for fault in &faults {
         eprintln!("tidy: {fault}");
     }
@@ -122,7 +121,7 @@ fn dependencies(faults: &mut Vec<String>) -> Result<()> {
         let name = package.get("name").and_then(Value::as_str).unwrap_or_default();
         let empty = Vec::new();
         let row = EDGES.iter().find(|(from, _)| *from == name).map(|(_, to)| *to);
-        if row.is_none() && name != ROOT {
+        if row.is_none() && !FREE.contains(&name) {
             faults.push(format!("crate {name} has no row in xtask/src/tidy.rs (EDGES)"));
         }
         let list = package.get("dependencies").and_then(Value::as_array).unwrap_or(&empty);
@@ -164,7 +163,8 @@ fn any_text(file: &Path, text: &str, faults: &mut Vec<String>) {
 }
 
 /// A member takes lints, dependencies and their features from the workspace, so that every `-p`
-/// selection builds the same artefacts under the same rules. The fuzz targets are not members.
+/// selection builds the same artefacts under the same rules. The fuzz targets have lints of
+/// their own.
 fn manifest(file: &Path, text: &str, faults: &mut Vec<String>) {
     let name = file.display().to_string();
     if name.starts_with("fuzz/") {
@@ -270,6 +270,18 @@ fn log_message(lines: &[&str]) -> Option<String> {
     let body = call.strip_suffix(");").or_else(|| call.strip_suffix(')'))?;
     let body = body.trim_end_matches(',').strip_suffix('"')?;
     Some(body.rsplit_once('"')?.1.to_owned())
+}
+
+/// A target that the manifest does not name is never built.
+fn fuzz_targets(faults: &mut Vec<String>) -> Result<()> {
+    let manifest = std::fs::read_to_string(root().join("fuzz/Cargo.toml"))?;
+    for entry in std::fs::read_dir(root().join("fuzz/fuzz_targets"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !manifest.contains(&format!("path = \"fuzz_targets/{name}\"\ntest = false\n")) {
+            faults.push(format!("fuzz/Cargo.toml: {name} is not a [[bin]] with test = false"));
+        }
+    }
+    Ok(())
 }
 
 fn documents(faults: &mut Vec<String>) {
