@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use role::TaskScope;
 use status_api::{StoreState, StoreStatus};
 use tokio::sync::watch;
@@ -24,9 +25,24 @@ type Outcome = Option<Result<Arc<Store>, String>>;
 
 #[derive(Debug)]
 enum Slot {
-    Opening(watch::Receiver<Outcome>),
+    /// With the reason why it is opened again, if it failed or was lost before.
+    Opening {
+        attempt: watch::Receiver<Outcome>,
+        former: Option<String>,
+    },
     Ready(Arc<Store>),
-    Failed { reason: String, at: Instant },
+    Failed {
+        reason: String,
+        at: Instant,
+        wanted: Wanted,
+    },
+}
+
+/// How and when a command asked for a store last.
+#[derive(Debug, Clone)]
+struct Wanted {
+    version: Option<String>,
+    at: Instant,
 }
 
 /// Cloneable; clones share everything.
@@ -62,19 +78,25 @@ impl Stores {
         url: &StoreUrl,
         version: Option<&str>,
     ) -> Result<Arc<Store>, StoreError> {
+        let version = wire_version(version).map(str::to_owned);
+        self.open_wanted(url, Wanted { version, at: Instant::now() }).await
+    }
+
+    async fn open_wanted(&self, url: &StoreUrl, wanted: Wanted) -> Result<Arc<Store>, StoreError> {
         let mut attempt = {
             let mut slots = self.slots();
             match slots.get(&url.key()) {
                 Some((_, Slot::Ready(store))) if !store.is_lost() => return Ok(Arc::clone(store)),
-                Some((_, Slot::Opening(attempt))) => attempt.clone(),
+                Some((_, Slot::Opening { attempt, .. })) => attempt.clone(),
                 None if slots.len() >= MAX_STORES => return Err(StoreError::TooMany(MAX_STORES)),
-                Some(_) | None => {
+                before => {
+                    let former = before.and_then(|(_, slot)| slot.trouble());
                     let (tx, rx) = watch::channel(None);
-                    slots.insert(url.key(), (url.clone(), Slot::Opening(rx.clone())));
+                    let opening = Slot::Opening { attempt: rx.clone(), former };
+                    slots.insert(url.key(), (url.clone(), opening));
                     let (stores, url) = (self.clone(), url.clone());
-                    let version = wire_version(version).map(str::to_owned);
                     self.shared.tasks.spawn("open store", async move {
-                        stores.attempt(url, version, tx).await;
+                        stores.attempt(url, wanted, tx).await;
                     });
                     rx
                 }
@@ -92,10 +114,10 @@ impl Stores {
         }
     }
 
-    async fn attempt(&self, url: StoreUrl, version: Option<String>, tx: watch::Sender<Outcome>) {
+    async fn attempt(&self, url: StoreUrl, wanted: Wanted, tx: watch::Sender<Outcome>) {
         // If this task is killed half way, the guard turns the slot into a failed one.
-        let mut guard = Unfinished { stores: self, url: &url, done: false };
-        let outcome = self.open_now(&url, version).await;
+        let mut guard = Unfinished { stores: self, url: &url, wanted: &wanted, done: false };
+        let outcome = self.open_now(&url, wanted.version.clone()).await;
         guard.done = true;
         let slot = match &outcome {
             Ok(store) => {
@@ -105,7 +127,7 @@ impl Stores {
             Err(error) => {
                 let reason = bedrock::chain(error);
                 tracing::warn!(store = %url, error = reason, "cannot open store");
-                Slot::Failed { reason, at: Instant::now() }
+                Slot::Failed { reason, at: Instant::now(), wanted: wanted.clone() }
             }
         };
         self.slots().insert(url.key(), (url.clone(), slot));
@@ -200,29 +222,37 @@ impl Stores {
         self.shared.changes.subscribe()
     }
 
-    /// Why stores that were asked for lately could not be opened. Older failures are forgotten.
+    /// Why stores that were asked for lately cannot be used. Older failures are forgotten.
     pub fn failures(&self) -> Vec<String> {
         let mut slots = self.slots();
         slots.retain(|_, (_, slot)| match slot {
-            Slot::Failed { at, .. } => at.elapsed() < FAILURE_MEMORY,
-            Slot::Opening(_) | Slot::Ready(_) => true,
+            Slot::Failed { wanted, .. } => wanted.at.elapsed() < FAILURE_MEMORY,
+            Slot::Opening { .. } | Slot::Ready(_) => true,
         });
         self.shared.engines.retain(&|key| slots.contains_key(key));
-        let failed = slots.values().filter_map(|(_, slot)| match slot {
-            Slot::Failed { reason, .. } => Some(reason.clone()),
-            Slot::Opening(_) | Slot::Ready(_) => None,
-        });
-        failed.collect()
+        slots.values().filter_map(|(_, slot)| slot.trouble()).collect()
     }
 
-    /// Opened stores whose directory turned out to be another one since.
-    pub fn lost(&self) -> Vec<StoreUrl> {
-        let slots = self.slots();
-        let lost = slots.values().filter_map(|(url, slot)| match slot {
-            Slot::Ready(store) if store.is_lost() => Some(url.clone()),
-            Slot::Ready(_) | Slot::Opening(_) | Slot::Failed { .. } => None,
-        });
-        lost.collect()
+    /// Opens again, without waiting for it, what was lost, and what failed longer than `pause` ago:
+    /// a store that comes back is there before the next command asks.
+    pub fn reopen(&self, pause: Duration) {
+        let due: Vec<(StoreUrl, Wanted)> = {
+            let slots = self.slots();
+            let due = slots.values().filter_map(|(url, slot)| match slot {
+                Slot::Ready(store) if store.is_lost() => {
+                    Some((url.clone(), Wanted { version: None, at: Instant::now() }))
+                }
+                Slot::Failed { at, wanted, .. } if at.elapsed() >= pause => {
+                    Some((url.clone(), wanted.clone()))
+                }
+                Slot::Opening { .. } | Slot::Ready(_) | Slot::Failed { .. } => None,
+            });
+            due.collect()
+        };
+        for (url, wanted) in due {
+            // The first step starts a task; whoever wants its outcome asks for the store.
+            drop(self.open_wanted(&url, wanted).now_or_never());
+        }
     }
 
     /// The stores that are ready now.
@@ -231,13 +261,25 @@ impl Stores {
             .values()
             .filter_map(|(_, slot)| match slot {
                 Slot::Ready(store) if !store.is_lost() => Some(Arc::clone(store)),
-                Slot::Ready(_) | Slot::Opening(_) | Slot::Failed { .. } => None,
+                Slot::Ready(_) | Slot::Opening { .. } | Slot::Failed { .. } => None,
             })
             .collect()
     }
 }
 
 impl Slot {
+    /// Why the store cannot be used, if it cannot.
+    fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Opening { former, .. } => former.clone(),
+            Self::Ready(store) if store.is_lost() => {
+                Some(format!("store {} was lost and is opened again", store.url()))
+            }
+            Self::Ready(_) => None,
+            Self::Failed { reason, .. } => Some(reason.clone()),
+        }
+    }
+
     fn status(&self, url: &StoreUrl) -> StoreStatus {
         let mut status = StoreStatus {
             url: url.to_string(),
@@ -248,7 +290,7 @@ impl Slot {
             used_bytes: None,
         };
         match self {
-            Self::Opening(_) => {}
+            Self::Opening { former, .. } => status.reason.clone_from(former),
             Self::Failed { reason, .. } => {
                 status.state = StoreState::Failed;
                 status.reason = Some(reason.clone());
@@ -273,6 +315,7 @@ fn wire_version(version: Option<&str>) -> Option<&str> {
 struct Unfinished<'a> {
     stores: &'a Stores,
     url: &'a StoreUrl,
+    wanted: &'a Wanted,
     done: bool,
 }
 
@@ -280,7 +323,8 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.done {
             let reason = "opening was interrupted".to_owned();
-            let slot = Slot::Failed { reason, at: Instant::now() };
+            let wanted = self.wanted.clone();
+            let slot = Slot::Failed { reason, at: Instant::now(), wanted };
             self.stores.slots().insert(self.url.key(), (self.url.clone(), slot));
         }
     }

@@ -10,13 +10,15 @@ use std::time::Duration;
 use role::HealthReporter;
 use tokio_util::sync::CancellationToken;
 
-use super::{Store, StoreUrl, Stores};
+use super::{Store, Stores};
 use crate::metrics::Metrics;
 
 /// Name of the role's condition.
 const CONDITION: &str = "stores";
 /// Between two looks.
 pub const INTERVAL: Duration = Duration::from_secs(2);
+/// Between two attempts to open a store that failed.
+const REOPEN_PAUSE: Duration = Duration::from_secs(15);
 /// For one look.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -34,11 +36,9 @@ pub async fn watch(
         let looks = ready.iter().map(|store| look(store, &metrics));
         let found = futures_util::future::join_all(looks).await;
         // A lost store is opened again, mounted again if need be; if that fails, it is a failure.
-        let lost = stores.lost();
-        futures_util::future::join_all(lost.iter().map(|url| stores.open(url, None))).await;
+        stores.reopen(REOPEN_PAUSE);
         let mut reasons = stores.failures();
-        let still = |url: &StoreUrl| !lost.contains(url);
-        let looked = ready.iter().zip(found).filter(|(store, _)| still(store.url()));
+        let looked = ready.iter().zip(found).filter(|(store, _)| !store.is_lost());
         reasons.extend(looked.filter_map(|(_, reason)| reason));
         if reasons.is_empty() {
             health.clear_condition(CONDITION);

@@ -163,3 +163,29 @@ fn versions_that_mean_nothing_are_none() {
     assert_eq!(wire_version(Some(" null ")), None);
     assert_eq!(wire_version(Some("4.1")), Some("4.1"));
 }
+
+#[tokio::test]
+async fn a_store_that_comes_back_is_opened_without_a_command() {
+    let Setup { temp, stores } = setup(&[URL]);
+    let url: StoreUrl = URL.parse().unwrap();
+    let store = stores.open(&url, None).await.unwrap();
+    stores.remember_held(&store).await.unwrap();
+    let (sec, aside) = (temp.path().join("sec"), temp.path().join("aside"));
+    std::fs::rename(&sec, &aside).unwrap();
+    std::fs::create_dir(&sec).unwrap();
+    assert!(store.probe().await.is_err());
+    assert_eq!(stores.failures().len(), 1, "from the first moment on");
+    let mut changes = stores.changes();
+    stores.reopen(Duration::ZERO);
+    assert_eq!(stores.failures().len(), 1, "while it is opened, too");
+    changes.changed().await.unwrap();
+    assert!(stores.failures()[0].contains("is not the store"), "{:?}", stores.failures());
+    std::fs::remove_dir(&sec).unwrap();
+    std::fs::rename(&aside, &sec).unwrap();
+    stores.reopen(Duration::from_secs(60));
+    assert_eq!(stores.status()[0].state, StoreState::Failed, "not yet again");
+    stores.reopen(Duration::ZERO);
+    changes.changed().await.unwrap();
+    assert_eq!(stores.status()[0].state, StoreState::Ready);
+    assert_eq!(stores.failures(), Vec::<String>::new());
+}
