@@ -263,8 +263,9 @@ mod tests {
         });
         assert_eq!(lines.lines().count(), 3, "{lines}");
         limiter.set_window(Duration::from_millis(1));
-        let lines = std::iter::repeat_with(|| lines_of(&limiter, || attempt("ss", 14, "refused")));
-        let lines = lines.skip_while(String::is_empty).next().unwrap();
+        let mut lines =
+            std::iter::repeat_with(|| lines_of(&limiter, || attempt("ss", 14, "refused")));
+        let lines = lines.find(|lines| !lines.is_empty()).unwrap();
         let (note, line) = lines.split_once('\n').unwrap();
         assert!(note.starts_with("<4> WARN the next line was left out before count="), "{note}");
         assert_eq!(

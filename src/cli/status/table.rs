@@ -237,7 +237,7 @@ fn size(bytes: u64) -> String {
     let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
         return format!("{bytes}B");
     };
-    let tenths = u128::from(bytes) * 10 >> shift;
+    let tenths = (u128::from(bytes) * 10) >> shift;
     if tenths >= 100 {
         format!("{}{unit}", tenths / 10)
     } else {
