@@ -49,17 +49,15 @@ fn expanded(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Every kind of value, and every form of it that dnsmasq would read as another: what is put, and
-/// what must arrive. All reservations come in one batch, so that dnsmasq starts anew once.
-#[test]
-fn options_arrive_byte_for_byte() {
-    let text = |text: &str| text.as_bytes().to_vec();
-    let zero_ended = |text: &str| [text.as_bytes(), &[0]].concat();
-    let long = "x".repeat(255);
+/// What is put, and what must arrive.
+type Case = (u8, Value, Vec<u8>);
+
+/// Bytes in every form that dnsmasq would read as something else.
+fn bytes() -> Vec<Case> {
     let hex = |bytes: &[u8]| {
         Value::from(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     };
-    let mut cases: Vec<(u8, Value, Vec<u8>)> = vec![
+    vec![
         // One byte: a letter pair is text to dnsmasq, digits are a decimal number.
         (43, json!("0a"), vec![0x0a]),
         (125, json!("10"), vec![0x10]),
@@ -71,6 +69,14 @@ fn options_arrive_byte_for_byte() {
         (125, json!("fd:00:00:01"), vec![0xfd, 0, 0, 1]),
         (43, json!("1234"), vec![0x12, 0x34]),
         (43, hex(&[0xab; 255]), vec![0xab; 255]),
+    ]
+}
+
+fn texts() -> Vec<Case> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let zero_ended = |text: &str| [text.as_bytes(), &[0]].concat();
+    let long = "x".repeat(255);
+    vec![
         (60, json!("a,b"), text("a,b")),
         (60, json!("say \"x\" \\ and \\t, not a tab"), text("say \"x\" \\ and \\t, not a tab")),
         (60, json!("\\"), text("\\")),
@@ -91,6 +97,13 @@ fn options_arrive_byte_for_byte() {
         // These two always end with a zero byte; clients must bear it (RFC 2132, 2).
         (66, json!("10.1.1.9"), zero_ended("10.1.1.9")),
         (67, json!("a,b"), zero_ended("a,b")),
+    ]
+}
+
+fn typed() -> Vec<Case> {
+    vec![
+        (1, json!("255.255.0.0"), vec![255, 255, 0, 0]),
+        (28, json!("10.77.255.255"), vec![10, 77, 255, 255]),
         (42, json!(["10.1.1.9", "10.1.1.10"]), vec![10, 1, 1, 9, 10, 1, 1, 10]),
         (42, json!(vec!["100.100.100.100"; 60]), vec![100; 240]),
         (33, json!(["10.0.0.1", "10.0.0.2"]), vec![10, 0, 0, 1, 10, 0, 0, 2]),
@@ -118,9 +131,13 @@ fn options_arrive_byte_for_byte() {
         (121, json!(vec!["100.100.100.100/32 100.100.100.100"; 28]), {
             [vec![32], vec![100; 8]].concat().repeat(28)
         }),
-    ];
-    cases.push((1, json!("255.255.0.0"), vec![255, 255, 0, 0]));
-    cases.push((28, json!("10.77.255.255"), vec![10, 77, 255, 255]));
+    ]
+}
+
+/// Every kind of value. All reservations come in one batch, so that dnsmasq starts anew once.
+#[test]
+fn options_arrive_byte_for_byte() {
+    let cases = [bytes(), texts(), typed()].concat();
     on_a_wire("exact::options_arrive_byte_for_byte", async |wire| {
         let directory = open_directory();
         let running = serving(&directory).await;

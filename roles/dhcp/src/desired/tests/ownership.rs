@@ -2,50 +2,47 @@
 
 use super::*;
 
-/// Every verb on every resource, by its owner and by the other one. `whose` are the resources that
-/// another owner has; everything else belongs to `source`.
-#[test]
-fn only_its_owner_changes_or_removes_a_resource() {
-    let all = ["zone", "subnet", "range", "reservation", "record"];
-    // What a zone with one of each looks like when `foreign` is the other's.
-    let built = |source: Source, foreign: &str| {
-        let other = |source| match source {
-            Source::Api => Source::Cloudstack,
-            Source::Cloudstack => Source::Api,
-        };
-        let mut state = DesiredState::default();
-        for kind in all {
-            let owner = if kind == foreign { other(source) } else { source };
-            let change = match kind {
-                "zone" => Change::PutZone(Box::new(zone("z1"))),
-                "subnet" => {
-                    Change::PutSubnet { zone: z1(), subnet: Box::new(subnet("s1", "10.77.0.0/24")) }
-                }
-                "range" => Change::PutRange {
-                    zone: z1(),
-                    subnet: id("s1"),
-                    range: range(Purpose::Reserved),
-                },
-                "reservation" => Change::PutReservation {
-                    zone: z1(),
-                    reservation: Box::new(reservation("r1", "02:00:00:00:00:01", "10.77.0.50")),
-                },
-                _ => put_record("gate", RecordType::A, &["10.77.0.1"]),
-            };
-            by(&mut state, owner, change).unwrap();
-        }
-        state
+const ALL: [&str; 5] = ["zone", "subnet", "range", "reservation", "record"];
+
+/// A zone with one of each; `foreign` is the other's.
+fn built(source: Source, foreign: &str) -> DesiredState {
+    let other = |source| match source {
+        Source::Api => Source::Cloudstack,
+        Source::Cloudstack => Source::Api,
     };
+    let mut state = DesiredState::default();
+    for kind in ALL {
+        let owner = if kind == foreign { other(source) } else { source };
+        let change = match kind {
+            "zone" => Change::PutZone(Box::new(zone("z1"))),
+            "subnet" => {
+                Change::PutSubnet { zone: z1(), subnet: Box::new(subnet("s1", "10.77.0.0/24")) }
+            }
+            "range" => {
+                Change::PutRange { zone: z1(), subnet: id("s1"), range: range(Purpose::Reserved) }
+            }
+            "reservation" => Change::PutReservation {
+                zone: z1(),
+                reservation: Box::new(reservation("r1", "02:00:00:00:00:01", "10.77.0.50")),
+            },
+            _ => put_record("gate", RecordType::A, &["10.77.0.1"]),
+        };
+        by(&mut state, owner, change).unwrap();
+    }
+    state
+}
+
+/// Every verb, and the resources it would change or remove.
+fn verbs() -> Vec<(&'static str, Change, &'static [&'static str])> {
     let mut renamed = zone("z1");
     renamed.domain = "other.example".parse().unwrap();
     let mut smaller = subnet("s1", "10.77.0.0/25");
     smaller.mtu = Some(1400.try_into().unwrap());
     let moved = || reservation("r1", "02:00:00:00:00:02", "10.77.0.50");
     let batch = |upsert, delete| Change::Batch { zone: z1(), upsert, delete };
-    // The verb, and the resources it would change or remove.
-    let verbs: Vec<(&str, Change, &[&str])> = vec![
+    vec![
         ("put zone", Change::PutZone(Box::new(renamed)), &["zone"]),
-        ("delete zone", Change::DeleteZone { zone: z1(), cascade: true }, &all),
+        ("delete zone", Change::DeleteZone { zone: z1(), cascade: true }, &ALL),
         ("put subnet", Change::PutSubnet { zone: z1(), subnet: Box::new(smaller) }, &["subnet"]),
         (
             "delete subnet",
@@ -81,10 +78,16 @@ fn only_its_owner_changes_or_removes_a_resource() {
             Change::DeleteRecord { zone: z1(), name: "gate".parse().unwrap(), kind: RecordType::A },
             &["record"],
         ),
-    ];
+    ]
+}
+
+/// Every verb on every resource, by its owner and by the other one. `whose` are the resources that
+/// another owner has; everything else belongs to `source`.
+#[test]
+fn only_its_owner_changes_or_removes_a_resource() {
     for source in [Source::Api, Source::Cloudstack] {
-        for (verb, change, touched) in &verbs {
-            for foreign in all.into_iter().chain(["nothing"]) {
+        for (verb, change, touched) in &verbs() {
+            for foreign in ALL.into_iter().chain(["nothing"]) {
                 let mut state = built(source, foreign);
                 let before = state.clone();
                 let outcome = by(&mut state, source, change.clone());

@@ -2,10 +2,8 @@
 
 use super::*;
 
-/// A state as the first program stored it, with everything in it that it accepted and this one
-/// cannot serve.
-#[test]
-fn what_cannot_be_served_is_kept_aside_and_stops_nothing_else() {
+/// A file of the first program, with everything in it that it accepted and this one cannot serve.
+fn first_file() -> serde_json::Value {
     let meta = json!({"revision": 7, "source": "api",
         "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"});
     let with_meta = |value: serde_json::Value| {
@@ -31,7 +29,7 @@ fn what_cannot_be_served_is_kept_aside_and_stops_nothing_else() {
     let record = |name: &str, kind: &str, values: serde_json::Value| {
         with_meta(json!({"name": name, "type": kind, "values": values}))
     };
-    let file = json!({
+    json!({
         "generation": 41,
         "zones": {"z1": {
             "zone": with_meta(json!({"id": "z1", "name": null, "cloudstack_zone_id": null,
@@ -60,8 +58,14 @@ fn what_cannot_be_served_is_kept_aside_and_stops_nothing_else() {
                 record("bad", "A", json!(["x"])),
             ],
         }},
-    });
-    let stored: Stored = serde_json::from_value(file).unwrap();
+    })
+}
+
+/// A state as the first program stored it, with everything in it that it accepted and this one
+/// cannot serve.
+#[test]
+fn what_cannot_be_served_is_kept_aside_and_stops_nothing_else() {
+    let stored: Stored = serde_json::from_value(first_file()).unwrap();
     let state = stored.admit();
     let zone = &state.zones[&z1()];
     let ids = |keys: Vec<&ResourceId>| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
