@@ -320,17 +320,17 @@ async fn a_server_that_is_away_for_a_moment_is_asked_again() {
     assert_eq!(requests.len(), 3, "as many as retries says");
 }
 
-#[tokio::test]
-async fn a_continued_image_is_of_one_version() {
-    let cases = Cases::new().await;
+type Second = Box<dyn Fn(usize) -> Vec<u8> + Send + Sync>;
+
+/// Lines of the first answer, and a second one that must not be mixed with it.
+fn other_seconds() -> Vec<(&'static str, &'static [&'static str], Second)> {
     let other = || image().iter().map(|byte| byte ^ 0x5a).collect::<Vec<u8>>();
     let old = "Last-Modified: Thu, 26 Nov 2026 00:00:00 GMT";
     let new = "Last-Modified: Fri, 27 Nov 2026 00:00:00 GMT";
     let longer = [image(), vec![0; 4096]].concat();
     let v1 = "ETag: \"v1\"";
     // What the second answer is; from the third on the first version is served whole.
-    type Second = Box<dyn Fn(usize) -> Vec<u8> + Send + Sync>;
-    let seconds: Vec<(&str, &'static [&'static str], Second)> = vec![
+    vec![
         (
             "another tag",
             &["ETag: \"v1\""],
@@ -405,8 +405,13 @@ async fn a_continued_image_is_of_one_version() {
             &["ETag: \"v1\""],
             Box::new(move |_| head("412 Precondition Failed", &["Content-Length: 0"])),
         ),
-    ];
-    for (name, lines, second) in seconds {
+    ]
+}
+
+#[tokio::test]
+async fn a_continued_image_is_of_one_version() {
+    let cases = Cases::new().await;
+    for (name, lines, second) in other_seconds() {
         let requests = cases
             .installs(
                 name,
