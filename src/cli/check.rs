@@ -123,8 +123,14 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
 
 /// The directory is there and writable, or could be made.
 fn state_directory(directory: &Path) -> Option<PreflightError> {
-    let existing = directory.ancestors().find(|path| path.exists())?;
-    let problem = if !existing.is_dir() {
+    // Absent is only what the kernel calls so; a directory that hides its content is not.
+    let looked = directory.ancestors().map(|path| (path, std::fs::metadata(path)));
+    let is_absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let (existing, metadata) =
+        looked.into_iter().find(|(_, metadata)| !metadata.as_ref().is_err_and(is_absent))?;
+    let problem = if let Err(error) = &metadata {
+        format!("{} cannot be looked at: {error}", existing.display())
+    } else if !metadata.is_ok_and(|metadata| metadata.is_dir()) {
         format!("{} is not a directory", existing.display())
     } else if access(existing, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
         format!("{} is not writable for this user", existing.display())
