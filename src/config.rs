@@ -13,9 +13,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config_reader::Effective;
-use config_reader::{Section, Violation, Violations};
-use role::{ConfigInput, RoleDescriptor, RoleSpec};
+use config_reader::{Effective, Section, Violation, Violations, format_duration};
+use role::{ConfigInput, RoleDescriptor, RoleKind, RoleSpec};
 use toml::Table;
 
 use crate::registry;
@@ -54,6 +53,22 @@ impl Config {
     /// The roles' specs.
     pub fn specs(&self) -> Vec<Arc<dyn RoleSpec>> {
         self.roles.iter().map(|role| Arc::clone(&role.spec)).collect()
+    }
+
+    /// Roles that may need longer to let go than a stop of the process grants, with a sentence: what
+    /// they owe to the management server is then cut off.
+    pub fn short_graces(&self) -> Vec<(RoleKind, String)> {
+        let grace = self.supervisor.shutdown_grace;
+        let longer = |role: &ConfiguredRole| {
+            let needed = role.spec.stop_grace().filter(|needed| *needed > grace)?;
+            let (needed, grace) = (format_duration(needed), format_duration(grace));
+            let problem = format!(
+                "may need {needed} to answer what it owes and say goodbye, but the process stops \
+                 after {grace} (supervisor.shutdown_grace)"
+            );
+            Some((role.spec.kind(), problem))
+        };
+        self.roles.iter().filter_map(longer).collect()
     }
 }
 

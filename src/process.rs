@@ -187,6 +187,9 @@ impl Process {
             state_directory = %config.supervisor.state_directory.display(),
             "starting"
         );
+        for (role, problem) in config.short_graces() {
+            tracing::warn!(role = role.short, problem, "the grace period is short");
+        }
         let ports = Ports {
             board,
             heartbeat,

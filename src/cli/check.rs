@@ -94,7 +94,14 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
         let role = role.spec.kind().short;
         machine.extend(findings.into_iter().map(|finding| (role.to_owned(), finding)));
     }
-    let mut warnings = Vec::new();
+    let remedy = "raise supervisor.shutdown_grace or lower management.drain_timeout";
+    let mut warnings: Vec<(String, PreflightError)> = config
+        .short_graces()
+        .into_iter()
+        .map(|(role, problem)| {
+            (role.short.to_owned(), PreflightError { problem, remedy: remedy.to_owned() })
+        })
+        .collect();
     for Answer { role, check, finding } in
         runtime.block_on(doctor::ask(&config.roles, &host, Reach::Machine))
     {

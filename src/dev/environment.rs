@@ -269,7 +269,7 @@ fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
     let mut list = vec![
         format!("supervisor.state_directory={}", quoted(texts.state)),
         "supervisor.admin_address=127.0.0.1:0".to_owned(),
-        "supervisor.shutdown_grace=5s".to_owned(),
+        "supervisor.shutdown_grace=30s".to_owned(),
         format!("management.servers=[\"{server}\"]"),
         format!("management.zone={ZONE}"),
         "management.pod=p1".to_owned(),

@@ -174,3 +174,23 @@ fn wire_decode_takes_as_large_a_message_as_a_link_does() {
     assert_eq!(output.status.code(), Some(0), "{}", self::text(&output.stderr));
     assert!(output.stdout.starts_with(b"frame 1 at byte 0"));
 }
+
+#[test]
+fn check_warns_of_a_process_that_stops_before_a_role_has_answered() {
+    let state = tempfile::tempdir().unwrap();
+    let set = [
+        format!("supervisor.state_directory={}", state.path().display()),
+        "supervisor.shutdown_grace=2s".to_owned(),
+        "management.servers=[\"127.0.0.1:8250\"]".to_owned(),
+        "management.zone=1".to_owned(),
+        "management.pod=1".to_owned(),
+        "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
+    ];
+    let set = set.iter().flat_map(|one| ["--set", one]);
+    let arguments: Vec<&str> = ["check", "--json", "--roles", "ss"].into_iter().chain(set).collect();
+    let document: serde_json::Value =
+        serde_json::from_slice(&quickcloud(&arguments).stdout).unwrap();
+    assert_eq!(document["violations"], serde_json::json!([]));
+    let warnings = document["warnings"].to_string();
+    assert!(warnings.contains("may need 14s to answer what it owes"), "{warnings}");
+}
