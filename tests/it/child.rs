@@ -373,7 +373,7 @@ async fn a_reload_says_what_is_in_force_and_what_needs_a_restart() {
     assert_eq!((code, out.as_str(), complaints.as_str()), (Some(0), expected, ""));
     configured.running.line_with("name is b now").await;
     configured.running.line_with("configuration reloaded role=\"good\"").await;
-    // What waits for a restart still does; what is in force is no change any more.
+    // What waits for a restart still does; what is in force is not reported as a change again.
     let (code, out, _) = configured.reload(&["--json"]).await;
     let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(code, Some(0));

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,7 @@ use quickcloud::config::{Sources, load};
 use quickcloud::process::{Environment, Process};
 use quickcloud::registry::ROLES;
 use quickcloud::supervisor::Shutdown;
+use role::RoleSpec;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
@@ -67,6 +69,16 @@ impl Drop for Running {
 
 /// Starts `role` against a replay; `settings` are its own.
 pub(crate) async fn start(role: &str, replay: &Replay, settings: &[String]) -> Running {
+    start_as(role, replay, settings, |spec| spec).await
+}
+
+/// The same with something between the supervisor and the role.
+pub(crate) async fn start_as(
+    role: &str,
+    replay: &Replay,
+    settings: &[String],
+    wrap: impl Fn(Arc<dyn RoleSpec>) -> Arc<dyn RoleSpec>,
+) -> Running {
     let state = tempfile::tempdir().unwrap();
     let authority = state.path().join("ca.pem");
     std::fs::write(&authority, replay.ca_pem()).unwrap();
@@ -83,7 +95,11 @@ pub(crate) async fn start(role: &str, replay: &Replay, settings: &[String]) -> R
     let sources = Sources { roles: Some(role.to_owned()), set, ..Sources::default() };
     let loaded = load(&sources, ROLES).unwrap();
     assert_eq!(loaded.violations, []);
-    let process = Process::start(loaded.config.unwrap(), Environment::embedded()).await.unwrap();
+    let mut config = loaded.config.unwrap();
+    for configured in &mut config.roles {
+        configured.spec = wrap(Arc::clone(&configured.spec));
+    }
+    let process = Process::start(config, Environment::embedded()).await.unwrap();
     let shutdown = Shutdown::new();
     let (handle, stop) = (tokio::runtime::Handle::current(), shutdown.clone());
     tokio::task::spawn_blocking(move || handle.block_on(process.serve(stop)));
