@@ -34,8 +34,7 @@ impl Nic {
     /// Looks up the interface that has `address`. What cannot be found is replaced by the
     /// placeholders above; the address itself is always kept.
     pub fn of_address(address: IpAddr) -> Self {
-        let all: Vec<InterfaceAddress> =
-            nix::ifaddrs::getifaddrs().map(Iterator::collect).unwrap_or_default();
+        let all = interface_addresses();
         let own = all.iter().find(|entry| ip_of(entry.address.as_ref()) == Some(address));
         let netmask = own
             .and_then(|entry| ip_of(entry.netmask.as_ref()))
@@ -56,11 +55,7 @@ impl Nic {
 /// loopback, no link-local, each once.
 pub(crate) fn reachable_addresses() -> Vec<IpAddr> {
     let mut found = Vec::new();
-    let entries = nix::ifaddrs::getifaddrs();
-    if let Err(error) = &entries {
-        tracing::warn!(%error, "cannot list this machine's addresses");
-    }
-    for entry in entries.into_iter().flatten() {
+    for entry in interface_addresses() {
         let Some(address) = ip_of(entry.address.as_ref()) else { continue };
         let hidden = address.is_loopback()
             || match address {
@@ -72,6 +67,17 @@ pub(crate) fn reachable_addresses() -> Vec<IpAddr> {
         }
     }
     found
+}
+
+/// Empty, with a word in the log, when the kernel does not tell.
+fn interface_addresses() -> Vec<InterfaceAddress> {
+    match nix::ifaddrs::getifaddrs() {
+        Ok(all) => all.collect(),
+        Err(error) => {
+            tracing::warn!(%error, "cannot list this machine's addresses");
+            Vec::new()
+        }
+    }
 }
 
 fn ip_of(address: Option<&nix::sys::socket::SockaddrStorage>) -> Option<IpAddr> {
