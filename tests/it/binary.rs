@@ -187,7 +187,8 @@ fn check_warns_of_a_process_that_stops_before_a_role_has_answered() {
         "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
     ];
     let set = set.iter().flat_map(|one| ["--set", one]);
-    let arguments: Vec<&str> = ["check", "--json", "--roles", "ss"].into_iter().chain(set).collect();
+    let arguments: Vec<&str> =
+        ["check", "--json", "--roles", "ss"].into_iter().chain(set).collect();
     let document: serde_json::Value =
         serde_json::from_slice(&quickcloud(&arguments).stdout).unwrap();
     assert_eq!(document["violations"], serde_json::json!([]));

@@ -73,9 +73,8 @@ async fn ended_after(
 ) -> Option<Report> {
     let replay = Replay::listen(conversation(name), ReplaySettings::default()).await.unwrap();
     let planted = CancellationToken::new();
-    let fragile = |role| -> Arc<dyn RoleSpec> {
-        Arc::new(Fragile { role, fault: planted.clone() })
-    };
+    let fragile =
+        |role| -> Arc<dyn RoleSpec> { Arc::new(Fragile { role, fault: planted.clone() }) };
     let mut running: Option<Running> = Some(start_as(role, &replay, settings, fragile).await);
     let (mut sent, mut readies, mut stopped) = (0_usize, 0_usize, false);
     let report = replay.run_observed(async |step: Step<'_>| match step {
