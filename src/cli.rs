@@ -2,9 +2,13 @@
 
 mod admin;
 mod check;
+mod progress;
 mod reload;
 mod run;
+mod ss;
 mod status;
+mod text;
+mod view;
 mod wire;
 
 use std::ffi::OsString;
@@ -49,13 +53,16 @@ enum Command {
     Check(CheckOptions),
     /// Shows how the roles of the running process are
     #[command(after_help = STATUS_EXAMPLES)]
-    Status(status::StatusOptions),
+    Status(view::ViewOptions),
     /// Makes the running process read its configuration again
     ///
     /// The configuration is validated whole; a faulty one changes nothing. Says what is in force
     /// now and what needs a restart. SIGHUP does the same.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(reload::ReloadOptions),
+    /// Shows and steers the secondary storage of the running process
+    #[command(subcommand)]
+    Ss(ss::SsCommand),
     /// Runs all roles with an embedded management server and a page to play with
     ///
     /// Needs neither root nor CloudStack.
@@ -209,6 +216,7 @@ pub fn main_with(
         Command::Check(options) => check::check(options, registry),
         Command::Status(options) => status::status(&options),
         Command::Reload(options) => reload::reload(&options),
+        Command::Ss(command) => ss::ss(&command),
         #[cfg(feature = "dev")]
         Command::Dev(options) => crate::dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
@@ -268,7 +276,7 @@ mod tests {
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
         ];
-        let joined = examples.join("\n").replace("\\\n", "");
+        let joined = [&examples[..], ss::EXAMPLES].concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {
             let Some(at) = line.find("quickcloud ") else { continue };

@@ -115,6 +115,12 @@ pub struct DownloadStatus {
     /// What is expected in all, when the source says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub total_bytes: Option<u64>,
+    /// Over the last seconds, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// What it becomes: "template 204".
+    #[serde(default)]
+    pub object: String,
     /// Source, without user, password and query.
     pub url: String,
     /// The store it goes to, without user, password and query.
@@ -276,6 +282,8 @@ mod tests {
             percent: 100,
             received_bytes: 7,
             total_bytes: None,
+            bytes_per_second: Some(5),
+            object: "template 204".into(),
             url: "http://h/p".into(),
             store: "nfs://h/p".into(),
             path: "template/1".into(),

@@ -20,6 +20,7 @@ pub mod journal;
 mod members;
 pub mod publish;
 mod run;
+mod speed;
 mod transfer;
 pub mod turns;
 pub mod write;

@@ -5,6 +5,7 @@
 //! | [`config`] | `[roles.secondary_storage]` |
 //! | [`service`] | one run of the role, from configuration to goodbye |
 //! | [`agent`] | how the host registers and pings |
+//! | [`admin`] | what `quickcloud ss …` asks |
 //! | [`commands`] | every command to its handler and back to its answer |
 //! | [`sources`] | where bytes come from: web servers, with the rules of whom to ask and trust |
 //! | [`ingest`] | from a source's bytes to a listed object, never listed before it is complete |
@@ -20,6 +21,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start tasks of their own"))]
 
+pub mod admin;
 pub mod agent;
 pub mod commands;
 pub mod config;

@@ -287,6 +287,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     let service = parts.link_service();
     let serving =
         cx.tasks.spawn_vital("serve links", serve_links(cx.clone(), config.listen, service));
+    cx.admin.publish(crate::admin::router(&parts));
     cx.health.started();
     let agent = StorageAgent {
         name: config.name,

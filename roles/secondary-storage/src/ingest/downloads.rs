@@ -269,13 +269,14 @@ impl Downloads {
     pub fn status(&self) -> Vec<DownloadStatus> {
         let jobs: Vec<Arc<Job>> = self.table().jobs.values().cloned().collect();
         let mut list: Vec<(bool, DownloadStatus)> =
-            jobs.iter().map(|job| (job.phase().is_over(), status(job))).collect();
+            jobs.iter().map(|job| (job.phase().is_over(), status_of(job))).collect();
         list.sort_by_key(|(is_over, status)| (*is_over, status.started_ago_ms));
         list.into_iter().map(|(_, status)| status).collect()
     }
 }
 
-fn status(job: &Job) -> DownloadStatus {
+/// One job as an operator sees it.
+pub fn status_of(job: &Job) -> DownloadStatus {
     let report = job.report();
     DownloadStatus {
         job: job.id.clone(),
@@ -290,6 +291,8 @@ fn status(job: &Job) -> DownloadStatus {
         percent: report.percent,
         received_bytes: job.received(),
         total_bytes: job.expected(),
+        bytes_per_second: (report.phase == Phase::Downloading).then(|| job.speed()),
+        object: format!("{} {}", job.request.kind.name(), job.about().id),
         url: job.request.source.to_string(),
         store: job.request.store.to_string(),
         path: report.install_path,

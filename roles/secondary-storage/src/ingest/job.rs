@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::digest::Expectation;
+use crate::ingest::speed::Speed;
 use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
@@ -106,6 +107,7 @@ pub struct Job {
     pub(super) received: AtomicU64,
     /// 0 while unknown.
     pub(super) expected: AtomicU64,
+    speed: Mutex<Speed>,
     ended: Mutex<Option<Instant>>,
     /// Everything that the job does on its store. The job is over when all of it has ended.
     pub(super) work: Work,
@@ -136,6 +138,7 @@ impl Job {
             report: watch::Sender::new(report),
             received: AtomicU64::default(),
             expected: AtomicU64::default(),
+            speed: Mutex::new(Speed::new(Instant::now())),
             ended: Mutex::default(),
             work: Work::new(),
             publishing: Mutex::default(),
@@ -166,6 +169,21 @@ impl Job {
 
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes of the source, each once.
+    pub(super) fn count(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+        self.speed_now().add(bytes, Instant::now());
+    }
+
+    /// Bytes in each second, lately.
+    pub fn speed(&self) -> u64 {
+        self.speed_now().at(Instant::now())
+    }
+
+    fn speed_now(&self) -> MutexGuard<'_, Speed> {
+        self.speed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Length of the download, when its source told it.

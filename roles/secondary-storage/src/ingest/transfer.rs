@@ -81,7 +81,7 @@ async fn pass_on(
             return Err(IngestError::TooLarge { limit }.into());
         }
         send(&pieces, Piece::Data(chunk), stall).await?;
-        job.received.store(received, Ordering::Relaxed);
+        job.count(length);
         cx.metrics.received(length);
     }
     send(&pieces, Piece::End, stall).await

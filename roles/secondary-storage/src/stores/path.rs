@@ -163,6 +163,14 @@ impl ObjectKind {
         InstallPath(parts.iter().map(|part| FileName((*part).to_owned())).collect())
     }
 
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Template => "template",
+            Self::Volume => "volume",
+        }
+    }
+
     /// The file that makes a directory an object.
     pub fn properties_file(self) -> FileName {
         let name = match self {

@@ -13,6 +13,7 @@
     reason = "test code"
 )]
 
+mod admin;
 mod bench;
 mod crash;
 mod endings;

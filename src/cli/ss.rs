@@ -1,0 +1,33 @@
+//! `quickcloud ss …`: what the secondary storage of the running process does, and what it should.
+//! One submodule per subject; each asks the role's routes below `/roles/ss/` of the admin API.
+
+mod jobs;
+
+use clap::Subcommand;
+
+use crate::exit::Outcome;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SsCommand {
+    /// Shows the downloads: how far they are, and how the last ones ended
+    #[command(after_help = jobs::EXAMPLES)]
+    Jobs(super::view::ViewOptions),
+    /// Does a download that failed or was cancelled again
+    #[command(after_help = jobs::RETRY_EXAMPLES)]
+    Retry(jobs::JobOptions),
+    /// Stops a download and removes what there is of it
+    #[command(after_help = jobs::CANCEL_EXAMPLES)]
+    Cancel(jobs::JobOptions),
+}
+
+/// Of every subcommand; a test parses them.
+#[cfg(test)]
+pub(super) const EXAMPLES: &[&str] = &[jobs::EXAMPLES, jobs::RETRY_EXAMPLES, jobs::CANCEL_EXAMPLES];
+
+pub(super) fn ss(command: &SsCommand) -> Outcome {
+    match command {
+        SsCommand::Jobs(options) => jobs::jobs(options),
+        SsCommand::Retry(options) => jobs::retry(options),
+        SsCommand::Cancel(options) => jobs::cancel(options),
+    }
+}
