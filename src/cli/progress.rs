@@ -20,9 +20,9 @@ pub(super) fn speed(bytes_per_second: Option<u64>) -> String {
 
 /// How long the rest takes at this speed; a dash while nobody knows.
 pub(super) fn left(done: u64, total: Option<u64>, bytes_per_second: Option<u64>) -> String {
-    let seconds = total.zip(bytes_per_second).and_then(|(total, rate)| {
-        total.saturating_sub(done).checked_div(rate)
-    });
+    let seconds = total
+        .zip(bytes_per_second)
+        .and_then(|(total, rate)| total.saturating_sub(done).checked_div(rate));
     seconds.map_or_else(|| "-".to_owned(), |seconds| span(seconds.saturating_mul(1000)))
 }
 

@@ -17,7 +17,10 @@ pub(in crate::cli) fn section<const N: usize>(
     }
 }
 
-pub(in crate::cli) fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(in crate::cli) fn table<const N: usize>(
+    head: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     let mut lines: Vec<[String; N]> = vec![head.map(str::to_owned)];
     lines.extend(rows);
     let mut widths = [0; N];

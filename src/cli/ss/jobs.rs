@@ -104,8 +104,8 @@ fn render(jobs: &[DownloadStatus]) -> String {
 
 fn row(job: &DownloadStatus) -> [String; 9] {
     let (done, total) = (job.received_bytes, job.total_bytes);
-    let received = total
-        .map_or_else(|| size(done), |total| format!("{} of {}", size(done), size(total)));
+    let received =
+        total.map_or_else(|| size(done), |total| format!("{} of {}", size(done), size(total)));
     let is_running = job.state == DownloadState::Downloading;
     let rate = job.bytes_per_second.filter(|_rate| is_running);
     let progress = format!("{} {:>3}%", bar(done, total, BAR), job.percent);

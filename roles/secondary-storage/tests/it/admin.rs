@@ -29,7 +29,10 @@ async fn an_operator_lists_cancels_and_retries_downloads() {
     let answer = bench.half_way(&command).await;
     let id = answer.job_id.clone().unwrap();
     let (_, jobs) = bench.admin(Method::GET, "/jobs").await;
-    assert_eq!((&jobs[0]["job"], &jobs[0]["state"]), (&Value::from(id.as_str()), &"downloading".into()));
+    assert_eq!(
+        (&jobs[0]["job"], &jobs[0]["state"]),
+        (&Value::from(id.as_str()), &"downloading".into())
+    );
     assert_eq!((&jobs[0]["object"], &jobs[0]["percent"]), (&"template 320".into(), &50.into()));
     let retry = format!("/jobs/{id}/retry");
     let (status, body) = bench.admin(Method::POST, &retry).await;
