@@ -7,6 +7,8 @@
 //!                     digest, sizes → publish (rename, properties file) → Done
 //! ```
 //!
+//! What happens to the bytes is in [`intake`], which knows no download: uploads use it as well.
+//!
 //! The management server polls; a job is kept until it is purged, or a while after its end. Nothing
 //! of a job is visible in a listing before its last step, and whatever a crash leaves is named by
 //! the job's note (see [`journal`]).
@@ -15,6 +17,7 @@ pub mod decompress;
 pub mod digest;
 pub mod downloads;
 pub mod error;
+pub mod intake;
 pub mod job;
 pub mod journal;
 mod members;

@@ -208,6 +208,62 @@ impl Digester {
     }
 }
 
+/// The queues of several digests.
+#[derive(Debug, Clone, Default)]
+pub struct Queues(Vec<mpsc::Sender<Bytes>>);
+
+/// The thread of a digest died.
+#[derive(Debug, thiserror::Error)]
+#[error("a digest's thread ended")]
+pub struct DigestEnded;
+
+impl Queues {
+    /// Gives the bytes to every digest. Blocks while one of them is behind.
+    pub fn send(&self, bytes: &Bytes) -> Result<(), DigestEnded> {
+        for queue in &self.0 {
+            queue.blocking_send(bytes.clone()).map_err(|_gone| DigestEnded)?;
+        }
+        Ok(())
+    }
+}
+
+/// Several digests of the same bytes, each on a thread of its own.
+#[derive(Debug)]
+pub struct Digests {
+    first: Digester,
+    /// One for each further digest; `None` where the first has the same algorithm.
+    more: Vec<Option<Digester>>,
+}
+
+impl Digests {
+    pub fn start(first: &Expectation, more: &[Expectation]) -> std::io::Result<Self> {
+        let start = |expectation: &Expectation| {
+            let is_new = expectation.algorithm != first.algorithm;
+            is_new.then(|| Digester::start(expectation)).transpose()
+        };
+        let more = more.iter().map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { first: Digester::start(first)?, more })
+    }
+
+    pub fn queues(&self) -> Queues {
+        let more = self.more.iter().flatten().map(Digester::queue);
+        Queues(std::iter::once(self.first.queue()).chain(more).collect())
+    }
+
+    /// The digests, once every queue is dropped; `None` when a thread died.
+    pub async fn finish(self) -> Option<(Checksum, Vec<Checksum>)> {
+        let first = self.first.finish().await?;
+        let mut found = Vec::with_capacity(self.more.len());
+        for digester in self.more {
+            found.push(match digester {
+                Some(digester) => digester.finish().await?,
+                None => first.clone(),
+            });
+        }
+        Some((first, found))
+    }
+}
+
 /// A computed digest; prints as `{ALG}hex`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checksum {

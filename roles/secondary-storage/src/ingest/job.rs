@@ -9,11 +9,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::digest::Expectation;
+use crate::ingest::intake::{Content, Order};
+use crate::ingest::publish::Publishing;
 use crate::ingest::speed::Speed;
 use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
-use crate::stores::{FileName, InstallPath, ObjectKind, StoreUrl, Work};
+use crate::stores::{InstallPath, ObjectKind, StoreUrl, Work};
 use disk_image::{Format, Sizes};
 
 /// What is to be downloaded, and where to.
@@ -41,6 +43,18 @@ impl Request {
     /// On whose behalf it runs.
     pub fn claim(&self) -> Claim {
         Claim { account: self.account, server: self.source.server() }
+    }
+
+    /// What is to become of the bytes.
+    pub fn order(&self) -> Order {
+        Order {
+            kind: self.kind,
+            content: Content::Image(self.format),
+            directory: self.directory.clone(),
+            expectation: self.expectation.clone(),
+            hashes: Vec::new(),
+            decompressed_limit: self.decompressed_limit,
+        }
     }
 
     /// Whether a running job for `other` can serve this one: same bytes, same checks.
@@ -84,14 +98,6 @@ pub struct Report {
     pub checksum: Option<String>,
     /// What an operator may want to know about an image that is usable.
     pub warnings: Vec<String>,
-}
-
-/// A complete image on its way into the listing.
-#[derive(Debug, Clone)]
-pub(super) struct Publishing {
-    pub(super) unique_name: String,
-    pub(super) image: FileName,
-    pub(super) sizes: Sizes,
 }
 
 /// A job. Shared by its task, the table of jobs and whoever asks.

@@ -20,18 +20,15 @@ pub struct Note {
     pub store: StoreUrl,
     /// Directory of the object below the store's root.
     pub directory: InstallPath,
-    pub volume: bool,
+    pub kind: ObjectKind,
     /// The file being downloaded.
     pub temporary: FileName,
     /// The file it becomes, once that name may exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<FileName>,
-}
-
-impl Note {
-    pub const fn kind(&self) -> ObjectKind {
-        if self.volume { ObjectKind::Volume } else { ObjectKind::Template }
-    }
+    /// Whatever else it creates beside them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<FileName>,
 }
 
 /// The directory of notes.
@@ -52,6 +49,11 @@ impl Journal {
     /// Blocks.
     pub fn write(&self, job: &str, note: &Note) -> Result<(), StateError> {
         state_file::save(&self.path(job), note)
+    }
+
+    /// One job's note, if there is one. Blocks.
+    pub fn read(&self, job: &str) -> Result<Option<Note>, StateError> {
+        state_file::read(&self.path(job))
     }
 
     /// Blocks.
@@ -99,11 +101,12 @@ pub async fn remove_leftovers(store: &Store, job: &str, note: &Note) -> Result<(
     let (work, engine, directory) = (Work::new(), store.engine(), &note.directory);
     let mut names = vec![note.temporary.clone()];
     names.extend(properties_temporary(job).ok());
-    if let Some(image) = &note.image {
-        let listed = inventory::listed_image(store, &work, note.kind(), directory).await?;
-        if listed.as_deref() != Some(image.as_str()) {
-            names.push(image.clone());
-        }
+    if note.image.is_some() || !note.files.is_empty() {
+        let listed = inventory::listed_image(store, &work, note.kind, directory).await?;
+        let image = note.image.iter().filter(|image| listed.as_deref() != Some(image.as_str()));
+        names.extend(image.cloned());
+        // Those of a listed object may have the same names.
+        names.extend(note.files.iter().filter(|_name| listed.is_none()).cloned());
     }
     for name in names {
         store.run(NAME, engine.remove_file(&work, directory.join(name))).await?;
@@ -120,9 +123,10 @@ mod tests {
         Note {
             store: "nfs://h/p".parse().unwrap(),
             directory: "template/tmpl/2/204".parse().unwrap(),
-            volume: false,
+            kind: ObjectKind::Template,
             temporary: "dnld1tmp_".parse().unwrap(),
             image: image.map(|name| name.parse().unwrap()),
+            files: Vec::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use super::intake::Content;
 use crate::objects::inventory::{self, Description};
 use crate::stores::path::PathError;
 use crate::stores::url::name_uuid;
@@ -13,12 +14,13 @@ use disk_image::{Format, Sizes};
 pub struct Publication {
     pub kind: ObjectKind,
     pub directory: InstallPath,
-    pub temporary: FileName,
+    /// Files and the names that they get.
+    pub renames: Vec<(FileName, FileName)>,
     pub image: FileName,
     /// Name of the properties file until it is complete.
     pub aside: FileName,
     pub about: Description,
-    pub format: Format,
+    pub content: Content,
     pub sizes: Sizes,
     pub now: SystemTime,
 }
@@ -45,13 +47,16 @@ pub async fn publish(
     publication: Publication,
 ) -> Result<(), StoreError> {
     const NAME: &str = "install";
-    let Publication { kind, directory, aside, temporary, image, about, format, sizes, now } =
+    let Publication { kind, directory, aside, renames, image, about, content, sizes, now } =
         publication;
     let engine = store.engine();
     let before = inventory::listed_image(store, work, kind, &directory).await?;
+    for (from, to) in renames {
+        store.run(NAME, engine.rename(work, directory.clone(), from, to)).await?;
+    }
+    // A snapshot has no properties file: its files are all there is.
+    let Content::Image(format) = content else { return Ok(()) };
     let properties = inventory::properties(kind, &about, format, &image, sizes).to_bytes(now);
-    let rename = engine.rename(work, directory.clone(), temporary, image.clone());
-    store.run(NAME, rename).await?;
     let path = directory.join(kind.properties_file());
     store.run(NAME, engine.put(work, path, aside, properties.into())).await?;
     let replaced = before.and_then(|name| name.parse().ok()).filter(|old| *old != image);
@@ -63,6 +68,37 @@ pub async fn publish(
         }
     }
     Ok(())
+}
+
+/// What a publication that failed late was to be.
+#[derive(Debug, Clone)]
+pub struct Publishing {
+    pub unique_name: String,
+    pub install_path: InstallPath,
+    pub temporary: InstallPath,
+    pub sizes: Sizes,
+}
+
+/// Whether the publication took effect after all: the object is listed and the temporary is gone.
+pub async fn is_published(
+    store: &Store,
+    kind: ObjectKind,
+    directory: &InstallPath,
+    publishing: &Publishing,
+) -> Result<bool, StoreError> {
+    let work = Work::new();
+    let looking = store.engine().kind(&work, publishing.temporary.clone());
+    if store.run("look for a file", looking).await?.is_some() {
+        return Ok(false);
+    }
+    if kind == ObjectKind::Snapshot {
+        let looking = store.engine().kind(&work, publishing.install_path.clone());
+        return Ok(store.run("look for a file", looking).await?.is_some());
+    }
+    let Some(item) = inventory::find(store, kind, directory).await? else { return Ok(false) };
+    Ok(item.unique_name == publishing.unique_name
+        && item.install_path == publishing.install_path.to_string()
+        && u64::try_from(item.physical_size) == Ok(publishing.sizes.physical_size))
 }
 
 #[cfg(test)]
@@ -86,7 +122,7 @@ mod tests {
             aside: ".properties.j".parse().unwrap(),
             kind: ObjectKind::Template,
             directory: "template/tmpl/2/204".parse().unwrap(),
-            temporary: "dnld1tmp_".parse().unwrap(),
+            renames: vec![("dnld1tmp_".parse().unwrap(), image.parse().unwrap())],
             image: image.parse().unwrap(),
             about: Description {
                 id: 204,
@@ -94,7 +130,7 @@ mod tests {
                 description: None,
                 hvm: true,
             },
-            format: Format::Raw,
+            content: Content::Image(Format::Raw),
             sizes: Sizes { virtual_size: 1, physical_size: 1 },
             now: UNIX_EPOCH,
         }

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use super::DownloadContext;
 use super::error::IngestError;
-use super::job::{Job, Phase, Publishing, Request};
-use super::journal::{Note, properties_temporary, remove_leftovers};
-use super::publish::{Publication, image_name, publish};
+use super::intake::{Intake, clean_up, settle};
+use super::job::{Job, Phase, Request};
+use super::publish::{Publishing, is_published};
 use super::transfer::attempt;
 use super::turns::Turns;
 use super::write::Written;
-use crate::objects::inventory;
-use crate::stores::{ObjectKind, Store, Work};
 use disk_image::Sizes;
 
 /// How long the store may take to let go of an ended download before that is told.
@@ -100,33 +98,52 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         }
     };
     let store = cx.stores.open(&job.request.store, None).await?;
-    let note = note_for(job)?;
+    let order = job.request.order();
+    let mut intake = Intake::begin(cx, &store, &job.work, &job.id, order, 1).await?;
+    let temporary = job.request.directory.join(intake.temporary(0)?);
     job.update(|report| {
         report.phase = Phase::Downloading;
         " ".clone_into(&mut report.text);
-        let directory = &job.request.directory;
-        let path = format!("{}/{directory}/{}", store.place(), note.temporary);
-        report.temporary = Some(path);
+        report.temporary = Some(format!("{}/{temporary}", store.place()));
     });
-    write_note(job, cx, note.clone()).await?;
     let limit = cx.settings.get().total_timeout;
-    let written = tokio::time::timeout(limit, passes(job, cx, &store, &note))
+    let written = tokio::time::timeout(limit, passes(job, cx, &intake))
         .await
         .map_err(|_elapsed| IngestError::TotalTimeout(limit))??;
-    install(job, cx, &store, note, written).await
+    let about = job.about().clone();
+    intake.verify(&written)?;
+    let image = intake.image_name(&about)?;
+    let checksum = written.checksum.to_string();
+    let install_path = job.request.directory.join(image.clone()).to_string();
+    job.update(|report| {
+        report.phase = Phase::Installing;
+        "Download success, starting install ".clone_into(&mut report.text);
+        report.checksum = Some(checksum);
+        report.install_path = install_path;
+    });
+    let ready = intake.check(written, image)?;
+    job.update(|report| report.warnings.clone_from(&ready.warnings));
+    let publishing = Publishing {
+        unique_name: about.unique_name.clone(),
+        install_path: ready.install_path.clone(),
+        temporary,
+        sizes: ready.sizes,
+    };
+    *job.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(publishing);
+    intake.publish(&ready, about).await?;
+    Ok(ready.sizes)
 }
 
 /// One pass over the image, and others when its source has to begin again.
 async fn passes(
     job: &Arc<Job>,
     cx: &DownloadContext,
-    store: &Arc<Store>,
-    note: &Note,
+    intake: &Intake<'_>,
 ) -> Result<Written, IngestError> {
     let retries = cx.settings.get().limits.retries;
     let mut restarts = 0;
     loop {
-        let reason = match attempt(job, cx, store, note).await {
+        let reason = match attempt(job, cx, intake).await {
             Ok(written) => return Ok(written),
             Err(IngestError::Source(reason)) if reason.can_begin_again(restarts > 0) => reason,
             Err(error) => return Err(error),
@@ -138,77 +155,6 @@ async fn passes(
         tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
         tokio::time::sleep(retries.delay(restarts)).await;
     }
-}
-
-fn note_for(job: &Job) -> Result<Note, IngestError> {
-    // The name that the original's temporaries have, so that an operator knows what it is.
-    let digits = job.id.parse::<uuid::Uuid>().map_or(0, |id| id.as_u64_pair().0);
-    let temporary = format!("dnld{digits}tmp_");
-    Ok(Note {
-        store: job.request.store.clone(),
-        directory: job.request.directory.clone(),
-        volume: job.request.kind == ObjectKind::Volume,
-        temporary: temporary.parse().map_err(|_bad| IngestError::Name(temporary.clone()))?,
-        image: None,
-    })
-}
-
-async fn write_note(job: &Job, cx: &DownloadContext, note: Note) -> Result<(), IngestError> {
-    let (journal, id) = (cx.journal.clone(), job.id.clone());
-    let work = move || journal.write(&id, &note);
-    cx.tasks.blocking("note a download", work).await?.map_err(IngestError::Journal)
-}
-
-/// Checks the complete file and makes it an object of the store.
-async fn install(
-    job: &Arc<Job>,
-    cx: &DownloadContext,
-    store: &Arc<Store>,
-    mut note: Note,
-    written: Written,
-) -> Result<Sizes, IngestError> {
-    let request = &job.request;
-    request.expectation.verify(&written.checksum).map_err(IngestError::Checksum)?;
-    let about = job.about().clone();
-    let image = image_name(&about.unique_name, request.format, cx.host.clock.unix_ms())
-        .map_err(|_bad| IngestError::Name(about.unique_name.clone()))?;
-    let install_path = request.directory.join(image.clone()).to_string();
-    job.update(|report| {
-        report.phase = Phase::Installing;
-        "Download success, starting install ".clone_into(&mut report.text);
-        report.checksum = Some(written.checksum.to_string());
-        report.install_path = install_path;
-    });
-    let inspection = written.inspection.map_err(IngestError::Image)?;
-    let sizes = inspection.sizes;
-    let notice = inspection.notice.map(|notice| notice.to_string());
-    let warnings: Vec<String> =
-        notice.into_iter().chain(written.ignored.map(|ignored| ignored.to_string())).collect();
-    for warning in &warnings {
-        tracing::warn!(job = job.id, warning, "the downloaded file is odd, it is installed");
-    }
-    job.update(|report| report.warnings = warnings);
-    note.image = Some(image.clone());
-    write_note(job, cx, note.clone()).await?;
-    let publishing =
-        Publishing { unique_name: about.unique_name.clone(), image: image.clone(), sizes };
-    *job.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(publishing);
-    let aside = properties_temporary(&job.id);
-    let publication = Publication {
-        kind: request.kind,
-        directory: request.directory.clone(),
-        temporary: note.temporary,
-        image,
-        aside: aside.map_err(|_bad| IngestError::Name(job.id.clone()))?,
-        about,
-        format: request.format,
-        sizes,
-        now: cx.host.clock.now(),
-    };
-    // Remembered first: from now on an empty place is not this store.
-    cx.stores.remember_held(store).await?;
-    publish(store, &job.work, publication).await?;
-    Ok(sizes)
 }
 
 /// `11/24/26, 1:28 AM`, in UTC.
@@ -239,44 +185,21 @@ async fn end(
         Err(error) => was_published(job, cx).await.ok_or(error),
         Ok(sizes) => Ok(sizes),
     };
-    if outcome.is_err()
-        && let Err(error) = remove_remains(job, cx).await
-    {
+    if outcome.is_ok() {
+        settle(cx, &job.id).await;
+    } else if let Err(error) = clean_up(cx, &job.id).await {
         // The note stays: the next start tries again.
         let error = bedrock::chain(&error);
         tracing::warn!(job = job.id, error, "cannot remove what a download left");
-        return outcome;
-    }
-    let (journal, id) = (cx.journal.clone(), job.id.clone());
-    let erased = cx.tasks.blocking("erase a note", move || journal.erase(&id)).await;
-    if let Ok(Err(error)) = erased {
-        let error = bedrock::chain(&error);
-        tracing::warn!(job = job.id, error, "cannot erase a download's note");
     }
     outcome
 }
 
 /// The sizes of the object if the job's publication took effect after all.
 async fn was_published(job: &Job, cx: &DownloadContext) -> Option<Sizes> {
-    let Publishing { unique_name, image, sizes } = job.publishing()?;
+    let publishing = job.publishing()?;
     let Request { store, kind, directory, .. } = &job.request;
     let store = cx.stores.open(store, None).await.ok()?;
-    let temporary = directory.join(note_for(job).ok()?.temporary);
-    let work = Work::new();
-    let left = store.run("look for a file", store.engine().kind(&work, temporary)).await.ok()?;
-    let item = inventory::find(&store, *kind, directory).await.ok()??;
-    let is_ours = item.unique_name == unique_name
-        && item.install_path == directory.join(image).to_string()
-        && u64::try_from(item.physical_size) == Ok(sizes.physical_size);
-    (left.is_none() && is_ours).then_some(sizes)
-}
-
-async fn remove_remains(job: &Arc<Job>, cx: &DownloadContext) -> Result<(), IngestError> {
-    if job.report().temporary.is_none() {
-        return Ok(());
-    }
-    let mut note = note_for(job)?;
-    note.image = job.publishing().map(|publishing| publishing.image);
-    let store = cx.stores.open(&job.request.store, None).await?;
-    Ok(remove_leftovers(&store, &job.id, &note).await?)
+    let published = is_published(&store, *kind, directory, &publishing).await;
+    published.is_ok_and(|published| published).then_some(publishing.sizes)
 }

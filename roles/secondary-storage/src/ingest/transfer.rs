@@ -1,6 +1,5 @@
 //! One pass over an image: from a source's bytes to a complete temporary file.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,18 +7,16 @@ use tokio::sync::mpsc;
 
 use super::DownloadContext;
 use super::error::IngestError;
+use super::intake::Intake;
 use super::job::Job;
-use super::journal::Note;
-use super::write::{PIECES, Piece, Target, Written, write};
+use super::write::{PIECES, Piece, Written};
 use crate::sources::Chunks;
-use crate::stores::Store;
 
 /// One pass over the image, continued over broken connections.
 pub(super) async fn attempt(
     job: &Job,
     cx: &DownloadContext,
-    store: &Arc<Store>,
-    note: &Note,
+    intake: &Intake<'_>,
 ) -> Result<Written, IngestError> {
     let request = &job.request;
     job.received.store(0, Ordering::Relaxed);
@@ -30,18 +27,8 @@ pub(super) async fn attempt(
     }
     let expected = announced.length.or(announced.hint).unwrap_or(0);
     job.expected.store(expected, Ordering::Relaxed);
-    let (directory, temporary) = (note.directory.clone(), note.temporary.clone());
-    let creating = store.engine().create(&job.work, directory, temporary);
-    let target = Target {
-        store: Arc::clone(store),
-        part: store.run("create a file", creating).await?,
-        format: request.format,
-        expectation: request.expectation.clone(),
-        coding: announced.coding,
-        limit: request.decompressed_limit,
-    };
     let (pieces, incoming) = mpsc::channel(PIECES);
-    let mut writing = Box::pin(write(target, incoming));
+    let mut writing = Box::pin(intake.receive(0, announced.coding, incoming));
     let passing = pass_on(job, cx, chunks, pieces);
     tokio::select! {
         // Ends before the source does only when it fails: it has the reason.

@@ -13,13 +13,14 @@ use std::io::{BufRead, Error, Read};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use disk_image::{Format, HEAD_LEN, ImageError, Inspection, Kind};
+use disk_image::{HEAD_LEN, ImageError, Inspection, Kind, Sizes};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::decompress::{InputBroken, decoded, decompress};
-use super::digest::{Checksum, Digester, Expectation};
+use super::digest::{Checksum, Digests, Expectation, Queues};
 use super::error::IngestError;
+use super::intake::Content;
 use super::members::Ignored;
 use crate::sources::Coding;
 use crate::stores::{Opened, Part, Store};
@@ -42,8 +43,10 @@ const BLOCKS: usize = 4;
 pub struct Target {
     pub store: Arc<Store>,
     pub part: Box<dyn Part>,
-    pub format: Format,
+    pub content: Content,
     pub expectation: Expectation,
+    /// Further digests.
+    pub hashes: Vec<Expectation>,
     /// What the source put around its content.
     pub coding: Coding,
     /// Largest image after decompression.
@@ -55,26 +58,28 @@ pub struct Target {
 pub struct Written {
     pub inspection: Result<Inspection, ImageError>,
     pub checksum: Checksum,
+    /// In the order they were asked for.
+    pub hashes: Vec<Checksum>,
     /// What followed the compressed data.
     pub ignored: Option<Ignored>,
 }
 
 /// Writes everything and judges the complete file.
 pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Written, IngestError> {
-    let Target { store, part, format, expectation, coding, limit } = target;
-    let digester = Digester::start(&expectation).map_err(IngestError::Thread)?;
-    let queue = digester.queue();
+    let Target { store, part, content, expectation, hashes, coding, limit } = target;
+    let digests = Digests::start(&expectation, &hashes).map_err(IngestError::Thread)?;
+    let queues = digests.queues();
     let (out, mut blocks) = mpsc::channel(BLOCKS);
-    let unpacked = on_thread("ss-decompress", move || unpack(coding, limit, pieces, queue, &out))?;
-    let mut sink = Sink::new(store, part, format, limit);
+    let unpacked = on_thread("ss-decompress", move || unpack(coding, limit, pieces, queues, &out))?;
+    let mut sink = Sink::new(store, part, content, limit);
     while let Some(block) = blocks.recv().await {
         sink.write(block).await?;
     }
     let ignored = unpacked.await.map_err(|_died| IngestError::Internal)??;
     sink.check_head()?;
     let inspection = sink.finish().await?;
-    let checksum = digester.finish().await.ok_or(IngestError::Internal)?;
-    Ok(Written { inspection, checksum, ignored })
+    let (checksum, hashes) = digests.finish().await.ok_or(IngestError::Internal)?;
+    Ok(Written { inspection, checksum, hashes, ignored })
 }
 
 /// Runs `work` on a thread of its own.
@@ -99,22 +104,22 @@ fn unpack(
     coding: Coding,
     limit: u64,
     incoming: mpsc::Receiver<Piece>,
-    digest: mpsc::Sender<Bytes>,
+    digests: Queues,
     out: &mpsc::Sender<Bytes>,
 ) -> Result<Option<Ignored>, IngestError> {
     let out = &mut |block: &[u8]| {
         // The other end went away: it has the reason.
         out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
     };
-    let mut pieces = Pieces { incoming, digest: None, current: Bytes::new(), ended: false };
+    let mut pieces = Pieces { incoming, digests: Queues::default(), current: Bytes::new(), ended: false };
     match coding {
         Coding::Identity => {
-            pieces.digest = Some(digest);
+            pieces.digests = digests;
             decompress(pieces, out)
         }
         coding => {
             let content = decoded(coding, pieces, limit).map_err(|_cut| IngestError::Aborted)?;
-            decompress(Digested { content, digest, is_broken: false }, out)
+            decompress(Digested { content, digests, is_broken: false }, out)
         }
     }
 }
@@ -122,7 +127,7 @@ fn unpack(
 /// The pieces as a reader; each goes to the digest once, unless it is of what is inside them.
 struct Pieces {
     incoming: mpsc::Receiver<Piece>,
-    digest: Option<mpsc::Sender<Bytes>>,
+    digests: Queues,
     current: Bytes,
     ended: bool,
 }
@@ -145,9 +150,7 @@ impl BufRead for Pieces {
         while self.current.is_empty() && !self.ended {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
-                    if let Some(digest) = &self.digest {
-                        digest.blocking_send(bytes.clone()).map_err(gone)?;
-                    }
+                    self.digests.send(&bytes).map_err(gone)?;
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
@@ -165,7 +168,7 @@ impl BufRead for Pieces {
 /// Decoded content on its way; each byte goes to the digest once.
 struct Digested<R> {
     content: R,
-    digest: mpsc::Sender<Bytes>,
+    digests: Queues,
     is_broken: bool,
 }
 
@@ -180,7 +183,7 @@ impl<R: BufRead> BufRead for Digested<R> {
             .content
             .fill_buf()
             .map(|available| Bytes::copy_from_slice(available.get(..amount).unwrap_or(available)));
-        self.is_broken |= bytes.is_ok_and(|bytes| self.digest.blocking_send(bytes).is_err());
+        self.is_broken |= bytes.is_ok_and(|bytes| self.digests.send(&bytes).is_err());
         self.content.consume(amount);
     }
 }
@@ -198,7 +201,7 @@ impl<R: BufRead> Read for Digested<R> {
 struct Sink {
     store: Arc<Store>,
     part: Box<dyn Part>,
-    format: Format,
+    content: Content,
     limit: u64,
     length: u64,
     unsynced: u64,
@@ -212,9 +215,9 @@ const SYNC_EVERY: u64 = 256 * 1024 * 1024;
 const WRITE: &str = "write a file";
 
 impl Sink {
-    fn new(store: Arc<Store>, part: Box<dyn Part>, format: Format, limit: u64) -> Self {
+    fn new(store: Arc<Store>, part: Box<dyn Part>, content: Content, limit: u64) -> Self {
         let (length, unsynced, head, judged) = (0, 0, Vec::new(), false);
-        Self { store, part, format, limit, length, unsynced, head, judged }
+        Self { store, part, content, limit, length, unsynced, head, judged }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), IngestError> {
@@ -248,13 +251,21 @@ impl Sink {
         }
         self.judged = true;
         let kind = Kind::of(&self.head);
-        if self.format.admits(kind) { Ok(()) } else { Err(IngestError::Content(kind)) }
+        let admitted = match self.content {
+            Content::Image(format) => format.admits(kind),
+            Content::Files => true,
+        };
+        if admitted { Ok(()) } else { Err(IngestError::Content(kind)) }
     }
 
     /// Judges the complete file; the outer error is one of the store.
     async fn finish(self) -> Result<Result<Inspection, ImageError>, IngestError> {
-        let Self { store, part, format, .. } = self;
+        let Self { store, part, content, length, .. } = self;
         let file = store.run(WRITE, part.finish()).await?;
+        let Content::Image(format) = content else {
+            let sizes = Sizes { virtual_size: length, physical_size: length };
+            return Ok(Ok(Inspection { sizes, notice: None }));
+        };
         let runtime = Handle::current();
         let inspect = move || disk_image::inspect(format, &Image { file, runtime });
         on_thread("ss-inspect", inspect)?.await.map_err(|_died| IngestError::Internal)

@@ -145,13 +145,18 @@ impl From<InstallPath> for String {
 }
 
 /// What a path names, by CloudStack's layout of a store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ObjectKind {
+    /// A template or an ISO.
     Template,
     Volume,
+    /// Files of a volume's snapshots: several snapshots share a directory.
+    Snapshot,
 }
 
 impl ObjectKind {
+    /// Those that are listed, one object in each directory.
     pub const ALL: [Self; 2] = [Self::Template, Self::Volume];
 
     /// `template/tmpl` or `volumes`: the tree that a list command walks.
@@ -159,6 +164,7 @@ impl ObjectKind {
         let parts: &[&str] = match self {
             Self::Template => &["template", "tmpl"],
             Self::Volume => &["volumes"],
+            Self::Snapshot => &["snapshots"],
         };
         InstallPath(parts.iter().map(|part| FileName((*part).to_owned())).collect())
     }
@@ -168,19 +174,21 @@ impl ObjectKind {
         match self {
             Self::Template => "template",
             Self::Volume => "volume",
+            Self::Snapshot => "snapshot",
         }
     }
 
-    /// The file that makes a directory an object.
+    /// The file that makes a directory an object; of snapshots there is none.
     pub fn properties_file(self) -> FileName {
         let name = match self {
             Self::Template => "template.properties",
             Self::Volume => "volume.properties",
+            Self::Snapshot => "snapshot.properties",
         };
         FileName(name.to_owned())
     }
 
-    /// The object's own directory, `<tree>/<account>/<id>`, if `path` is it or lies in it.
+    /// The object's own directory, `<tree>/<account>/<id>` (of a snapshot: its volume's), if `path` is it or lies in it.
     pub fn directory(self, path: &InstallPath) -> Option<InstallPath> {
         let tree = self.tree();
         let depth = tree.0.len();

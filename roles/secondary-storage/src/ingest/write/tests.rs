@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use disk_image::Format;
 use flate2::write::GzEncoder;
 
 use super::*;
@@ -30,7 +31,9 @@ async fn run_coded(
     let directory = "template/tmpl/2/204".parse().unwrap();
     let part = store.engine().create(&work, directory, "part".parse().unwrap()).await.unwrap();
     let expectation = Expectation::parse(Some("00")).unwrap();
-    let target = Target { store, part, format, expectation, coding, limit };
+    let content = Content::Image(format);
+    let hashes = Vec::new();
+    let target = Target { store, part, content, expectation, hashes, coding, limit };
     let (tx, rx) = mpsc::channel(PIECES);
     let sending = async move {
         for piece in pieces {

@@ -1,0 +1,227 @@
+//! One object on its way into a store, wherever its bytes come from: a download, an upload.
+//!
+//! ```text
+//! begin (note on disk) ─▶ receive (once for each file) ─▶ check ─▶ publish ─▶ settle
+//!                                  any failure, any crash ─────────────────▶ clean_up
+//! ```
+//!
+//! The caller brings pieces of bytes and an owner of the work; everything that is on the store or
+//! in the journal happens here. After an error, or when the future of one of these steps was
+//! dropped, [`clean_up`] removes what is there, once the owner's work has ended.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::DownloadContext;
+use super::digest::{Checksum, Expectation};
+use super::error::IngestError;
+use super::journal::{Note, properties_temporary, remove_leftovers};
+use super::publish::{Publication, image_name, publish};
+use super::write::{Piece, Target, Written, write};
+use crate::objects::inventory::Description;
+use crate::sources::Coding;
+use crate::stores::{FileName, InstallPath, ObjectKind, Store, Work};
+use disk_image::{Format, Sizes};
+
+/// What the bytes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// One image of this format, judged as such; compressed or not.
+    Image(Format),
+    /// Files of a store as they are: a snapshot copied from another zone.
+    Files,
+}
+
+/// What is to become of the bytes.
+#[derive(Debug, Clone)]
+pub struct Order {
+    pub kind: ObjectKind,
+    pub content: Content,
+    /// The object's directory below the store's root.
+    pub directory: InstallPath,
+    /// The digest that is reported, and compared when it has a value.
+    pub expectation: Expectation,
+    /// Further digests that the bytes must have, from a metalink for one.
+    pub hashes: Vec<Expectation>,
+    /// Largest image after decompression.
+    pub decompressed_limit: u64,
+}
+
+/// An object being received. Its note is in the journal until [`Intake::settle`] or [`clean_up`].
+#[derive(Debug)]
+pub struct Intake<'a> {
+    cx: &'a DownloadContext,
+    store: Arc<Store>,
+    work: &'a Work,
+    id: &'a str,
+    order: Order,
+    note: Note,
+}
+
+/// A complete and sound object that is not listed yet.
+#[derive(Debug)]
+pub struct Ready {
+    /// Below the store's root: the file, or the directory of several.
+    pub install_path: InstallPath,
+    pub sizes: Sizes,
+    pub checksum: Checksum,
+    /// What an operator may want to know about an image that is usable.
+    pub warnings: Vec<String>,
+    image: FileName,
+    /// Temporaries and the names that they get.
+    renames: Vec<(FileName, FileName)>,
+}
+
+impl Ready {
+    pub const fn image(&self) -> &FileName {
+        &self.image
+    }
+}
+
+impl<'a> Intake<'a> {
+    /// Notes what is going to be created. `id` is a UUID nobody else uses; `files` is how many
+    /// there are, one unless the content is [`Content::Files`].
+    pub async fn begin(
+        cx: &'a DownloadContext,
+        store: &Arc<Store>,
+        work: &'a Work,
+        id: &'a str,
+        order: Order,
+        files: usize,
+    ) -> Result<Self, IngestError> {
+        let temporary = temporary_name(id, 0)?;
+        let more = (1..files).map(|nth| temporary_name(id, nth)).collect::<Result<_, _>>()?;
+        let note = Note {
+            store: store.url().clone(),
+            directory: order.directory.clone(),
+            kind: order.kind,
+            temporary,
+            image: None,
+            files: more,
+        };
+        let intake = Self { cx, store: Arc::clone(store), work, id, order, note };
+        intake.write_note().await?;
+        Ok(intake)
+    }
+
+    /// The file that the `nth` file is received into.
+    pub fn temporary(&self, nth: usize) -> Result<FileName, IngestError> {
+        temporary_name(self.id, nth)
+    }
+
+    async fn write_note(&self) -> Result<(), IngestError> {
+        let (journal, id, note) = (self.cx.journal.clone(), self.id.to_owned(), self.note.clone());
+        let work = move || journal.write(&id, &note);
+        self.cx.tasks.blocking("note a file", work).await?.map_err(IngestError::Journal)
+    }
+
+    /// Receives the `nth` file from its first byte; what an earlier pass left of it is replaced.
+    /// `coding` is what the transfer put around the content.
+    pub async fn receive(
+        &self,
+        nth: usize,
+        coding: Coding,
+        pieces: mpsc::Receiver<Piece>,
+    ) -> Result<Written, IngestError> {
+        let (directory, name) = (self.order.directory.clone(), self.temporary(nth)?);
+        let creating = self.store.engine().create(self.work, directory, name);
+        let target = Target {
+            store: Arc::clone(&self.store),
+            part: self.store.run("create a file", creating).await?,
+            content: self.order.content,
+            expectation: self.order.expectation.clone(),
+            hashes: self.order.hashes.clone(),
+            coding,
+            limit: self.order.decompressed_limit,
+        };
+        write(target, pieces).await
+    }
+
+    /// Compares the digests with those that were asked for.
+    pub fn verify(&self, written: &Written) -> Result<(), IngestError> {
+        self.order.expectation.verify(&written.checksum).map_err(IngestError::Checksum)?;
+        for (hash, found) in self.order.hashes.iter().zip(&written.hashes) {
+            hash.verify(found).map_err(IngestError::Checksum)?;
+        }
+        Ok(())
+    }
+
+    /// The name that an image will have.
+    pub fn image_name(&self, about: &Description) -> Result<FileName, IngestError> {
+        let bad = || IngestError::Name(about.unique_name.clone());
+        let Content::Image(format) = self.order.content else { return Err(bad()) };
+        image_name(&about.unique_name, format, self.cx.host.clock.unix_ms()).map_err(|_bad| bad())
+    }
+
+    /// Judges a received file that is to be called `image`.
+    pub fn check(&self, written: Written, image: FileName) -> Result<Ready, IngestError> {
+        let inspection = written.inspection.map_err(IngestError::Image)?;
+        let notice = inspection.notice.map(|notice| notice.to_string());
+        let ignored = written.ignored.map(|ignored| ignored.to_string());
+        let warnings: Vec<String> = notice.into_iter().chain(ignored).collect();
+        for warning in &warnings {
+            tracing::warn!(id = self.id, warning, "the received file is odd, it is installed");
+        }
+        Ok(Ready {
+            install_path: self.order.directory.join(image.clone()),
+            sizes: inspection.sizes,
+            checksum: written.checksum,
+            warnings,
+            renames: vec![(self.note.temporary.clone(), image.clone())],
+            image,
+        })
+    }
+
+    /// Makes the files an object of the store. When this fails late, the object may be there all
+    /// the same: see [`super::publish::is_published`].
+    pub async fn publish(&mut self, ready: &Ready, about: Description) -> Result<(), IngestError> {
+        self.note.image = Some(ready.image.clone());
+        self.write_note().await?;
+        let aside = properties_temporary(self.id);
+        let publication = Publication {
+            kind: self.order.kind,
+            directory: self.order.directory.clone(),
+            renames: ready.renames.clone(),
+            image: ready.image.clone(),
+            aside: aside.map_err(|_bad| IngestError::Name(self.id.to_owned()))?,
+            about,
+            content: self.order.content,
+            sizes: ready.sizes,
+            now: self.cx.host.clock.now(),
+        };
+        // Remembered first: from now on an empty place is not this store.
+        self.cx.stores.remember_held(&self.store).await?;
+        publish(&self.store, self.work, publication).await?;
+        Ok(())
+    }
+}
+
+/// Forgets the note of an object that is there.
+pub async fn settle(cx: &DownloadContext, id: &str) {
+    let (journal, owned) = (cx.journal.clone(), id.to_owned());
+    let erased = cx.tasks.blocking("erase a note", move || journal.erase(&owned)).await;
+    if let Ok(Err(error)) = erased {
+        tracing::warn!(id, error = bedrock::chain(&error), "cannot erase the note of an object");
+    }
+}
+
+/// Removes what an unfinished object left on its store, then its note. The owner's work must have
+/// ended. When this fails the note stays, and the next start of the process tries again.
+pub async fn clean_up(cx: &DownloadContext, id: &str) -> Result<(), IngestError> {
+    let (journal, owned) = (cx.journal.clone(), id.to_owned());
+    let read = cx.tasks.blocking("read a note", move || journal.read(&owned)).await?;
+    let Some(note) = read.map_err(IngestError::Journal)? else { return Ok(()) };
+    let store = cx.stores.open(&note.store, None).await?;
+    remove_leftovers(&store, id, &note).await?;
+    settle(cx, id).await;
+    Ok(())
+}
+
+/// The name that the original's temporaries have, so that an operator knows what it is.
+fn temporary_name(id: &str, nth: usize) -> Result<FileName, IngestError> {
+    let digits = id.parse::<uuid::Uuid>().map_or(0, |id| id.as_u64_pair().0);
+    let number = if nth == 0 { String::new() } else { nth.to_string() };
+    let name = format!("dnld{digits}tmp_{number}");
+    name.parse().map_err(|_bad| IngestError::Name(name))
+}
