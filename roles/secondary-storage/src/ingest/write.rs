@@ -111,7 +111,8 @@ fn unpack(
         // The other end went away: it has the reason.
         out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
     };
-    let mut pieces = Pieces { incoming, digests: Queues::default(), current: Bytes::new(), ended: false };
+    let mut pieces =
+        Pieces { incoming, digests: Queues::default(), current: Bytes::new(), ended: false };
     match coding {
         Coding::Identity => {
             pieces.digests = digests;
