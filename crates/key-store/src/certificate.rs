@@ -79,6 +79,12 @@ pub fn issued_at(certificate: &CertificateDer<'_>) -> i64 {
         .map_or(i64::MIN, |(_rest, parsed)| parsed.validity().not_before.timestamp())
 }
 
+/// End of validity in seconds since 1970; `None` for what cannot be read.
+pub fn expires_at(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_rest, parsed) = X509Certificate::from_der(certificate.as_ref()).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
 /// The subject alternative names: DNS names and addresses as texts; a text that says so when there
 /// is none.
 pub fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<String> {

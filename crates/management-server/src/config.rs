@@ -114,6 +114,8 @@ pub struct ConsoleSettings {
     pub session_limit: usize,
     /// Key of console tokens; `None` makes a new one.
     pub token_key: Option<TokenKey>,
+    /// Key store with its password that proxies get for TLS, as with consoleproxy.sslEnabled.
+    pub key_store: Option<(Vec<u8>, String)>,
 }
 
 /// What happens with images on a store that have no record.
@@ -222,6 +224,7 @@ impl ServerConfig {
                 source_address_check: false,
                 session_limit: 50,
                 token_key: None,
+                key_store: None,
             },
             images: ImageSettings {
                 poll_interval: Duration::from_secs(10),

@@ -243,9 +243,13 @@ async fn set_up_vm(core: &Core, attachment: &Attachment, log_id: &str) {
 async fn start_console_proxy(core: &Core, attachment: &Attachment, log_id: &str) {
     let Ok(keystore_password) = random::bytes::<16>() else { return };
     let encryptor_password = lock(&core.consoles).key().encryptor_password();
+    let (bits, password) = match core.config.console.key_store.clone() {
+        Some((bits, password)) => (Some(bits.into()), password),
+        None => (None, STANDARD.encode(keystore_password)),
+    };
     let command = StartConsoleProxyAgentHttpHandlerCommand {
-        keystore_bits: None,
-        keystore_password: Some(STANDARD.encode(keystore_password).into()),
+        keystore_bits: bits,
+        keystore_password: Some(password.into()),
         encryptor_password: Some(encryptor_password.into()),
         is_source_ip_check_enabled: core.config.console.source_address_check,
         base: base(log_id),

@@ -31,6 +31,10 @@ impl Published for Vec<ConsoleStatus> {
     const NAME: &'static str = "consoles";
 }
 
+impl Published for Option<CertificateStatus> {
+    const NAME: &'static str = "certificate";
+}
+
 impl Published for Listeners {
     const NAME: &'static str = "listeners";
 }
@@ -52,6 +56,8 @@ pub struct Details {
     pub consoles: Option<Vec<ConsoleStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Listeners>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<DhcpStatus>,
     /// What has no type here: of a newer process, or of a role that is not ours.
@@ -216,6 +222,22 @@ pub struct ConsoleStatus {
     pub inputs: u64,
 }
 
+/// The certificate that a role's listeners show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Where it comes from: "files", "management server", "self-signed".
+    pub source: String,
+    /// Names and addresses that it is for.
+    pub names: Vec<String>,
+    /// End of its validity, RFC 3339.
+    pub expires: String,
+    /// SHA-256, as tools print it.
+    pub fingerprint: String,
+    /// Why browsers will not accept it, as far as the process can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 /// Addresses that a role's own listeners have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -301,6 +323,13 @@ mod tests {
         check(&DownloadLinksStatus { count: 1, links: vec![link] });
         check(&Vec::<ConsoleStatus>::new());
         check(&Listeners(vec!["127.0.0.1:80".into()]));
+        check(&Some(CertificateStatus {
+            source: "files".into(),
+            names: vec!["a".into()],
+            expires: "2027-01-01T00:00:00Z".into(),
+            fingerprint: "00".into(),
+            problem: Some("it is for b".into()),
+        }));
         check(&DhcpStatus { state: "ready".into(), ..DhcpStatus::default() });
     }
 

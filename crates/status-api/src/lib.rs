@@ -17,7 +17,7 @@ pub mod process;
 pub mod reload;
 
 pub use details::{
-    Alarm, ConsoleStatus, Details, DhcpStatus, DownloadLink, DownloadLinksStatus, DownloadState,
+    Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink, DownloadLinksStatus, DownloadState,
     DownloadStatus, Listeners, Published, StoreState, StoreStatus,
 };
 pub use process::{

@@ -13,6 +13,7 @@ use agent_protocol::console::{
     ConsoleProxyLoadReportCommand, StartConsoleProxyAgentHttpHandlerCommand,
 };
 use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
+use bedrock::Secret;
 use management_link::nic::{HostNics, Nic};
 use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
 use role::{BoxFuture, HealthReporter};
@@ -127,14 +128,7 @@ impl ConsoleAgent {
     fn start(&self, command: &StartConsoleProxyAgentHttpHandlerCommand) -> PlainAnswer {
         let source_check = command.is_source_ip_check_enabled;
         self.context.source_check.store(source_check, Ordering::Relaxed);
-        if command.keystore_bits.is_some() {
-            self.health.set_condition(
-                "tls",
-                "the management server wants consoles over TLS, which is not supported yet",
-            );
-        } else {
-            self.health.clear_condition("tls");
-        }
+        self.take_certificate(command);
         let text = command.encryptor_password.as_ref().map_or("", |text| text.reveal());
         match TokenKey::parse(text) {
             Ok(key) => {
@@ -147,6 +141,21 @@ impl ConsoleAgent {
                 tracing::error!(%error, "consoles cannot be opened");
                 self.health.set_condition("key", error.to_string());
                 PlainAnswer::failed(error.to_string())
+            }
+        }
+    }
+
+    /// A key store that is of no use takes no plain console away.
+    fn take_certificate(&self, command: &StartConsoleProxyAgentHttpHandlerCommand) {
+        let none = Secret::default();
+        let password = command.keystore_password.as_ref().unwrap_or(&none);
+        let bits = command.keystore_bits.as_ref().map(|bits| (bits.reveal().as_slice(), password));
+        match self.context.certificate.deliver(bits) {
+            Ok(()) => self.health.clear_condition("tls"),
+            Err(error) => {
+                let error = bedrock::chain(&error);
+                tracing::error!(error, "browsers cannot be served over TLS with it");
+                self.health.set_condition("tls", error);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The role's table of the configuration.
 
+mod tls;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use role::ConfigInput;
 use crate::bridge::BridgeLimits;
 use bedrock::net::Network;
 
+pub(crate) use tls::{BrowserTls, CertificateFiles, HostTlsPolicy};
+
 /// What the server calls the part of the guid that names the class.
 const RESOURCE_NAME: &str = agent_protocol::agent::StartupProxyCommand::RESOURCE_NAME;
 
@@ -21,6 +25,9 @@ pub(crate) struct ConsoleProxyConfig {
     pub(crate) state_directory: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) tls: BrowserTls,
+    /// Peers that send a PROXY header before everything else.
+    pub(crate) proxy_protocol: Vec<Network>,
     /// Another noVNC to serve instead of the built-in page.
     pub(crate) novnc_dir: Option<PathBuf>,
     pub(crate) reloadable: Reloadable,
@@ -40,6 +47,8 @@ pub(crate) const RELOADABLE: &[&str] = &[
     "roles.console_proxy.trusted_proxies",
     "roles.console_proxy.allowed_origins",
     "roles.console_proxy.frame_ancestors",
+    "roles.console_proxy.hsts",
+    "roles.console_proxy.host_tls",
 ];
 
 /// What a reload may change while consoles are open; those that are keep what they began with.
@@ -61,6 +70,9 @@ pub(crate) struct Reloadable {
     pub(crate) allowed_origins: Vec<String>,
     /// Origins that may show the console page in a frame.
     pub(crate) frame_ancestors: Vec<String>,
+    /// How long browsers come back over TLS only; zero says nothing about it.
+    pub(crate) hsts: Duration,
+    pub(crate) host_tls: HostTlsPolicy,
 }
 
 /// Who we are for the management server.
@@ -84,6 +96,9 @@ impl ConsoleProxyConfig {
         let mut section = Section::new("roles.console_proxy", input.section, violations);
         let identity = identity(&mut section);
         let listen = listen(&mut section);
+        let tls = BrowserTls::read(&mut section);
+        let proxy_protocol =
+            section.list("proxy_protocol", "give networks such as \"10.0.0.0/8\"");
         let sessions = bounded(&mut section, "sessions", 500, 10_000);
         let ping = positive(&mut section, "ping_interval", Duration::from_secs(30));
         let idle = positive(&mut section, "idle_timeout", Duration::from_secs(180));
@@ -112,6 +127,12 @@ impl ConsoleProxyConfig {
             section.list("trusted_proxies", "give networks such as \"10.0.0.0/8\"");
         let allowed_origins = origins(&mut section, "allowed_origins");
         let frame_ancestors = origins(&mut section, "frame_ancestors");
+        let hsts = tls::hsts(&mut section);
+        let host_tls = section.or_default(
+            "host_tls",
+            HostTlsPolicy::default(),
+            "give \"verify\", \"verify-ignore-expiry\", \"accept-any\" or \"off\"",
+        );
         let novnc_dir = section.optional_path("novnc_dir");
         section.finish();
         Some(Self {
@@ -119,6 +140,8 @@ impl ConsoleProxyConfig {
             state_directory: crate::KIND.directory(input.state_directory),
             identity: identity?,
             listen,
+            tls,
+            proxy_protocol,
             novnc_dir,
             reloadable: Reloadable {
                 sessions,
@@ -135,6 +158,8 @@ impl ConsoleProxyConfig {
                 trusted_proxies,
                 allowed_origins,
                 frame_ancestors,
+                hsts,
+                host_tls,
             },
         })
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::AccessAuthority;
+use crate::certificate::BrowserCertificate;
 use crate::config::{ConsoleProxyConfig, Reloadable};
 use crate::metrics::Metrics;
 use crate::places::Places;
@@ -31,6 +32,7 @@ pub(crate) struct ConsoleContext {
     reloadable: watch::Sender<Arc<Reloadable>>,
     /// As the listeners use them.
     pub(crate) trusted_proxies: TrustedProxies,
+    pub(crate) certificate: Arc<BrowserCertificate>,
     pub(crate) authority: Arc<dyn AccessAuthority>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<Metrics>,
@@ -59,7 +61,9 @@ impl ConsoleContext {
         stop: CancellationToken,
     ) -> Self {
         let metrics = Arc::new(Metrics::default());
+        let host_of_links = config.tls.host_of_links(config.identity.public_address);
         Self {
+            certificate: Arc::new(BrowserCertificate::new(host_of_links)),
             places: Places::default(),
             trusted_proxies: config.reloadable.trusted_proxies.clone().into(),
             reloadable: watch::Sender::new(Arc::new(config.reloadable.clone())),

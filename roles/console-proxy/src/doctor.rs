@@ -2,22 +2,34 @@
 //! impossible.
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use role::tasks::BlockingError;
 use role::{DoctorCheck, DoctorFinding, PreflightError, TaskScope};
 
-use crate::config::ConsoleProxyConfig;
+use crate::certificate::{Source, date, problem_of};
+use crate::config::{BrowserTls, ConsoleProxyConfig};
+
+/// A certificate that ends within so many seconds is told.
+const SOON: i64 = 14 * 86_400;
 
 pub(crate) fn checks(config: &ConsoleProxyConfig) -> Vec<DoctorCheck> {
     let page = config.novnc_dir.clone();
-    let listen = config.listen.clone();
+    let listen: Vec<_> = config.listen.iter().chain(&config.tls.listen).copied().collect();
+    let (tls, public) = (config.tls.clone(), config.identity.public_address);
     vec![
         DoctorCheck::machine("console.page", move |_cx| {
             let page = page.clone();
             async {
                 let found = look(move || page_finding(page)).await;
+                found.unwrap_or_else(|error| DoctorFinding::Skipped(bedrock::chain(&error)))
+            }
+        }),
+        DoctorCheck::machine("console.certificate", move |_cx| {
+            let tls = tls.clone();
+            async move {
+                let found = look(move || certificate_finding(&tls, public)).await;
                 found.unwrap_or_else(|error| DoctorFinding::Skipped(bedrock::chain(&error)))
             }
         }),
@@ -42,6 +54,40 @@ fn page_finding(directory: Option<PathBuf>) -> DoctorFinding {
     match without_page(&directory) {
         Some(error) => DoctorFinding::Fault { problem: error.problem, remedy: error.remedy },
         None => DoctorFinding::Good(format!("{} has a console page", directory.display())),
+    }
+}
+
+/// What can be told of the certificate without the running process; `quickcloud status` tells of the
+/// one that the management server sent.
+fn certificate_finding(tls: &BrowserTls, public: IpAddr) -> DoctorFinding {
+    let Some(files) = &tls.files else {
+        let text = "no certificate_file is set: consoles are served over TLS with what the \
+                    management server sends";
+        return DoctorFinding::Good(text.to_owned());
+    };
+    let remedy = "correct roles.console_proxy.certificate_file, certificate_key_file or url_domain";
+    let pair = match tls_material::read_pair(&files.certificate, &files.key) {
+        Ok(pair) => pair,
+        Err(error) => {
+            let problem = bedrock::chain(&error);
+            return DoctorFinding::Fault { problem, remedy: remedy.to_owned() };
+        }
+    };
+    let now = jiff::Timestamp::now().as_second();
+    let shown = files.certificate.display();
+    let expected = tls.host_of_links(public);
+    if let Some(problem) = problem_of(Source::Files, &pair, expected.as_deref(), now) {
+        let problem = format!("browsers will not accept {shown}: {problem}");
+        return DoctorFinding::Fault { problem, remedy: remedy.to_owned() };
+    }
+    let expires = pair.cert.first().and_then(key_store::certificate::expires_at);
+    let until = expires.and_then(date).unwrap_or_default();
+    match expires {
+        Some(at) if at < now + SOON => DoctorFinding::Warning {
+            problem: format!("{shown} expires at {until}"),
+            remedy: "renew it; a renewed file is taken up without a restart".to_owned(),
+        },
+        _ => DoctorFinding::Good(format!("{shown} is valid until {until}")),
     }
 }
 

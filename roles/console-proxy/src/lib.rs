@@ -9,6 +9,7 @@
 //! | `config` | `[roles.console_proxy]` |
 //! | `service` | the role: description, start, reload, stop |
 //! | `agent` | the host that the management server sees |
+//! | `listeners`, `certificate` | where browsers come in, and what they are shown over TLS |
 //! | `web`, `assets` | pages and upgrades |
 //! | `upgrade`, `websocket` | the WebSocket's opening handshake; its limits and the goodbye |
 //! | [`query`], [`token`] | a link's query, and what is in its token |
@@ -27,12 +28,14 @@ mod access;
 mod agent;
 mod assets;
 mod bridge;
+mod certificate;
 mod config;
 mod console;
 mod context;
 mod dialler;
 mod doctor;
 mod ledger;
+mod listeners;
 mod metrics;
 mod network;
 mod places;

@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use agent_protocol::agent::StartupProxyCommand;
 use config_reader::Violations;
-use http_front::{Site, Transport};
 use management_link::{LinkConfig, ManagementLink};
 use role::{
     BoxFuture, ConfigInput, DoctorCheck, Host, PreflightError, Resource, Role, RoleContext,
     RoleDescriptor, RoleError, RoleKind, RoleSpec,
 };
-use status_api::Listeners;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -19,9 +17,9 @@ use crate::agent::{ConsoleAgent, LinkPort};
 use crate::config::{self, ConsoleProxyConfig};
 use crate::context::ConsoleContext;
 use crate::doctor;
+use crate::listeners::{self, Doors};
 use crate::report;
 use crate::sessions::Ended;
-use crate::web;
 
 /// The console proxy.
 pub const KIND: RoleKind =
@@ -52,7 +50,7 @@ impl RoleSpec for ConsoleProxySpec {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        let routes = self.config.listen.iter();
+        let routes = self.config.listen.iter().chain(&self.config.tls.listen);
         let mut resources: Vec<Resource> =
             routes.map(|addr| Resource::HttpRoute { addr: *addr, prefix: "/" }).collect();
         resources.push(Resource::Dir(self.config.state_directory.clone()));
@@ -62,8 +60,8 @@ impl RoleSpec for ConsoleProxySpec {
 
     fn preflight<'a>(&'a self, _host: &'a Host) -> BoxFuture<'a, Vec<PreflightError>> {
         Box::pin(async move {
-            let mut found: Vec<PreflightError> =
-                self.config.listen.iter().filter_map(doctor::not_local).collect();
+            let listen = self.config.listen.iter().chain(&self.config.tls.listen);
+            let mut found: Vec<PreflightError> = listen.filter_map(doctor::not_local).collect();
             if let Some(directory) = self.config.novnc_dir.clone() {
                 match doctor::look(move || doctor::without_page(&directory)).await {
                     Ok(problem) => found.extend(problem),
@@ -75,7 +73,15 @@ impl RoleSpec for ConsoleProxySpec {
     }
 
     fn misconfigured(&self) -> Vec<PreflightError> {
-        self.config.management.misconfigured()
+        let mut found = self.config.management.misconfigured();
+        if let Some(files) = &self.config.tls.files
+            && let Err(error) = tls_material::read_pair(&files.certificate, &files.key)
+        {
+            let remedy = "correct roles.console_proxy.certificate_file and certificate_key_file";
+            let problem = bedrock::chain(&error);
+            found.push(PreflightError { problem, remedy: remedy.to_owned() });
+        }
+        found
     }
 
     fn stop_grace(&self) -> Option<Duration> {
@@ -133,10 +139,22 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
         move |spec: Arc<ConsoleProxySpec>| {
             context.reload(spec.config.reloadable.clone());
             let link = link.clone();
-            async move { link.reload(spec.config.management.clone()).await }
+            let context = Arc::clone(&context);
+            async move {
+                let mut report = link.reload(spec.config.management.clone()).await;
+                match listeners::read_again(&context).await {
+                    Some(Ok(())) => report.apply("certificate for browsers"),
+                    Some(Err(error)) => report.fail("certificate for browsers", error),
+                    None => {}
+                }
+                report
+            }
         }
     });
-    let registrations = listen(&context, &cx).await?;
+    let doors = Doors::open(&context, &cx).await?;
+    listeners::bring_certificates(&context, &cx);
+    let opening = Arc::clone(&doors).open_tls(Arc::clone(&context), cx.clone());
+    cx.tasks.spawn_vital("tls listeners", opening);
     let report_stop = CancellationToken::new();
     let reporter = cx.tasks.spawn_vital("load report", {
         let (sessions, metrics) = (Arc::clone(&context.sessions), Arc::clone(&context.metrics));
@@ -151,8 +169,8 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
         ended = &mut serving => Some(ended),
     };
     // New consoles first, then the open ones, then their report, then the link.
-    drop(registrations);
     consoles_stop.cancel();
+    doors.close();
     context.sessions.end_all(Ended::Shutdown);
     if timeout(GOODBYES, context.places.all_free()).await.is_err() {
         tracing::warn!(consoles = context.sessions.len(), "consoles do not close");
@@ -178,38 +196,9 @@ fn publish(context: &Arc<ConsoleContext>, cx: &RoleContext) {
         let sessions = Arc::clone(&context.sessions);
         move || sessions.status()
     });
-    cx.health.install_metrics(context.metrics.registry());
-}
-
-async fn listen(
-    context: &Arc<ConsoleContext>,
-    cx: &RoleContext,
-) -> Result<Vec<http_front::Registration>, RoleError> {
-    let mut registrations = Vec::new();
-    for addr in &context.config.listen {
-        let site = Site {
-            owner: KIND.short,
-            addr: *addr,
-            prefixes: &["/"],
-            router: web::router(Arc::clone(context)),
-            tasks: cx.tasks.clone(),
-            trusted_proxies: context.trusted_proxies.clone(),
-            transport: Transport::default(),
-        };
-        let registration = cx.http.register(site).await.map_err(|error| {
-            if error.source.kind() == std::io::ErrorKind::PermissionDenied {
-                RoleError::misconfigured("cannot serve consoles", error)
-            } else {
-                RoleError::dependency("cannot serve consoles", error)
-            }
-        })?;
-        tracing::info!(addr = %registration.local_addr(), "serving consoles");
-        registrations.push(registration);
-    }
     cx.health.report({
-        let addrs = registrations.iter().map(|r| r.local_addr().to_string()).collect();
-        let listeners = Listeners(addrs);
-        move || listeners.clone()
+        let certificate = Arc::clone(&context.certificate);
+        move || certificate.status()
     });
-    Ok(registrations)
+    cx.health.install_metrics(context.metrics.registry());
 }

@@ -18,10 +18,12 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use http_front::ClientAddress;
 
@@ -36,9 +38,37 @@ const PAGE: &str = "vnc.html";
 /// The last part of a WebSocket's path; clients put it below whatever they like.
 const SOCKET: &str = "websockify";
 
-/// The router of every listener of the role.
-pub(crate) fn router(context: Arc<ConsoleContext>) -> Router {
-    Router::new().fallback(answer).with_state(context)
+/// The router of a listener of the role. Over TLS browsers are told to come back so.
+pub(crate) fn router(context: Arc<ConsoleContext>, tls: bool) -> Router {
+    let router = Router::new().fallback(answer);
+    let router = if tls {
+        let over_tls = axum::middleware::from_fn_with_state(Arc::clone(&context), over_tls);
+        router.layer(over_tls)
+    } else {
+        router
+    };
+    router.with_state(context)
+}
+
+/// What is different over TLS.
+async fn over_tls(
+    State(context): State<Arc<ConsoleContext>>,
+    request: Request<Body>,
+    next: Next,
+) -> Response<Body> {
+    if request.uri().path().ends_with(PAGE)
+        && let Some(host) = upgrade::authority(&request)
+    {
+        context.certificate.asked_for(host.host());
+    }
+    let mut response = next.run(request).await;
+    let seconds = context.now().hsts.as_secs();
+    if seconds > 0
+        && let Ok(value) = HeaderValue::from_str(&format!("max-age={seconds}"))
+    {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, value);
+    }
+    response
 }
 
 async fn answer(

@@ -54,6 +54,11 @@ pub(super) fn render(status: &ProcessStatus) -> String {
             &["CONSOLE", "CLIENT", "SCREEN", "OPENED", "LAST USED", "SENT"],
             details.consoles.iter().flatten().map(console_row),
         );
+        let certificate = details.certificate.iter().map(|it| {
+            let problem = it.problem.as_deref().unwrap_or("-");
+            [plain(&it.names.join(" ")), plain(&it.source), plain(&it.expires), plain(problem)]
+        });
+        section(&mut out, &["CERTIFICATE", "FROM", "EXPIRES", "PROBLEM"], certificate);
         if let Some(dhcp) = &details.dhcp {
             let generation = format!("{}/{}", dhcp.applied_generation, dhcp.generation);
             let row = [

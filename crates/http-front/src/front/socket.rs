@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket};
 
-const BACKLOG: u32 = 1024;
+/// A burst beyond it waits a second for the repetition of its SYN. The kernel's own bound
+/// (net.core.somaxconn, 4096 by default) cuts more.
+const BACKLOG: u32 = 4096;
 
 /// Listens on `addr`; also gives a second handle of the socket, for the next one beside it. A
 /// failure changes nothing.

@@ -20,6 +20,7 @@ mod pages;
 mod relay;
 mod reload;
 mod screens;
+mod tls;
 mod upstreams;
 mod viewer;
 mod world;

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use futures_util::{SinkExt, StreamExt};
 use management_server::ConsoleLink;
 use rfb::{ClientHandshake, HandshakeError, ServerInit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::error::Error as WebSocketError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -18,8 +20,8 @@ use crate::world::{LIMIT, World};
 pub(crate) type Socket = WebSocketStream<TcpStream>;
 
 /// A console that opened.
-pub(crate) struct Viewer {
-    pub(crate) socket: Socket,
+pub(crate) struct Viewer<S = TcpStream> {
+    pub(crate) socket: WebSocketStream<S>,
     pub(crate) init: ServerInit,
     buffer: Vec<u8>,
 }
@@ -50,15 +52,26 @@ async fn upgrade_with(
 ) -> Result<Socket, WebSocketError> {
     let stream = TcpStream::connect(addr).await.unwrap();
     stream.set_nodelay(true).unwrap();
+    Ok(client_async(request(addr, path, lines)?, stream).await?.0)
+}
+
+/// The request for an upgrade.
+pub(crate) fn request(
+    addr: SocketAddr,
+    path: &str,
+    lines: &[(&'static str, &'static str)],
+) -> Result<Request, WebSocketError> {
     let mut request = format!("ws://{addr}{path}").into_client_request()?;
     for (name, value) in [("sec-websocket-protocol", "binary")].iter().chain(lines) {
         request.headers_mut().append(*name, value.parse().unwrap());
     }
-    Ok(client_async(request, stream).await?.0)
+    Ok(request)
 }
 
 /// The close frame that ends a stream, skipping everything before.
-pub(crate) async fn close_of(socket: &mut Socket) -> Option<(u16, String)> {
+pub(crate) async fn close_of<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> Option<(u16, String)> {
     loop {
         match timeout(LIMIT, socket.next()).await.expect("a close frame or an end") {
             Some(Ok(Message::Close(frame))) => {
@@ -74,7 +87,9 @@ pub(crate) async fn open_at(addr: SocketAddr, path: &str) -> Result<Viewer, Refu
     shake_hands(upgrade(addr, path).await.unwrap()).await
 }
 
-async fn shake_hands(mut socket: Socket) -> Result<Viewer, Refused> {
+pub(crate) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: WebSocketStream<S>,
+) -> Result<Viewer<S>, Refused> {
     let mut handshake = ClientHandshake::new("");
     while !handshake.is_done() {
         match timeout(LIMIT, socket.next()).await.expect("the handshake goes on") {
@@ -130,7 +145,7 @@ impl World {
     }
 }
 
-impl Viewer {
+impl<S: AsyncRead + AsyncWrite + Unpin> Viewer<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.socket.send(Message::Binary(bytes.to_vec().into())).await.unwrap();
     }
