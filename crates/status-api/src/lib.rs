@@ -17,8 +17,9 @@ pub mod process;
 pub mod reload;
 
 pub use details::{
-    Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink, DownloadLinksStatus, DownloadState,
-    DownloadStatus, Listeners, Published, StoreState, StoreStatus,
+    Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
+    DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Published, StoreState,
+    StoreStatus,
 };
 pub use process::{
     HealthWord, LastError, LinkState, LinkStatus, NotReady, ProcessState, ProcessStatus, Readiness,

@@ -194,7 +194,9 @@ mod tests {
     fn a_host_is_believed_for_its_issuer_its_dates_and_its_name() {
         let (ours, other) = (Authority::new(2090), Authority::new(2090));
         let good = ours.issue(&["10.0.0.5", "kvm1"], 2080);
-        let verify = |certificate: &CertificateDer<'static>, host: &str| check(HostTrust::Verify, &ours, certificate, host);
+        let verify = |certificate: &CertificateDer<'static>, host: &str| {
+            check(HostTrust::Verify, &ours, certificate, host)
+        };
         assert_eq!(verify(&good, "10.0.0.5"), Ok(None));
         assert_eq!(verify(&good, "kvm1"), Ok(None));
         assert!(verify(&good, "10.0.0.6").is_err());

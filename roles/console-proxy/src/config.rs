@@ -97,8 +97,7 @@ impl ConsoleProxyConfig {
         let identity = identity(&mut section);
         let listen = listen(&mut section);
         let tls = BrowserTls::read(&mut section);
-        let proxy_protocol =
-            section.list("proxy_protocol", "give networks such as \"10.0.0.0/8\"");
+        let proxy_protocol = section.list("proxy_protocol", "give networks such as \"10.0.0.0/8\"");
         let sessions = bounded(&mut section, "sessions", 500, 10_000);
         let ping = positive(&mut section, "ping_interval", Duration::from_secs(30));
         let idle = positive(&mut section, "idle_timeout", Duration::from_secs(180));

@@ -88,7 +88,11 @@ fn what_breaks_the_protocol_is_told_with_the_right_code() {
     check(&[[&[0x82, 0xff][..], &u64::MAX.to_be_bytes()].concat()], FrameError::Length, 1002);
     // Too long, told by the head and over all pieces.
     check(&[frame(0x82, &[0; 1001])], FrameError::TooLong(1000), 1009);
-    check(&[[&[0x82, 0xff][..], &(1_u64 << 40).to_be_bytes()].concat()], FrameError::TooLong(1000), 1009);
+    check(
+        &[[&[0x82, 0xff][..], &(1_u64 << 40).to_be_bytes()].concat()],
+        FrameError::TooLong(1000),
+        1009,
+    );
     check(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 401])], FrameError::TooLong(1000), 1009);
     assert_eq!(all(&[frame(0x82, &[0; 1000])]).1, None);
 }

@@ -51,7 +51,8 @@ fn files_are_better_than_the_server_and_both_than_our_own() {
     offer(Source::Server, &["b"]);
     assert_eq!(source(&certificate), "files");
     assert_eq!(certificate.status().unwrap().names, ["a"]);
-    let foreign = CertifiedKey::new(pair(&["c"], false).cert.clone(), Arc::clone(&pair(&["d"], false).key));
+    let foreign =
+        CertifiedKey::new(pair(&["c"], false).cert.clone(), Arc::clone(&pair(&["d"], false).key));
     assert!(certificate.offer(Source::Files, Some(Arc::new(foreign))).is_err());
     assert_eq!(certificate.status().unwrap().names, ["a"]);
 }
