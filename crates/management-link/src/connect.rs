@@ -93,7 +93,7 @@ pub(crate) async fn open(
         ConnectError::Handshake { endpoint: endpoint.clone(), source }
     })?;
     let presented = engine.peer_certificates();
-    let connection = transport::start(stream, engine, limits.max_message, tasks);
+    let connection = transport::start(stream.into_split(), engine, limits.max_message, tasks);
     Ok(Opened { connection, peer, local, presented, first_use: material.first_use })
 }
 

@@ -24,9 +24,7 @@ use agent_protocol::packet::{self, Joiner, PacketError, PacketHeader};
 use role::TaskScope;
 use rustls::ClientConnection;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -35,6 +33,8 @@ use crate::tls::HandshakeError;
 const READ_BUFFER: usize = 64 * 1024;
 /// Packets are gathered up to this size before they are written.
 const WRITE_BUFFER: usize = 64 * 1024;
+/// Room that the writer keeps between messages.
+const KEPT_BUFFER: usize = 8 * 1024;
 const INBOUND_QUEUE: usize = 4;
 /// Answers and requests of handlers; they wait when it is full.
 const ORDINARY_QUEUE: usize = 64;
@@ -253,17 +253,18 @@ fn record_length(bytes: &[u8]) -> Option<usize> {
     Some(length.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte)))
 }
 
-/// Starts the two tasks on a stream whose handshake is done.
-pub(crate) fn start<S>(
-    stream: S,
+/// Starts the two tasks on a stream whose handshake is done. Its halves share no lock: reading and
+/// writing go on side by side.
+pub(crate) fn start<R, W>(
+    (read_half, write_half): (R, W),
     engine: Engine,
     max_message: usize,
     tasks: &TaskScope,
 ) -> Connection
 where
-    S: AsyncRead + AsyncWrite + Send + 'static,
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (read_half, write_half) = tokio::io::split(stream);
     let engine = Arc::new(Mutex::new(engine.0));
     let stop = CancellationToken::new();
     let (inbound_tx, inbound) = mpsc::channel(INBOUND_QUEUE);
@@ -297,14 +298,14 @@ where
     Connection { inbound, outbound: Outbound { urgent, ordinary }, stop: stop.drop_guard() }
 }
 
-struct Reader<S> {
-    stream: BufReader<ReadHalf<S>>,
+struct Reader<R> {
+    stream: BufReader<R>,
     engine: Arc<Mutex<ClientConnection>>,
     joiner: Joiner,
     inbound: mpsc::Sender<Result<Vec<u8>, LossError>>,
 }
 
-impl<S: AsyncRead> Reader<S> {
+impl<R: AsyncRead + Unpin> Reader<R> {
     async fn run(mut self) {
         loop {
             let message = self.message().await;
@@ -377,16 +378,17 @@ fn cut_or_read(error: std::io::Error) -> LossError {
     }
 }
 
-struct Writer<S> {
-    stream: WriteHalf<S>,
+struct Writer<W> {
+    stream: W,
     engine: Arc<Mutex<ClientConnection>>,
     urgent: mpsc::Receiver<Vec<u8>>,
     ordinary: mpsc::Receiver<Vec<u8>>,
 }
 
-impl<S: AsyncWrite> Writer<S> {
+impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Writes until writing fails. When both queues are closed the socket's sending side is shut.
     async fn run(mut self) -> LossError {
+        let mut packets = Vec::new();
         loop {
             let message = tokio::select! {
                 biased;
@@ -397,23 +399,34 @@ impl<S: AsyncWrite> Writer<S> {
                     return ended.err().map_or(LossError::Closed, LossError::Write);
                 }
             };
-            if let Err(error) = self.write(&message).await {
+            if let Err(error) = self.write(message, &mut packets).await {
                 return error;
             }
         }
     }
 
-    async fn write(&mut self, message: &[u8]) -> Result<(), LossError> {
-        let mut packets = Vec::with_capacity(message.len().min(WRITE_BUFFER) + 1024);
-        for (piece, more) in packet::split(message) {
-            self.encrypt(piece, more, &mut packets)?;
-            if packets.len() >= WRITE_BUFFER {
-                self.stream.write_all(&packets).await.map_err(LossError::Write)?;
-                packets.clear();
+    /// Writes a message and what has been queued behind it meanwhile, in one go where it fits.
+    async fn write(&mut self, message: Vec<u8>, packets: &mut Vec<u8>) -> Result<(), LossError> {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            for (piece, more) in packet::split(&message) {
+                self.encrypt(piece, more, packets)?;
+                if packets.len() >= WRITE_BUFFER {
+                    self.write_out(packets).await?;
+                }
             }
+            next = self.urgent.try_recv().or_else(|_| self.ordinary.try_recv()).ok();
         }
-        self.stream.write_all(&packets).await.map_err(LossError::Write)?;
+        self.write_out(packets).await?;
+        // A large message is not a reason to keep its room for ever.
+        packets.shrink_to(KEPT_BUFFER);
         self.stream.flush().await.map_err(LossError::Write)
+    }
+
+    async fn write_out(&mut self, packets: &mut Vec<u8>) -> Result<(), LossError> {
+        self.stream.write_all(packets).await.map_err(LossError::Write)?;
+        packets.clear();
+        Ok(())
     }
 
     /// Appends one packet.

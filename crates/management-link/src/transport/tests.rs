@@ -25,7 +25,7 @@ async fn pair(buffer: usize, max_message: usize) -> (Connection, Peer<DuplexStre
     assert_eq!(engine.peer_certificates(), std::slice::from_ref(&authority.certificate));
     assert_eq!(engine.0.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
     let tasks = TaskScope::new();
-    let connection = start(near, engine, max_message, &tasks);
+    let connection = start(tokio::io::split(near), engine, max_message, &tasks);
     (connection, server.await.unwrap().unwrap(), tasks)
 }
 
