@@ -5,15 +5,18 @@
 //! nothing here touches a store itself.
 
 pub mod access;
+pub mod browse;
+pub mod deletions;
 pub mod downloads;
 pub mod inventory;
 pub mod links;
 pub mod objects;
 pub mod setup;
+pub mod volumes;
 
 use std::sync::Arc;
 
-use agent_protocol::storage::{DataTO, StorageCommand};
+use agent_protocol::storage::StorageCommand;
 use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
 use management_link::CommandContext;
 
@@ -114,14 +117,15 @@ impl Commands {
             C::ListVolume(c) => reply(self.inventory.volumes(*c).await),
             C::GetStorageStats(c) => reply(self.inventory.figures(*c).await),
             C::ComputeChecksum(c) => reply(self.objects.checksum(*c, cx).await),
-            C::Delete(c) if matches!(c.data, Some(DataTO::BackupDelta(_))) => {
-                not_supported(&C::Delete(c), "deleting backups")
-            }
-            C::Delete(c) => reply(self.objects.delete(*c).await),
+            C::Delete(c) => match self.objects.delete(&c).await {
+                Ok(answer) => Envelope::of(&answer),
+                // The class of a failure follows from what was to be deleted.
+                Err(error) => C::Delete(c).failed_answer(&bedrock::chain(&error)),
+            },
             C::CreateEntityDownloadURL(c) => reply(self.links.create(*c).await),
             C::DeleteEntityDownloadURL(c) => reply(self.links.delete(*c).await),
-            c @ C::ListDataStoreObjects(_) => not_supported(&c, "browsing a store"),
-            c @ C::MoveVolume(_) => not_supported(&c, "moving a volume to another account"),
+            C::ListDataStoreObjects(c) => reply(self.inventory.browse(*c).await),
+            C::MoveVolume(c) => reply(self.objects.move_volume(*c).await),
             c @ C::DeleteSnapshotsDir(_) => not_supported(&c, "deleting snapshots"),
             c @ C::Copy(_) => not_supported(&c, "copying between stores or from a snapshot"),
             c @ C::QuerySnapshotZoneCopy(_) => not_supported(&c, "copying snapshots between zones"),

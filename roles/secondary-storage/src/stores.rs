@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch as changes;
 
 pub use directory::Modes;
-pub use engine::{Engine, EngineError, EntryKind, Listed, Opened, Operation, Part, Space};
+pub use engine::{Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, Space};
 pub use path::{FileName, InstallPath, ObjectKind};
 pub use registry::Stores;
 pub use url::StoreUrl;

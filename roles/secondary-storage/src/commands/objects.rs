@@ -48,20 +48,18 @@ impl ObjectCommands {
         Ok(PlainAnswer::success_with(checksum.to_string()))
     }
 
-    pub async fn delete(&self, command: DeleteCommand) -> Handled<PlainAnswer> {
+    /// Deletes what a command names, whatever it is.
+    pub async fn delete(&self, command: &DeleteCommand) -> Handled<PlainAnswer> {
         let data = command
             .data
+            .as_ref()
             .ok_or_else(|| HandlerError::Invalid("there is nothing to delete".to_owned()))?;
-        let kind = match &data {
+        let kind = match data {
             DataTO::Template(_) => ObjectKind::Template,
             DataTO::Volume(_) => ObjectKind::Volume,
-            DataTO::Snapshot(_) => {
-                return Err(HandlerError::NotSupported("deleting snapshots is not supported yet"));
-            }
-            DataTO::Diagnostics(_)
-            | DataTO::BackupDelta(_)
-            | DataTO::BackupScreenshot(_)
-            | DataTO::Unknown { .. } => {
+            DataTO::Snapshot(snapshot) => return self.delete_snapshot(snapshot).await,
+            DataTO::BackupDelta(delta) => return self.delete_backup(delta).await,
+            DataTO::Diagnostics(_) | DataTO::BackupScreenshot(_) | DataTO::Unknown { .. } => {
                 return Err(HandlerError::NotSupported("objects of this kind cannot be deleted"));
             }
         };
@@ -74,15 +72,20 @@ impl ObjectCommands {
             HandlerError::Invalid(format!("{path} is not the place of a template or volume"))
         })?;
         let store = self.access.open(data.store(), None, None).await?;
-        self.downloads.release(store.url(), &directory).await?;
+        self.vacate(&store, &directory).await?;
         let found = delete::remove_object(&store, kind, &directory).await?;
         tracing::info!(store = %store.url(), path = %directory, found, "deleted");
         self.drop_links(&store, directory).await?;
         Ok(PlainAnswer::success())
     }
 
+    /// Ends whatever still writes into a directory.
+    pub(super) async fn vacate(&self, store: &Store, directory: &InstallPath) -> Handled<()> {
+        Ok(self.downloads.release(store.url(), directory).await?)
+    }
+
     /// The server sends nothing for the links of what it deletes.
-    async fn drop_links(&self, store: &Store, directory: InstallPath) -> Handled<()> {
+    pub(super) async fn drop_links(&self, store: &Store, directory: InstallPath) -> Handled<()> {
         let (links, url) = (self.links.clone(), store.url().clone());
         let below = directory.clone();
         let dropped =

@@ -1,6 +1,6 @@
 //! Removing a template or volume from a store.
 
-use crate::stores::{InstallPath, ObjectKind, Store, StoreError, Work};
+use crate::stores::{EntryKind, InstallPath, ObjectKind, Store, StoreError, Work};
 
 /// Removes the object's directory with everything in it, the properties file first, so that a
 /// half-removed object is never listed. Success means that nothing is left of it; one that was not
@@ -21,6 +21,20 @@ pub async fn remove_file(store: &Store, path: &InstallPath) -> Result<(), StoreE
     let (work, engine) = (Work::new(), store.engine());
     store.run("delete", engine.remove_file(&work, path.clone())).await?;
     store.run("delete", engine.remove_empty(&work, directory)).await
+}
+
+/// Removes what is at a path: a file, or a directory with everything in it. What is not there is
+/// success.
+pub async fn remove_any(store: &Store, path: &InstallPath) -> Result<(), StoreError> {
+    let (work, engine) = (Work::new(), store.engine());
+    match store.run("delete", engine.kind(&work, path.clone())).await? {
+        None => Ok(()),
+        Some(EntryKind::Directory) => {
+            let first = ObjectKind::Snapshot.properties_file();
+            store.run("delete", engine.remove_tree(&work, path.clone(), first)).await.map(drop)
+        }
+        Some(_) => store.run("delete", engine.remove_file(&work, path.clone())).await.map(drop),
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use bytes::Bytes;
 pub use dir::{Dir, Modes};
 
 use super::engine::{
-    Engine, EngineError, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
+    Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
 };
 use super::marker;
 use super::path::{FileName, InstallPath};
@@ -170,6 +170,22 @@ impl Engine for Directory {
             let Some((dir, name)) = absent(root.parent_of(&path))? else { return Ok(None) };
             Ok(dir.kind(name)?)
         })
+    }
+
+    fn entries(
+        &self,
+        work: &Work,
+        directory: Option<InstallPath>,
+    ) -> Operation<Option<Vec<Entry>>> {
+        self.run(work, move |root, _| {
+            let parts = directory.as_ref().map_or(&[][..], InstallPath::parts);
+            let Some(dir) = absent(root.walk_parts(parts))? else { return Ok(None) };
+            Ok(Some(dir.described_entries()?))
+        })
+    }
+
+    fn relocate(&self, work: &Work, from: InstallPath, to: InstallPath) -> Operation<bool> {
+        self.run(work, move |root, modes| Ok(Dir::relocate(root, &from, &to, modes)?))
     }
 
     fn list(&self, work: &Work, tree: InstallPath, index: FileName) -> Operation<Vec<Listed>> {

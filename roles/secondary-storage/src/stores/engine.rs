@@ -68,6 +68,17 @@ pub struct Listed {
     pub names: Vec<String>,
 }
 
+/// One name in a directory, with what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What cannot be read as text is replaced.
+    pub name: String,
+    pub kind: EntryKind,
+    /// Bytes of a file; of anything else what the store says.
+    pub size: u64,
+    pub modified: SystemTime,
+}
+
 /// Longest file that is read or written as a whole.
 pub const SMALL: u64 = 64 * 1024;
 
@@ -97,6 +108,23 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// What a path leads to; `None` when there is nothing.
     fn kind(&self, work: &Work, path: InstallPath) -> Operation<Option<EntryKind>>;
+
+    /// Everything in a directory (without one: in the root), in no order; `None` when there is no
+    /// such directory.
+    fn entries(
+        &self,
+        _work: &Work,
+        _directory: Option<InstallPath>,
+    ) -> Operation<Option<Vec<Entry>>> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()) })
+    }
+
+    /// Gives a directory with everything in it another place, whose parents are made if need be;
+    /// durable. `false` when there is no such directory. What is at the new place already, an empty
+    /// directory excepted, is never touched: [`std::io::ErrorKind::AlreadyExists`].
+    fn relocate(&self, _work: &Work, _from: InstallPath, _to: InstallPath) -> Operation<bool> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()) })
+    }
 
     /// Every directory at or below `tree` with a file called `index` in it. All or nothing: what
     /// cannot be read fails the whole listing.

@@ -22,6 +22,7 @@ mod in_memory;
 mod inventory;
 mod links;
 mod memory;
+mod objects;
 mod odd_servers;
 mod on_directory;
 mod over_link;

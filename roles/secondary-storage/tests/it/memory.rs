@@ -14,7 +14,7 @@ use role::BoxFuture;
 use secondary_storage::stores::engine::{Connected, Engines};
 use secondary_storage::stores::work::Owned;
 use secondary_storage::stores::{
-    Engine, EngineError, EntryKind, FileName, InstallPath, Listed, Opened, Operation, Part, Space,
+    Engine, EngineError, Entry, EntryKind, FileName, InstallPath, Listed, Opened, Operation, Part, Space,
     StoreError, StoreUrl, Work,
 };
 use tokio::sync::Semaphore;
@@ -163,6 +163,45 @@ impl Engine for Memory {
             } else {
                 files.keys().any(|other| is_below(other, &path)).then_some(EntryKind::Directory)
             })
+        })
+    }
+
+    fn entries(
+        &self,
+        work: &Work,
+        directory: Option<InstallPath>,
+    ) -> Operation<Option<Vec<Entry>>> {
+        self.run("entries", work.owned(), move |this| {
+            let depth = directory.as_ref().map_or(0, |path| path.parts().len());
+            let files = this.map();
+            let below = files.iter().filter(|(path, _)| {
+                directory.as_ref().is_none_or(|directory| is_below(path, directory))
+            });
+            let mut found: BTreeMap<String, Entry> = BTreeMap::new();
+            for (path, content) in below {
+                let name = path.parts()[depth].to_string();
+                let is_file = path.parts().len() == depth + 1;
+                let kind = if is_file { EntryKind::File } else { EntryKind::Directory };
+                let (size, modified) = (content.len() as u64, SystemTime::UNIX_EPOCH);
+                found.insert(name.clone(), Entry { name, kind, size, modified });
+            }
+            Ok((directory.is_none() || !found.is_empty()).then(|| found.into_values().collect()))
+        })
+    }
+
+    fn relocate(&self, work: &Work, from: InstallPath, to: InstallPath) -> Operation<bool> {
+        self.run("relocate", work.owned(), move |this| {
+            let mut files = this.map();
+            if files.keys().any(|path| is_below(path, &to)) {
+                return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
+            }
+            let moved: Vec<_> = files.keys().filter(|path| is_below(path, &from)).cloned().collect();
+            for path in &moved {
+                let content = files.remove(path).unwrap();
+                let rest = path.parts()[from.parts().len()..].iter().cloned();
+                files.insert(rest.fold(to.clone(), |path, name| path.join(name)), content);
+            }
+            Ok(!moved.is_empty())
         })
     }
 

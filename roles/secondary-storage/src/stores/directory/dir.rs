@@ -11,14 +11,15 @@ use std::io::{Error, ErrorKind, Result};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use nix::dir::Dir as Entries;
+use nix::dir::{Dir as Entries, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
-use crate::stores::engine::{EntryKind, Space};
+use crate::stores::engine::{Entry, EntryKind, Space};
 use crate::stores::path::{FileName, InstallPath};
 
 /// Permissions of what is created. Hypervisor hosts of other users read and write the same files,
@@ -73,22 +74,23 @@ impl Dir {
     pub fn create_all(&self, path: &InstallPath, modes: Modes) -> Result<Self> {
         let mut current = Self(self.0.try_clone()?);
         for part in path.parts() {
-            let name = part.as_str();
-            match nix::sys::stat::mkdirat(
-                &current.0,
-                name,
-                Mode::from_bits_truncate(modes.directory),
-            ) {
-                Ok(()) => {
-                    let created = current.open_dir(name)?;
-                    nix::sys::stat::fchmod(&created.0, Mode::from_bits_truncate(modes.directory))?;
-                    current = created;
-                }
-                Err(Errno::EEXIST) => current = current.open_dir(name)?,
-                Err(errno) => return Err(errno.into()),
-            }
+            current = current.make_dir(part.as_str(), modes)?;
         }
         Ok(current)
+    }
+
+    /// Opens a directory, creating it if need be.
+    fn make_dir(&self, name: &str, modes: Modes) -> Result<Self> {
+        let mode = Mode::from_bits_truncate(modes.directory);
+        match nix::sys::stat::mkdirat(&self.0, name, mode) {
+            Ok(()) => {
+                let created = self.open_dir(name)?;
+                nix::sys::stat::fchmod(&created.0, mode)?;
+                Ok(created)
+            }
+            Err(Errno::EEXIST) => self.open_dir(name),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The directory that `path` names an entry of, and the entry's name.
@@ -200,30 +202,97 @@ impl Dir {
         }
     }
 
-    /// All entries by name, at most `MAX_ENTRIES`; one that vanishes meanwhile is left out.
+    /// All entries by name, at most `MAX_ENTRIES`. Their kind is what the directory itself says, where
+    /// it does: asking for each would double the time of a large listing.
     pub fn entries(&self) -> Result<Vec<(OsString, EntryKind)>> {
         let mut found = Vec::new();
-        // A fresh descriptor: reading moves the position, and the clone would share it.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fresh = nix::fcntl::openat(&self.0, ".", flags, Mode::empty())?;
-        for entry in Entries::from_fd(fresh)?.iter() {
-            let entry = entry?;
-            // Bytes as they are: a name that is not text must still be found to be removed.
-            let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
-            if name == "." || name == ".." {
-                continue;
-            }
-            if found.len() >= MAX_ENTRIES {
-                return Err(Error::other("a directory has too many entries"));
-            }
-            match nix::sys::stat::fstatat(&self.0, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
-            {
-                Ok(stat) => found.push((name, kind(&stat))),
+        self.each(|name, told| {
+            let kind = match told {
+                Some(Type::Directory) => Some(EntryKind::Directory),
+                Some(Type::File) => Some(EntryKind::File),
+                Some(_) => Some(EntryKind::Other),
+                None => self.kind(&name)?,
+            };
+            found.extend(kind.map(|kind| (name, kind)));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// All entries with size and time; one that vanishes meanwhile is left out.
+    pub fn described_entries(&self) -> Result<Vec<Entry>> {
+        let mut found = Vec::new();
+        self.each(|name, _told| {
+            match nix::sys::stat::fstatat(&self.0, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(stat) => found.push(Entry {
+                    name: name.to_string_lossy().into_owned(),
+                    kind: kind(&stat),
+                    size: u64::try_from(stat.st_size).unwrap_or(0),
+                    modified: modified(&stat),
+                }),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno.into()),
             }
-        }
+            Ok(())
+        })?;
         Ok(found)
+    }
+
+    /// Each name but `.` and `..`, with what the directory says of its kind.
+    fn each(&self, mut visit: impl FnMut(OsString, Option<Type>) -> Result<()>) -> Result<()> {
+        // A fresh descriptor: reading moves the position, and the clone would share it.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fresh = nix::fcntl::openat(&self.0, ".", flags, Mode::empty())?;
+        for (count, entry) in Entries::from_fd(fresh)?.iter().enumerate() {
+            let entry = entry?;
+            if count >= MAX_ENTRIES {
+                return Err(Error::other("a directory has too many entries"));
+            }
+            // Bytes as they are: a name that is not text must still be found to be removed.
+            let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_owned();
+            if name != "." && name != ".." {
+                visit(name, entry.file_type())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a directory to `to` below `root`; `false` when there is none. An empty directory is made
+    /// at the new place first and replaced by the move: whatever else is there makes it fail, and
+    /// nobody can come between. File systems of all kinds do that, the network's included.
+    pub fn relocate(root: &Self, from: &InstallPath, to: &InstallPath, modes: Modes) -> Result<bool> {
+        let (above, name) = match root.parent_of(from) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if above.kind(name)? != Some(EntryKind::Directory) {
+            return Ok(false);
+        }
+        let taken = || Error::new(ErrorKind::AlreadyExists, format!("there is something at {to}"));
+        let (target, parents) =
+            to.parts().split_last().ok_or_else(|| Error::from(ErrorKind::InvalidInput))?;
+        let mut beside = Self(root.0.try_clone()?);
+        for part in parents {
+            beside = beside.make_dir(part.as_str(), modes)?;
+        }
+        let target = target.as_str();
+        match beside.make_dir(target, modes) {
+            Ok(_made) => {}
+            Err(error) if error.kind() == ErrorKind::NotADirectory => return Err(taken()),
+            Err(error) => return Err(error),
+        }
+        match nix::fcntl::renameat(&above.0, name, &beside.0, target) {
+            Ok(()) => {}
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => return Err(taken()),
+            Err(errno) => {
+                beside.remove_empty(target)?;
+                return Err(errno.into());
+            }
+        }
+        beside.sync()?;
+        above.sync()?;
+        Ok(true)
     }
 
     /// Capacity and use of the file system, in bytes, as root sees them.
@@ -245,7 +314,13 @@ impl Dir {
 /// Attempts to empty a directory that others fill meanwhile.
 const REMOVE_ROUNDS: u8 = 3;
 /// Far more than an account has templates; a bound against a runaway directory.
-const MAX_ENTRIES: usize = 100_000;
+const MAX_ENTRIES: usize = 200_000;
+
+fn modified(stat: &FileStat) -> SystemTime {
+    let (seconds, nanos) = (u64::try_from(stat.st_mtime), u32::try_from(stat.st_mtime_nsec));
+    let since = Duration::new(seconds.unwrap_or(0), nanos.unwrap_or(0).min(999_999_999));
+    SystemTime::UNIX_EPOCH + since
+}
 
 fn kind(stat: &FileStat) -> EntryKind {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
@@ -361,6 +436,44 @@ mod tests {
         });
         root.remove_tree("a".as_ref(), "none", 8).unwrap();
         assert!(!a.exists());
+    }
+
+    #[test]
+    fn a_directory_is_moved_but_never_over_another() {
+        let (temp, root) = root();
+        let path = |text: &str| text.parse::<InstallPath>().unwrap();
+        let relocate = |from: &str, to: &str| Dir::relocate(&root, &path(from), &path(to), MODES);
+        root.create_all(&path("volumes/2/45"), MODES).unwrap().create_file("v", MODES).unwrap();
+        assert!(!relocate("volumes/2/46", "volumes/7/46").unwrap(), "there is none");
+        assert!(!temp.path().join("volumes/7").exists(), "nothing was made for it");
+        root.create_all(&path("volumes/7/45"), MODES).unwrap();
+        assert!(relocate("volumes/2/45", "volumes/7/45").unwrap(), "over an empty one");
+        assert!(temp.path().join("volumes/7/45/v").exists());
+        assert!(!temp.path().join("volumes/2/45").exists());
+        root.create_all(&path("volumes/2/45"), MODES).unwrap();
+        std::fs::write(temp.path().join("volumes/7/9"), "x").unwrap();
+        for to in ["volumes/7/45", "volumes/7/9"] {
+            let error = relocate("volumes/2/45", to).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{to}");
+        }
+        symlink(temp.path(), temp.path().join("volumes/8")).unwrap();
+        assert!(relocate("volumes/2/45", "volumes/8/45").is_err(), "no link is followed");
+        assert!(temp.path().join("volumes/2/45").exists());
+    }
+
+    #[test]
+    fn entries_are_described_and_odd_names_are_no_fault() {
+        let (temp, root) = root();
+        std::fs::write(temp.path().join("f"), "four").unwrap();
+        std::fs::create_dir(temp.path().join("d")).unwrap();
+        std::fs::write(temp.path().join(OsStr::from_bytes(b"\xff")), "").unwrap();
+        let mut found = root.described_entries().unwrap();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let short: Vec<_> = found.iter().map(|e| (e.name.as_str(), e.kind)).collect();
+        let (file, directory) = (EntryKind::File, EntryKind::Directory);
+        assert_eq!(short, [("d", directory), ("f", file), ("\u{fffd}", file)]);
+        assert_eq!(found[1].size, 4);
+        assert!(found[1].modified > SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
     }
 
     #[test]
