@@ -162,7 +162,8 @@ mod tests {
     fn only_numbered_places_of_backups_and_checkpoints_are_taken() {
         let path = "backups/2/31/0e7f-screenshot-2026-07-24T10:22:11.123456+02:00.png";
         assert_eq!(backup_file(path).unwrap().to_string(), path);
-        for bad in ["backups", "backups/2/31", "backups/2/x/a", "volumes/2/31/a", "backups/2/31/a/b"]
+        for bad in
+            ["backups", "backups/2/31", "backups/2/x/a", "volumes/2/31/a", "backups/2/31/a/b"]
         {
             assert!(backup_file(bad).is_err(), "{bad}");
         }

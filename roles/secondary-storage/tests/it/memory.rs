@@ -14,8 +14,8 @@ use role::BoxFuture;
 use secondary_storage::stores::engine::{Connected, Engines};
 use secondary_storage::stores::work::Owned;
 use secondary_storage::stores::{
-    Engine, EngineError, Entry, EntryKind, FileName, InstallPath, Listed, Opened, Operation, Part, Space,
-    StoreError, StoreUrl, Work,
+    Engine, EngineError, Entry, EntryKind, FileName, InstallPath, Listed, Opened, Operation, Part,
+    Space, StoreError, StoreUrl, Work,
 };
 use tokio::sync::Semaphore;
 
@@ -195,7 +195,8 @@ impl Engine for Memory {
             if files.keys().any(|path| is_below(path, &to)) {
                 return Err(std::io::Error::from(std::io::ErrorKind::AlreadyExists).into());
             }
-            let moved: Vec<_> = files.keys().filter(|path| is_below(path, &from)).cloned().collect();
+            let moved: Vec<_> =
+                files.keys().filter(|path| is_below(path, &from)).cloned().collect();
             for path in &moved {
                 let content = files.remove(path).unwrap();
                 let rest = path.parts()[from.parts().len()..].iter().cloned();

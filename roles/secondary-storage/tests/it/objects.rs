@@ -147,7 +147,8 @@ async fn browsing_answers_with_the_recorded_fields() {
 #[tokio::test]
 async fn snapshots_are_deleted_with_their_own_files_only() {
     let bench: Bench = Bench::new().await;
-    let (one, other) = ("0e7f2b1c-3d51-4a0e-8c4b-2b9b3d8f6a77", "1e7f2b1c-3d51-4a0e-8c4b-2b9b3d8f6a77");
+    let (one, other) =
+        ("0e7f2b1c-3d51-4a0e-8c4b-2b9b3d8f6a77", "1e7f2b1c-3d51-4a0e-8c4b-2b9b3d8f6a77");
     let own = [format!("snapshots/2/31/{one}"), format!("snapshots/2/31/{one}_temp")];
     let vhd = format!("snapshots/2/31/VHD-{one}.vhd");
     let others = [format!("snapshots/2/31/{other}"), format!("snapshots/2/31/{one}a")];
@@ -181,12 +182,17 @@ async fn snapshots_are_deleted_with_their_own_files_only() {
 async fn row_23_no_deletion_reaches_beyond_its_object() {
     let bench: Bench = Bench::new().await;
     let files = [
-        "snapshots/2/31/s", "snapshots/12/31/s", "volumes/2/99/v", "volumes/2/loose",
-        "backups/2/31/b", "template/tmpl/2/99/t",
+        "snapshots/2/31/s",
+        "snapshots/12/31/s",
+        "volumes/2/99/v",
+        "volumes/2/loose",
+        "backups/2/31/b",
+        "template/tmpl/2/99/t",
     ];
     fill(&bench, &files);
     let before = bench.files();
-    for path in ["snapshots/2", "snapshots", "snapshots/2/31", "snapshots/2/31/..", "volumes/2/99"] {
+    for path in ["snapshots/2", "snapshots", "snapshots/2/31", "snapshots/2/31/..", "volumes/2/99"]
+    {
         let (result, details) = text(&bench, &deletion(snapshot(path))).await;
         assert!(!result && !details.is_empty(), "{path}: {details}");
     }
@@ -245,8 +251,15 @@ async fn files_of_a_backup_go_with_their_empty_directory() {
 async fn a_volume_is_deleted_as_recorded() {
     let bench: Bench = Bench::new().await;
     for path in ["volumes/2/14", "volumes/2/17/a4cce8a1-8028-38b1-ad23-59ce9360114b.qcow2"] {
-        fill(&bench, &["volumes/2/14/v.raw", "volumes/2/14/volume.properties",
-            "volumes/2/17/a4cce8a1-8028-38b1-ad23-59ce9360114b.qcow2", "volumes/2/17/KVMHA/hb"]);
+        fill(
+            &bench,
+            &[
+                "volumes/2/14/v.raw",
+                "volumes/2/14/volume.properties",
+                "volumes/2/17/a4cce8a1-8028-38b1-ad23-59ce9360114b.qcow2",
+                "volumes/2/17/KVMHA/hb",
+            ],
+        );
         let volume = VolumeObjectTO {
             path: Some(path.to_owned()),
             data_store: Some(store_to()),

@@ -260,7 +260,12 @@ impl Dir {
     /// Moves a directory to `to` below `root`; `false` when there is none. An empty directory is made
     /// at the new place first and replaced by the move: whatever else is there makes it fail, and
     /// nobody can come between. File systems of all kinds do that, the network's included.
-    pub fn relocate(root: &Self, from: &InstallPath, to: &InstallPath, modes: Modes) -> Result<bool> {
+    pub fn relocate(
+        root: &Self,
+        from: &InstallPath,
+        to: &InstallPath,
+        modes: Modes,
+    ) -> Result<bool> {
         let (above, name) = match root.parent_of(from) {
             Ok(found) => found,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
