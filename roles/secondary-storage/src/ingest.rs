@@ -9,8 +9,9 @@
 //!
 //! What happens to the bytes is in [`intake`], which knows no download: uploads use it as well.
 //!
-//! The management server polls; a job is kept until it is purged, or a while after its end. Nothing
-//! of a job is visible in a listing before its last step, and whatever a crash leaves is named by
+//! The management server polls; a job is kept until it is purged, or a while after its end, also over
+//! a restart of the process (see [`records`]): one that was running goes on. Nothing of a job is
+//! visible in a listing before its last step, and whatever a crash leaves is named by
 //! the job's note (see [`journal`]).
 
 pub mod decompress;
@@ -21,7 +22,10 @@ pub mod intake;
 pub mod job;
 pub mod journal;
 mod members;
+pub mod progress;
 pub mod publish;
+pub mod records;
+mod resume;
 mod run;
 mod speed;
 mod transfer;
@@ -41,6 +45,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::stores::Stores;
 use journal::Journal;
+use records::Records;
 
 /// What all downloads of this host share.
 #[derive(Debug, Clone)]
@@ -49,6 +54,7 @@ pub struct DownloadContext {
     pub host: Host,
     pub tasks: TaskScope,
     pub journal: Journal,
+    pub records: Records,
     pub metrics: Arc<Metrics>,
     pub settings: Live<DownloadSettings>,
 }

@@ -20,8 +20,8 @@ use crate::commands::links::LinkCommands;
 use crate::commands::objects::ObjectCommands;
 use crate::commands::setup::SetupCommands;
 use crate::config::{DownloadSettings, SecondaryStorageConfig};
-use crate::ingest::journal::Journal;
 use crate::ingest::{DownloadContext, Downloads};
+use crate::ingest::{journal, records};
 use crate::links::Links;
 use crate::links::serve::{LinkService, PREFIX, router};
 use crate::live::Live;
@@ -203,7 +203,8 @@ pub async fn assemble_on(
         stores: stores.clone(),
         host: cx.host.clone(),
         tasks: cx.tasks.clone(),
-        journal: Journal::new(&config.state_directory),
+        journal: journal::open(&config.state_directory),
+        records: records::open(&config.state_directory),
         metrics: Arc::clone(&metrics),
         settings: settings.clone(),
     };
@@ -268,6 +269,8 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     let link = ManagementLink::new(config.link.clone(), &cx)?;
     publish(&cx, &parts);
     reload::handle(&cx, &parts, &link);
+    // Before the link: the server's first question finds the jobs of the run before.
+    parts.commands.downloads.restore().await;
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
     let stopping = (parts.downloads.clone(), cx.shutdown.clone());

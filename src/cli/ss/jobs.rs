@@ -21,7 +21,7 @@ pub(super) const RETRY_EXAMPLES: &str = "\
 Examples:
   quickcloud ss retry 3f1c
 
-The download goes on where it broke off if its server allows that, else it begins again. The id may
+The download begins again under the same id, so that the server can go on asking for it. The id may
 be shortened to a beginning that only one download has.";
 
 pub(super) const CANCEL_EXAMPLES: &str = "\

@@ -38,7 +38,7 @@ async fn retry(State(downloads): State<Downloads>, Path(id): Path<String>) -> Re
     match job.phase() {
         Phase::Failed | Phase::Aborted => {}
         Phase::Done => return refusal(StatusCode::CONFLICT, "the download is complete"),
-        Phase::Waiting | Phase::Downloading | Phase::Installing => {
+        Phase::Waiting | Phase::Downloading | Phase::Installing | Phase::Suspended => {
             return refusal(StatusCode::CONFLICT, "the download runs; cancel it first");
         }
     }

@@ -6,21 +6,23 @@ use agent_protocol::storage::{
     DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
     PasswordAuth, Proxy, ResourceType,
 };
+use agent_protocol::{Body, Envelope};
 use bedrock::Secret;
+use bedrock::net::Network;
 
 use super::HandlerError;
 use super::access::StoreAccess;
 
 use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
-use crate::ingest::{Downloads, Phase, Report, Request};
+use crate::ingest::{Downloads, Job, Phase, Report, Request};
 use crate::live::Live;
 use crate::objects::inventory::{self, Description};
 use crate::setup::ServerSettings;
 use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
-use crate::sources::{HttpSource, Source};
+use crate::sources::{FileSource, HttpSource, MetalinkSource, Source, SourceError};
 use crate::stores::{InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
 use management_link::AnswerNow;
@@ -63,6 +65,15 @@ impl DownloadCommands {
     }
 
     fn request(&self, command: &DownloadCommand) -> Result<Request, String> {
+        self.request_with(command, self.server.internal_sites())
+    }
+
+    /// `sites` are private networks that the server allows to be reached.
+    fn request_with(
+        &self,
+        command: &DownloadCommand,
+        sites: Vec<Network>,
+    ) -> Result<Request, String> {
         let kind = match &command.resource_type {
             Some(ResourceType::Template) => ObjectKind::Template,
             Some(ResourceType::Volume) => ObjectKind::Volume,
@@ -97,7 +108,6 @@ impl DownloadCommands {
         let settings = self.settings.get();
         let limit = command.max_download_size_in_bytes.and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(settings.size_limit);
-        let networks = settings.allowed_sources.iter().copied().chain(self.server.internal_sites());
         Ok(Request {
             kind,
             about: Description {
@@ -108,22 +118,77 @@ impl DownloadCommands {
             },
             account: command.account_id,
             format,
-            source: Source::Http(HttpSource {
-                url: SourceUrl::parse(url).map_err(|error| error.to_string())?,
-                credentials: command.auth.as_ref().and_then(credentials),
-                proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
-                follow_redirects: command.follow_redirects,
-                policy: AddressPolicy::new(networks),
-                limits: settings.limits.clone(),
-                trust: self.trust.verifier(),
-            }),
+            source: self
+                .source(command, url, &expectation, &sites)
+                .map_err(|error| error.to_string())?,
             expectation,
             given_checksum: command.checksum.clone(),
             limit,
             decompressed_limit: settings.decompressed_limit.unwrap_or(limit.saturating_mul(4)),
             store,
             directory,
+            command: Secret::new(Envelope::of(command).body.get().to_owned()),
+            sites,
         })
+    }
+
+    fn source(
+        &self,
+        command: &DownloadCommand,
+        url: &str,
+        expectation: &Expectation,
+        sites: &[Network],
+    ) -> Result<Source, SourceError> {
+        if FileSource::is_meant(url) {
+            return Ok(Source::File(FileSource::parse(url, &self.access.stores)?));
+        }
+        let settings = self.settings.get();
+        let networks = settings.allowed_sources.iter().chain(sites).copied();
+        let http = HttpSource {
+            url: SourceUrl::parse(url)?,
+            credentials: command.auth.as_ref().and_then(credentials),
+            proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
+            follow_redirects: command.follow_redirects,
+            policy: AddressPolicy::new(networks),
+            limits: settings.limits.clone(),
+            trust: self.trust.clone(),
+            is_judged: expectation.is_given(),
+        };
+        Ok(if MetalinkSource::is_meant(&http.url) {
+            Source::Metalink(MetalinkSource::new(http))
+        } else {
+            Source::Http(http)
+        })
+    }
+
+    /// Takes over the downloads of an earlier run of this process.
+    pub async fn restore(&self) {
+        let (mut jobs, mut useless) = (Vec::new(), Vec::new());
+        for (id, record) in self.downloads.records().await {
+            let request = serde_json::value::RawValue::from_string(record.command.reveal().clone())
+                .map_err(|error| error.to_string())
+                .and_then(|body| {
+                    let class = DownloadCommand::CLASS.to_owned();
+                    let command = Envelope { class, body }.open::<DownloadCommand>();
+                    command.map_err(|error| bedrock::chain(&error))
+                })
+                .and_then(|command| {
+                    let sites = record.internal_sites.iter().filter_map(|site| site.parse().ok());
+                    self.request_with(&command, sites.collect())
+                });
+            match request {
+                Ok(request) => jobs.push(Job::restored(id, request, record)),
+                Err(error) => {
+                    tracing::warn!(job = id, error, "a download of the run before does not go on");
+                    useless.push(id);
+                }
+            }
+        }
+        if !jobs.is_empty() {
+            tracing::info!(count = jobs.len(), "took over the downloads of the run before");
+        }
+        self.downloads.erase_records(useless);
+        self.downloads.restore(jobs);
     }
 
     pub async fn progress(
@@ -245,7 +310,9 @@ fn with_details(text: String) -> AnswerBase {
 fn answer(job: &str, report: Report) -> DownloadAnswer {
     let status = match report.phase {
         Phase::Waiting | Phase::Aborted => DownloadStatus::NotDownloaded,
-        Phase::Downloading | Phase::Installing => DownloadStatus::DownloadInProgress,
+        Phase::Downloading | Phase::Installing | Phase::Suspended => {
+            DownloadStatus::DownloadInProgress
+        }
         Phase::Done => DownloadStatus::Downloaded,
         Phase::Failed => DownloadStatus::DownloadError,
     };

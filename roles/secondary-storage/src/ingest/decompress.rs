@@ -129,7 +129,8 @@ fn failed(error: &Error, what: &'static str) -> IngestError {
     IngestError::Decompress { what, reason: error.to_string() }
 }
 
-fn copy(
+/// Gives everything of `from` to `out`, block by block.
+pub(super) fn copy(
     mut from: impl Read,
     out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
     what: &'static str,

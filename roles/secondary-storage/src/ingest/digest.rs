@@ -6,6 +6,9 @@ use bytes::Bytes;
 use digest::DynDigest;
 use tokio::sync::{mpsc, oneshot};
 
+use super::progress::Progress;
+use crate::sources::Hash;
+
 /// A digest algorithm by the name Java knows it under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
@@ -42,6 +45,36 @@ impl Algorithm {
             "SHA3-512" => Self::Sha3_512,
             _ => return None,
         })
+    }
+
+    /// Java's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Md5 => "MD5",
+            Self::Sha1 => "SHA-1",
+            Self::Sha224 => "SHA-224",
+            Self::Sha256 => "SHA-256",
+            Self::Sha384 => "SHA-384",
+            Self::Sha512 => "SHA-512",
+            Self::Sha512_224 => "SHA-512/224",
+            Self::Sha512_256 => "SHA-512/256",
+            Self::Sha3_224 => "SHA3-224",
+            Self::Sha3_256 => "SHA3-256",
+            Self::Sha3_384 => "SHA3-384",
+            Self::Sha3_512 => "SHA3-512",
+        }
+    }
+
+    /// Hexadecimal digits of a digest.
+    pub const fn hex_len(self) -> usize {
+        match self {
+            Self::Md5 => 32,
+            Self::Sha1 => 40,
+            Self::Sha224 | Self::Sha512_224 | Self::Sha3_224 => 56,
+            Self::Sha256 | Self::Sha512_256 | Self::Sha3_256 => 64,
+            Self::Sha384 | Self::Sha3_384 => 96,
+            Self::Sha512 | Self::Sha3_512 => 128,
+        }
     }
 
     /// The libraries' own code: AWS-LC where it has the algorithm, because it is the fastest at
@@ -116,6 +149,17 @@ impl Expectation {
         Ok(Self { algorithm, name: name.to_owned(), hex: Some(hex) })
     }
 
+    /// The digest that a source names.
+    pub fn of(hash: &Hash) -> Self {
+        let name = hash.algorithm.name().to_owned();
+        Self { algorithm: hash.algorithm, name, hex: Some(hash.hex.clone()) }
+    }
+
+    /// Whether there is a value to compare with.
+    pub const fn is_given(&self) -> bool {
+        self.hex.is_some()
+    }
+
     /// A digest that is computed and compared with nothing.
     pub fn compute(name: &str) -> Result<Self, UnknownAlgorithm> {
         let algorithm =
@@ -161,13 +205,25 @@ impl Running {
     }
 
     pub fn finish(self) -> Checksum {
-        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let hex = match self.hasher {
             Hasher::AwsLc(context) => hex(context.finish().as_ref()),
             Hasher::Other(hasher) => hex(&hasher.finalize()),
         };
         Checksum { name: self.name, hex }
     }
+
+    /// The digest of the bytes up to here.
+    pub fn so_far(&self) -> Checksum {
+        let hex = match &self.hasher {
+            Hasher::AwsLc(context) => hex(context.as_ref().clone().finish().as_ref()),
+            Hasher::Other(hasher) => hex(&hasher.box_clone().finalize()),
+        };
+        Checksum { name: self.name.clone(), hex }
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A digest computed on a thread of its own while the bytes pass by.
@@ -183,12 +239,28 @@ const WAITING: usize = 8;
 impl Digester {
     /// Starts the thread. It ends when every queue to it is dropped.
     pub fn start(expectation: &Expectation) -> std::io::Result<Self> {
-        let mut running = expectation.start();
+        Self::go_on(expectation.start(), 0, None)
+    }
+
+    /// As [`Digester::start`], with a digest that has taken `length` bytes already. `progress` is
+    /// told how far it is.
+    pub fn go_on(
+        mut running: Running,
+        mut length: u64,
+        progress: Option<Progress>,
+    ) -> std::io::Result<Self> {
         let (queue, mut waiting) = mpsc::channel::<Bytes>(WAITING);
         let (done, outcome) = oneshot::channel();
         std::thread::Builder::new().name("ss-digest".to_owned()).spawn(move || {
             while let Some(bytes) = waiting.blocking_recv() {
                 running.update(&bytes);
+                length = length.saturating_add(bytes.len() as u64);
+                if let Some(progress) = &progress {
+                    progress.digested(length, &running, false);
+                }
+            }
+            if let Some(progress) = &progress {
+                progress.digested(length, &running, true);
             }
             // Nobody waits for the digest of a download that was given up.
             drop(done.send(running.finish()));
@@ -235,14 +307,45 @@ pub struct Digests {
     more: Vec<Option<Digester>>,
 }
 
-impl Digests {
-    pub fn start(first: &Expectation, more: &[Expectation]) -> std::io::Result<Self> {
+/// Several digests of the same bytes, as far as they are.
+#[derive(Debug)]
+pub struct Computed {
+    length: u64,
+    first: Running,
+    /// `None` where the first has the same algorithm.
+    more: Vec<Option<Running>>,
+}
+
+impl Computed {
+    /// Of no bytes yet.
+    pub fn new(first: &Expectation, more: &[Expectation]) -> Self {
         let start = |expectation: &Expectation| {
-            let is_new = expectation.algorithm != first.algorithm;
-            is_new.then(|| Digester::start(expectation)).transpose()
+            (expectation.algorithm != first.algorithm).then(|| expectation.start())
         };
-        let more = more.iter().map(start).collect::<std::io::Result<_>>()?;
-        Ok(Self { first: Digester::start(first)?, more })
+        Self { length: 0, first: first.start(), more: more.iter().map(start).collect() }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.length = self.length.saturating_add(bytes.len() as u64);
+        self.first.update(bytes);
+        self.more.iter_mut().flatten().for_each(|running| running.update(bytes));
+    }
+
+    /// The first digest of the bytes up to here.
+    pub fn so_far(&self) -> Checksum {
+        self.first.so_far()
+    }
+}
+
+impl Digests {
+    /// Starts the threads; `progress` is told how far the first digest is.
+    pub fn start(computed: Computed, progress: Progress) -> std::io::Result<Self> {
+        let Computed { length, first, more } = computed;
+        let start = |running: Option<Running>| {
+            running.map(|running| Digester::go_on(running, length, None)).transpose()
+        };
+        let more = more.into_iter().map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { first: Digester::go_on(first, length, Some(progress))?, more })
     }
 
     pub fn queues(&self) -> Queues {
@@ -306,6 +409,7 @@ mod tests {
             let bytes: Vec<u8> = (0..10_000_u32).map(|n| (n % 251) as u8).collect();
             let mut running = Expectation::compute(name).unwrap().start();
             bytes.chunks(777).for_each(|chunk| running.update(chunk));
+            assert_eq!(running.so_far(), running.so_far());
             let hex: String = D::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(running.finish().to_string(), format!("{{{name}}}{hex}"));
         }
@@ -338,7 +442,9 @@ mod tests {
         ] {
             let text = Expectation::compute(name).unwrap().start().finish().to_string();
             let hex = text.strip_prefix(&format!("{{{name}}}")).unwrap();
-            assert_eq!(hex.len(), length, "{name}");
+            let algorithm = Algorithm::by_name(name).unwrap();
+            assert_eq!((hex.len(), algorithm.hex_len()), (length, length), "{name}");
+            assert_eq!(Algorithm::by_name(algorithm.name()), Some(algorithm));
         }
     }
 

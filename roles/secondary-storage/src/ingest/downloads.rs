@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::journal::{Note, remove_leftovers};
+use super::records::Record;
 use super::turns::Turns;
 use super::{DownloadContext, IngestError, Job, Phase, Request, run};
 use crate::stores::{InstallPath, StoreUrl};
@@ -20,6 +21,8 @@ const MAX_ACTIVE: usize = 512;
 /// Ended jobs that are kept for a late question.
 const MAX_ENDED: usize = 1_000;
 const KEEP_ENDED: Duration = Duration::from_secs(3_600);
+/// How long an answer waits for its job to be on record.
+const RECORD_LIMIT: Duration = Duration::from_secs(5);
 const RECOVERY_RETRY: Duration = Duration::from_secs(60);
 
 /// The table of jobs. Cloneable; clones share everything.
@@ -43,6 +46,15 @@ struct Table {
     stopping: bool,
     jobs: BTreeMap<String, Arc<Job>>,
     turns: HashMap<String, Turns>,
+}
+
+/// What became of a command.
+enum Begun {
+    New(Arc<Job>),
+    /// The same is downloaded to the same place already.
+    Shared(Arc<Job>),
+    /// Something else is downloaded to that place.
+    Conflict(Arc<Job>),
 }
 
 impl Downloads {
@@ -70,18 +82,17 @@ impl Downloads {
 
     async fn start_as(&self, id: String, request: Request) -> Result<Arc<Job>, IngestError> {
         loop {
-            let conflicting = {
-                let mut table = self.table();
-                table.forget_old();
-                match table.running_at(&request.store, &request.directory) {
-                    Some(job) if job.request.is_same_download(&request) => {
-                        tracing::info!(job = job.id, "second command for a running download");
-                        job.adopt(request.about);
-                        return Ok(job);
+            let conflicting = match self.begin_or_share(&id, &request)? {
+                Begun::Shared(job) => return Ok(job),
+                Begun::New(job) => {
+                    // The answer names it: from then on it survives this process.
+                    let recorded = tokio::time::timeout(RECORD_LIMIT, job.recorded.cancelled());
+                    if recorded.await.is_err() {
+                        tracing::warn!(job = job.id, "a download is not on record yet");
                     }
-                    Some(job) => job,
-                    None => return self.begin(&mut table, id, request),
+                    return Ok(job);
                 }
+                Begun::Conflict(job) => job,
             };
             conflicting.cancel.cancel();
             if !conflicting.wait(self.shared.cx.settings.get().cancel_limit).await {
@@ -90,12 +101,73 @@ impl Downloads {
         }
     }
 
-    fn begin(
-        &self,
-        table: &mut Table,
-        id: String,
-        request: Request,
-    ) -> Result<Arc<Job>, IngestError> {
+    fn begin_or_share(&self, id: &str, request: &Request) -> Result<Begun, IngestError> {
+        let mut table = self.table();
+        self.forget_old(&mut table);
+        match table.running_at(&request.store, &request.directory) {
+            Some(job) if job.request.is_same_download(request) => {
+                tracing::info!(job = job.id, "second command for a running download");
+                job.adopt(request.clone());
+                Ok(Begun::Shared(job))
+            }
+            Some(job) => Ok(Begun::Conflict(job)),
+            None => {
+                let now = self.shared.cx.host.clock.unix_ms();
+                let job = Job::new(id.to_owned(), request.clone(), now);
+                self.begin(&mut table, job).map(Begun::New)
+            }
+        }
+    }
+
+    /// Takes over the jobs of an earlier run of this process: those that were running go on, the
+    /// others are there to be asked for.
+    pub fn restore(&self, jobs: Vec<Job>) {
+        let mut table = self.table();
+        for job in jobs {
+            let id = job.id.clone();
+            if job.phase().is_over() {
+                table.jobs.insert(id, Arc::new(job));
+            } else if let Err(error) = self.begin(&mut table, job) {
+                tracing::warn!(job = id, %error, "a download does not go on");
+            }
+        }
+        self.forget_old(&mut table);
+    }
+
+    /// Everything that is on disk of jobs.
+    pub async fn records(&self) -> Vec<(String, Record)> {
+        let records = self.shared.cx.records.clone();
+        match self.shared.cx.tasks.blocking("read records", move || records.all()).await {
+            Ok(Ok(records)) => records,
+            Ok(Err(error)) => {
+                let error = bedrock::chain(&error);
+                tracing::warn!(error, "cannot read the records of former downloads");
+                Vec::new()
+            }
+            Err(_stopped) => Vec::new(),
+        }
+    }
+
+    /// Removes records nobody asks for any more.
+    pub fn erase_records(&self, ids: Vec<String>) {
+        if ids.is_empty() {
+            return;
+        }
+        let (cx, records) = (self.shared.cx.clone(), self.shared.cx.records.clone());
+        let work = move || ids.iter().try_for_each(|id| records.erase(id));
+        let tasks = cx.tasks.clone();
+        tasks.spawn("erase records", async move {
+            if let Ok(Err(error)) = cx.tasks.blocking("erase records", work).await {
+                tracing::warn!(error = bedrock::chain(&error), "cannot erase the record of a job");
+            }
+        });
+    }
+
+    fn forget_old(&self, table: &mut Table) {
+        self.erase_records(table.forget_old());
+    }
+
+    fn begin(&self, table: &mut Table, job: Job) -> Result<Arc<Job>, IngestError> {
         if table.stopping {
             return Err(IngestError::Aborted);
         }
@@ -104,10 +176,10 @@ impl Downloads {
         }
         let turns = table
             .turns
-            .entry(request.store.key())
+            .entry(job.request.store.key())
             .or_insert_with(|| Turns::new(self.shared.per_store))
             .clone();
-        let job = Arc::new(Job::new(id, request));
+        let job = Arc::new(job);
         table.jobs.insert(job.id.clone(), Arc::clone(&job));
         let cx = self.shared.cx.clone();
         cx.metrics.accepted();
@@ -150,6 +222,7 @@ impl Downloads {
         job.forgotten.store(true, Ordering::Relaxed);
         if self.end(&job).await {
             self.table().jobs.remove(id);
+            self.erase_records(vec![id.to_owned()]);
         }
         Some(job)
     }
@@ -194,7 +267,7 @@ impl Downloads {
         }
     }
 
-    /// Stops everything, so that nothing is left on the stores when the role ends.
+    /// Stops everything; what is under way goes on at the next start.
     pub async fn stop(&self) {
         let running: Vec<Arc<Job>> = {
             let mut table = self.table();
@@ -202,7 +275,7 @@ impl Downloads {
             table.jobs.values().filter(|job| !job.phase().is_over()).cloned().collect()
         };
         for job in &running {
-            job.cancel.cancel();
+            job.suspend();
         }
         let limit = self.shared.cx.settings.get().cancel_limit;
         futures_util::future::join_all(running.iter().map(|job| job.wait(limit))).await;
@@ -243,6 +316,10 @@ impl Downloads {
     }
 
     async fn recover_one(&self, job: &str, note: &Note) -> bool {
+        // It is not left but under way: the job of that name goes on with it.
+        if self.get(job).is_some_and(|job| !job.phase().is_over()) {
+            return true;
+        }
         // An ISO has the same name each time: what is being installed there is not a leftover.
         if self.running_at(&note.store, &note.directory).is_some() {
             return false;
@@ -281,7 +358,7 @@ pub fn status_of(job: &Job) -> DownloadStatus {
     DownloadStatus {
         job: job.id.clone(),
         state: match report.phase {
-            Phase::Waiting => DownloadState::Queued,
+            Phase::Waiting | Phase::Suspended => DownloadState::Queued,
             Phase::Downloading => DownloadState::Downloading,
             Phase::Installing => DownloadState::Installing,
             Phase::Done => DownloadState::Done,
@@ -312,7 +389,9 @@ impl Table {
         self.jobs.values().find(same).cloned()
     }
 
-    fn forget_old(&mut self) {
+    /// Says which ones.
+    fn forget_old(&mut self) -> Vec<String> {
+        let before: Vec<String> = self.jobs.keys().cloned().collect();
         let now = Instant::now();
         let is_old = |job: &Job| {
             let kept =
@@ -327,5 +406,6 @@ impl Table {
         for (_, id) in ended.into_iter().take(surplus) {
             self.jobs.remove(&id);
         }
+        before.into_iter().filter(|id| !self.jobs.contains_key(id)).collect()
     }
 }

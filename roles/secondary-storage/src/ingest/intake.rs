@@ -14,14 +14,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::DownloadContext;
-use super::digest::{Checksum, Expectation};
+use super::digest::{Checksum, Computed, Expectation};
 use super::error::IngestError;
 use super::journal::{Note, properties_temporary, remove_leftovers};
+use super::progress::Progress;
 use super::publish::{Publication, image_name, publish};
-use super::write::{Piece, Target, Written, write};
+use super::write::{Begun, Piece, Target, Written, write};
 use crate::objects::inventory::Description;
 use crate::sources::Coding;
-use crate::stores::{FileName, InstallPath, ObjectKind, Store, Work};
+use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Part, Store, Work};
 use disk_image::{Format, Sizes};
 
 /// What the bytes are.
@@ -46,6 +47,19 @@ pub struct Order {
     pub hashes: Vec<Expectation>,
     /// Largest image after decompression.
     pub decompressed_limit: u64,
+}
+
+/// What is known of bytes before they come.
+#[derive(Debug, Default)]
+pub struct Incoming {
+    /// What the transfer put around the content.
+    pub coding: Coding,
+    /// Digests that their source names, beside those of the order.
+    pub hashes: Vec<Expectation>,
+    /// What is there already; the bytes are the rest.
+    pub begun: Option<(Box<dyn Part>, Begun)>,
+    /// Told how far the file is.
+    pub progress: Progress,
 }
 
 /// An object being received. Its note is in the journal until [`Intake::settle`] or [`clean_up`].
@@ -105,6 +119,10 @@ impl<'a> Intake<'a> {
         Ok(intake)
     }
 
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The file that the `nth` file is received into.
     pub fn temporary(&self, nth: usize) -> Result<FileName, IngestError> {
         temporary_name(self.id, nth)
@@ -124,18 +142,67 @@ impl<'a> Intake<'a> {
         coding: Coding,
         pieces: mpsc::Receiver<Piece>,
     ) -> Result<Written, IngestError> {
-        let (directory, name) = (self.order.directory.clone(), self.temporary(nth)?);
-        let creating = self.store.engine().create(self.work, directory, name);
+        let incoming = Incoming { coding, ..Incoming::default() };
+        self.receive_announced(nth, incoming, pieces).await
+    }
+
+    /// As [`Intake::receive`], with what is known beforehand. The further digests are compared.
+    pub async fn receive_announced(
+        &self,
+        nth: usize,
+        incoming: Incoming,
+        pieces: mpsc::Receiver<Piece>,
+    ) -> Result<Written, IngestError> {
+        let Incoming { coding, hashes, begun, progress } = incoming;
+        let (part, begun) = match begun {
+            Some((part, begun)) => (part, Some(begun)),
+            None => {
+                let (directory, name) = (self.order.directory.clone(), self.temporary(nth)?);
+                let creating = self.store.engine().create(self.work, directory, name);
+                (self.store.run("create a file", creating).await?, None)
+            }
+        };
         let target = Target {
             store: Arc::clone(&self.store),
-            part: self.store.run("create a file", creating).await?,
+            part,
             content: self.order.content,
             expectation: self.order.expectation.clone(),
-            hashes: self.order.hashes.clone(),
+            hashes: self.order.hashes.iter().chain(&hashes).cloned().collect(),
             coding,
             limit: self.order.decompressed_limit,
+            begun,
+            progress,
         };
-        write(target, pieces).await
+        let written = write(target, pieces).await?;
+        for (hash, found) in hashes.iter().zip(written.hashes.iter().skip(self.order.hashes.len()))
+        {
+            hash.verify(found).map_err(IngestError::Checksum)?;
+        }
+        Ok(written)
+    }
+
+    /// What an earlier run of this process left of the `nth` file, to go on with; `None` when it
+    /// has fewer than `length` bytes.
+    pub async fn left(
+        &self,
+        nth: usize,
+        length: u64,
+    ) -> Result<Option<(Box<dyn Part>, Box<dyn Opened>)>, IngestError> {
+        let (directory, name) = (self.order.directory.clone(), self.temporary(nth)?);
+        let engine = self.store.engine();
+        let opening = engine.append(self.work, directory.clone(), name.clone(), length);
+        let Some(part) = self.store.run("go on with a file", opening).await? else {
+            return Ok(None);
+        };
+        let opening = engine.open(self.work, directory.join(name));
+        let opened = self.store.run("go on with a file", opening).await?;
+        Ok(opened.map(|opened| (part, opened)))
+    }
+
+    /// The digests of nothing yet, `more` included.
+    pub fn digests(&self, more: &[Expectation]) -> Computed {
+        let hashes: Vec<Expectation> = self.order.hashes.iter().chain(more).cloned().collect();
+        Computed::new(&self.order.expectation, &hashes)
     }
 
     /// Compares the digests with those that were asked for.

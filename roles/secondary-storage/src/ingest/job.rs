@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bedrock::Secret;
+use bedrock::net::Network;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::digest::Expectation;
 use crate::ingest::intake::{Content, Order};
 use crate::ingest::publish::Publishing;
+use crate::ingest::records::{Checkpoint, Record};
 use crate::ingest::speed::Speed;
 use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
@@ -37,6 +40,10 @@ pub struct Request {
     pub store: StoreUrl,
     /// The object's directory below the store's root.
     pub directory: InstallPath,
+    /// The body of the command, to make the request of it again.
+    pub command: Secret<String>,
+    /// Private networks that the server allowed to be reached when it was accepted.
+    pub sites: Vec<Network>,
 }
 
 impl Request {
@@ -75,11 +82,13 @@ pub enum Phase {
     Done,
     Failed,
     Aborted,
+    /// Stopped with the process; the next run goes on.
+    Suspended,
 }
 
 impl Phase {
     pub const fn is_over(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Aborted)
+        matches!(self, Self::Done | Self::Failed | Self::Aborted | Self::Suspended)
     }
 }
 
@@ -121,10 +130,46 @@ pub struct Job {
     pub(super) publishing: Mutex<Option<Publishing>>,
     /// The server has forgotten it: it goes as soon as it is over.
     pub(super) forgotten: AtomicBool,
+    /// It is stopped with the process, and goes on in the next run.
+    pub(super) suspended: AtomicBool,
+    /// It was running when an earlier run of this process ended.
+    pub(super) is_restored: bool,
+    /// Cancelled once it is on record.
+    pub(super) recorded: CancellationToken,
+    record: Mutex<Record>,
 }
 
 impl Job {
-    pub fn new(id: String, request: Request) -> Self {
+    /// A new one.
+    pub fn new(id: String, request: Request, now_unix_ms: i64) -> Self {
+        let record = Record {
+            command: request.command.clone(),
+            accepted_unix_ms: now_unix_ms,
+            internal_sites: request.sites.iter().map(ToString::to_string).collect(),
+            checksum: None,
+            checkpoint: None,
+            outcome: None,
+        };
+        Self::made(id, request, record, false)
+    }
+
+    /// One of an earlier run of this process.
+    pub fn restored(id: String, request: Request, record: Record) -> Self {
+        let outcome = record.outcome.clone();
+        let checkpoint = record.checkpoint.clone();
+        let job = Self::made(id, request, record, true);
+        job.recorded.cancel();
+        if let Some(checkpoint) = checkpoint {
+            job.received.store(checkpoint.received, Ordering::Relaxed);
+            job.expected.store(checkpoint.length.unwrap_or(0), Ordering::Relaxed);
+        }
+        if let Some(outcome) = outcome {
+            job.update(|report| *report = outcome.report());
+        }
+        job
+    }
+
+    fn made(id: String, request: Request, record: Record, is_restored: bool) -> Self {
         let report = Report {
             phase: Phase::Waiting,
             percent: 0,
@@ -149,7 +194,30 @@ impl Job {
             work: Work::new(),
             publishing: Mutex::default(),
             forgotten: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
+            is_restored,
+            recorded: CancellationToken::new(),
+            record: Mutex::new(record),
         }
+    }
+
+    /// What is kept of it on disk.
+    pub(super) fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.record().checkpoint.clone()
+    }
+
+    /// Ends it so that the next run of this process goes on.
+    pub(super) fn suspend(&self) {
+        self.suspended.store(true, Ordering::SeqCst);
+        self.cancel.cancel();
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::SeqCst)
     }
 
     pub(super) fn about(&self) -> MutexGuard<'_, Description> {
@@ -161,13 +229,14 @@ impl Job {
     }
 
     /// A second command for the same download brings its own ids and texts.
-    pub fn adopt(&self, about: Description) {
-        *self.about() = about;
+    pub fn adopt(&self, request: Request) {
+        *self.about() = request.about;
+        self.record().command = request.command;
     }
 
     pub fn report(&self) -> Report {
         let mut report = self.report.borrow().clone();
-        if report.phase != Phase::Waiting && report.phase != Phase::Done {
+        if !matches!(report.phase, Phase::Waiting | Phase::Done) && self.expected_or_received() {
             report.percent = self.percent();
         }
         report
@@ -195,6 +264,11 @@ impl Job {
     /// Length of the download, when its source told it.
     pub fn expected(&self) -> Option<u64> {
         Some(self.expected.load(Ordering::Relaxed)).filter(|length| *length > 0)
+    }
+
+    /// Nothing is known of a job that ended in an earlier run but its report.
+    fn expected_or_received(&self) -> bool {
+        !self.is_restored || self.received() > 0
     }
 
     /// Of the expected length; of the limit while the length is unknown, as the original counts.

@@ -4,13 +4,12 @@
 //! somebody else may be writing it. Each job notes the names it is about to create; whatever a
 //! note still names at the next start is ours and unfinished.
 
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::objects::inventory;
-use crate::state_file::{self, StateError};
+use crate::state_file::Folder;
 use crate::stores::path::PathError;
 use crate::stores::{FileName, InstallPath, ObjectKind, Store, StoreError, StoreUrl, Work};
 
@@ -31,67 +30,41 @@ pub struct Note {
     pub files: Vec<FileName>,
 }
 
-/// The directory of notes.
-#[derive(Debug, Clone)]
-pub struct Journal {
-    directory: PathBuf,
-}
+/// The directory of notes, by the id of the job.
+pub type Journal = Folder<Note>;
 
-impl Journal {
-    pub fn new(state_directory: &Path) -> Self {
-        Self { directory: state_directory.join("downloads") }
-    }
-
-    fn path(&self, job: &str) -> PathBuf {
-        self.directory.join(format!("{job}.json"))
-    }
-
-    /// Blocks.
-    pub fn write(&self, job: &str, note: &Note) -> Result<(), StateError> {
-        state_file::save(&self.path(job), note)
-    }
-
-    /// One job's note, if there is one. Blocks.
-    pub fn read(&self, job: &str) -> Result<Option<Note>, StateError> {
-        state_file::read(&self.path(job))
-    }
-
-    /// Blocks.
-    pub fn erase(&self, job: &str) -> Result<(), StateError> {
-        state_file::remove(&self.path(job))
-    }
-
-    /// Every note with the id of its job; a damaged one is reported and left out. Blocks.
-    pub fn all(&self) -> Result<Vec<(String, Note)>, StateError> {
-        let read = |source| StateError::Read { path: self.directory.clone(), source };
-        let entries = match std::fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(read(error)),
-        };
-        let mut notes = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(read)?.path();
-            let Some(job) = path.file_stem().and_then(|stem| stem.to_str()) else { continue };
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            match state_file::read::<Note>(&path) {
-                Ok(Some(note)) => notes.push((job.to_owned(), note)),
-                // Erased since the directory was read.
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!(error = bedrock::chain(&error), "cannot read a download's note");
-                }
-            }
-        }
-        Ok(notes)
-    }
+/// The notes of this host.
+pub fn open(state_directory: &Path) -> Journal {
+    Folder::new(state_directory.join("downloads"))
 }
 
 /// Name of the properties file while it is written.
 pub fn properties_temporary(job: &str) -> Result<FileName, PathError> {
     format!(".properties.{job}").parse()
+}
+
+/// Takes a publication back that did not come to its end: the image gets its temporary name again.
+/// `false` when it did come to its end and the object is listed.
+pub async fn take_back(store: &Store, note: &Note) -> Result<bool, StoreError> {
+    const NAME: &str = "take a publication back";
+    let Some(image) = &note.image else { return Ok(true) };
+    let (work, engine, directory) = (Work::new(), store.engine(), &note.directory);
+    let listed = inventory::listed_image(store, &work, note.kind, directory).await?;
+    if listed.as_deref() == Some(image.as_str()) {
+        return Ok(false);
+    }
+    let temporary = directory.join(note.temporary.clone());
+    let is_there = store.run(NAME, engine.kind(&work, temporary)).await?.is_some();
+    let image = directory.join(image.clone());
+    let is_renamed = store.run(NAME, engine.kind(&work, image.clone())).await?.is_some();
+    if is_renamed && !is_there {
+        let name = image.parts().last().cloned().unwrap_or_else(|| note.temporary.clone());
+        let back = engine.rename(&work, directory.clone(), name, note.temporary.clone());
+        store.run(NAME, back).await?;
+    } else if is_renamed {
+        store.run(NAME, engine.remove_file(&work, image)).await?;
+    }
+    Ok(true)
 }
 
 /// Removes what an unfinished job left: the temporary, the image unless a properties file lists
@@ -168,7 +141,7 @@ mod tests {
     #[test]
     fn notes_survive_and_are_erased() {
         let temp = tempfile::tempdir().unwrap();
-        let journal = Journal::new(temp.path());
+        let journal = open(temp.path());
         assert_eq!(journal.all().unwrap(), []);
         journal.write("j", &note(None)).unwrap();
         std::fs::write(temp.path().join("downloads/k.json"), "{").unwrap();

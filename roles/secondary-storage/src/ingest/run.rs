@@ -1,24 +1,38 @@
 //! The work of a download, from its turn to the listed object, and what is done when it fails.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::DownloadContext;
 use super::error::IngestError;
 use super::intake::{Intake, clean_up, settle};
-use super::job::{Job, Phase, Request};
+use super::journal::take_back;
+use super::job::{Job, Phase, Report, Request};
 use super::publish::{Publishing, is_published};
-use super::transfer::attempt;
+use super::records::Outcome;
+use super::transfer::{attempt, write_record};
 use super::turns::Turns;
 use super::write::Written;
+use crate::objects::inventory;
+use crate::sources::SourceError;
+use crate::stores::Store;
 use disk_image::Sizes;
 
 /// How long the store may take to let go of an ended download before that is told.
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often, and after which pauses, a store is looked for that is not there after a start.
+const STORE_ATTEMPTS: u32 = 30;
+const STORE_PAUSE: Duration = Duration::from_secs(10);
+
 /// Runs a job to its end; never fails, the outcome is in the job.
 pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
     let mut guard = EndGuard { job: &job, armed: true };
+    if !job.recorded.is_cancelled() {
+        write_record(&cx, &job).await;
+        job.recorded.cancel();
+    }
     let mut work = Box::pin(work(&job, &cx, &turns));
     let outcome = tokio::select! {
         outcome = &mut work => outcome,
@@ -30,18 +44,24 @@ pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
     };
     // Its connection and its writer end with it.
     drop(work);
+    if job.is_suspended() && matches!(outcome, Err(IngestError::Aborted)) {
+        suspend(&job, &cx).await;
+        guard.armed = false;
+        return;
+    }
     guard.armed = false;
     let outcome = end(&job, &cx, outcome).await;
     let seconds = job.started.elapsed().as_secs_f64();
     match outcome {
         Ok(sizes) => {
             let now = cx.host.clock.now();
-            job.update(|report| {
+            finish(&job, &cx, |report| {
                 report.phase = Phase::Done;
                 report.percent = 100;
                 report.text = format!("Install completed successfully at {}", short_date(now));
                 report.sizes = Some(sizes);
-            });
+            })
+            .await;
             tracing::info!(
                 job = job.id,
                 path = job.report().install_path,
@@ -53,21 +73,51 @@ pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
         Err(IngestError::Aborted) => {
             tracing::info!(job = job.id, "download aborted");
             cx.metrics.downloaded("aborted", seconds);
-            job.update(|report| {
+            finish(&job, &cx, |report| {
                 report.phase = Phase::Aborted;
                 report.text = IngestError::Aborted.to_string();
-            });
+            })
+            .await;
         }
         Err(error) => {
             let text = error.to_string();
             tracing::warn!(job = job.id, url = %job.request.source, error = text, "download failed");
             cx.metrics.downloaded("failed", seconds);
-            job.update(|report| {
+            finish(&job, &cx, |report| {
                 report.phase = Phase::Failed;
                 report.text = text;
-            });
+            })
+            .await;
         }
     }
+}
+
+/// The end of a job: on disk first, then for everybody.
+async fn finish(job: &Job, cx: &DownloadContext, change: impl FnOnce(&mut Report)) {
+    let mut report = job.report();
+    change(&mut report);
+    let outcome = Outcome::of(&report, cx.host.clock.unix_ms());
+    {
+        let mut record = job.record();
+        record.outcome = outcome;
+        record.checkpoint = None;
+    }
+    if !job.forgotten.load(Ordering::Relaxed) {
+        write_record(cx, job).await;
+    }
+    job.update(|shown| *shown = report);
+}
+
+/// Lets go of the store; what is there and what is on disk stays for the next run.
+async fn suspend(job: &Job, cx: &DownloadContext) {
+    job.work.ended().await;
+    write_record(cx, job).await;
+    tracing::info!(job = job.id, received = job.received(), "download goes on at the next start");
+    job.update(|report| {
+        report.phase = Phase::Suspended;
+        "the storage host stops; the download goes on at its next start"
+            .clone_into(&mut report.text);
+    });
 }
 
 /// A job whose task is killed or panics must not look as if it still ran.
@@ -97,7 +147,12 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
             waiting.await.map_err(|_closed| IngestError::Aborted)?
         }
     };
-    let store = cx.stores.open(&job.request.store, None).await?;
+    let store = open_store(job, cx).await?;
+    if job.is_restored
+        && let Some(sizes) = published_before(job, cx, &store).await?
+    {
+        return Ok(sizes);
+    }
     let order = job.request.order();
     let mut intake = Intake::begin(cx, &store, &job.work, &job.id, order, 1).await?;
     let temporary = job.request.directory.join(intake.temporary(0)?);
@@ -114,6 +169,9 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
     intake.verify(&written)?;
     let image = intake.image_name(&about)?;
     let checksum = written.checksum.to_string();
+    // From here on nothing has to be asked for again.
+    job.record().checksum = Some(checksum.clone());
+    write_record(cx, job).await;
     let install_path = job.request.directory.join(image.clone()).to_string();
     job.update(|report| {
         report.phase = Phase::Installing;
@@ -134,6 +192,49 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
     Ok(ready.sizes)
 }
 
+/// What an earlier run of this process did with the complete image: it is an object, or its
+/// publication is taken back.
+async fn published_before(
+    job: &Job,
+    cx: &DownloadContext,
+    store: &Store,
+) -> Result<Option<Sizes>, IngestError> {
+    let (journal, id) = (cx.journal.clone(), job.id.clone());
+    let read = cx.tasks.blocking("read a note", move || journal.read(&id)).await?;
+    let Some(note) = read.map_err(IngestError::Journal)? else { return Ok(None) };
+    if take_back(store, &note).await? {
+        return Ok(None);
+    }
+    let Request { kind, directory, .. } = &job.request;
+    let Some(item) = inventory::find(store, *kind, directory).await? else { return Ok(None) };
+    let sizes = u64::try_from(item.virtual_size).ok().zip(u64::try_from(item.physical_size).ok());
+    let is_it = item.unique_name == job.about().unique_name && !item.is_corrupted;
+    let Some((virtual_size, physical_size)) = sizes.filter(|_sizes| is_it) else { return Ok(None) };
+    let checksum = job.record().checksum.clone();
+    job.update(|report| {
+        report.install_path = item.install_path;
+        report.checksum = checksum.or_else(|| report.checksum.take());
+    });
+    Ok(Some(Sizes { virtual_size, physical_size }))
+}
+
+/// Opens the store. When the process has just started, its network may not be there yet: a download
+/// that goes on waits for that a while.
+async fn open_store(job: &Job, cx: &DownloadContext) -> Result<Arc<Store>, IngestError> {
+    let mut left = if job.is_restored { STORE_ATTEMPTS } else { 0 };
+    loop {
+        let error = match cx.stores.open(&job.request.store, None).await {
+            Ok(store) => return Ok(store),
+            Err(error) if left == 0 => return Err(error.into()),
+            Err(error) => bedrock::chain(&error),
+        };
+        left -= 1;
+        tracing::info!(job = job.id, error, "the store of a download is not there yet");
+        job.update(|report| report.text = format!("waiting for its store: {error}"));
+        tokio::time::sleep(STORE_PAUSE).await;
+    }
+}
+
 /// One pass over the image, and others when its source has to begin again.
 async fn passes(
     job: &Arc<Job>,
@@ -143,14 +244,18 @@ async fn passes(
     let retries = cx.settings.get().limits.retries;
     let mut restarts = 0;
     loop {
+        let had_begun = restarts > 0 || job.is_restored;
         let reason = match attempt(job, cx, intake).await {
             Ok(written) => return Ok(written),
-            Err(IngestError::Source(reason)) if reason.can_begin_again(restarts > 0) => reason,
+            Err(IngestError::Source(reason)) if reason.can_begin_again(had_begun) => reason,
             Err(error) => return Err(error),
         };
         restarts += 1;
         if restarts > retries.count {
             return Err(reason.into());
+        }
+        if matches!(reason, SourceError::Restart(_)) {
+            job.record().checkpoint = None;
         }
         tracing::info!(job = job.id, attempt = restarts, error = %reason, "download begins again");
         tokio::time::sleep(retries.delay(restarts)).await;

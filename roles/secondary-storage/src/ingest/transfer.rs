@@ -1,42 +1,156 @@
 //! One pass over an image: from a source's bytes to a complete temporary file.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::DownloadContext;
+use super::digest::Expectation;
 use super::error::IngestError;
-use super::intake::Intake;
+use super::intake::{Incoming, Intake};
 use super::job::Job;
+use super::progress::Progress;
+use super::records::Checkpoint;
 use super::write::{PIECES, Piece, Written};
-use crate::sources::Chunks;
+use super::{DownloadContext, resume};
+use crate::sources::{Announced, Chunks, Nothing, Opening, SourceError};
 
-/// One pass over the image, continued over broken connections.
+/// Between two looks at how far a download is, to keep it on disk.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+
+/// One pass over the image, continued over broken connections, and at first where an earlier run of
+/// this process was.
 pub(super) async fn attempt(
-    job: &Job,
+    job: &Arc<Job>,
     cx: &DownloadContext,
     intake: &Intake<'_>,
 ) -> Result<Written, IngestError> {
     let request = &job.request;
-    job.received.store(0, Ordering::Relaxed);
-    let (announced, chunks) = request.source.open().await?;
+    let checkpoint = job.checkpoint();
+    let Opening { announced, from, chunks } = match &checkpoint {
+        Some(checkpoint) => match checkpoint.complete() {
+            Some(announced) => {
+                Opening { announced, from: checkpoint.received, chunks: Box::new(Nothing) }
+            }
+            None => request.source.open(Some(&checkpoint.continuation())).await?,
+        },
+        None => request.source.open(None).await?,
+    };
     let limit = request.limit;
     if announced.length.is_some_and(|length| length > limit) {
         return Err(IngestError::TooLarge { limit });
     }
     let expected = announced.length.or(announced.hint).unwrap_or(0);
     job.expected.store(expected, Ordering::Relaxed);
-    let (pieces, incoming) = mpsc::channel(PIECES);
-    let mut writing = Box::pin(intake.receive(0, announced.coding, incoming));
-    let passing = pass_on(job, cx, chunks, pieces);
-    tokio::select! {
+    let hashes: Vec<Expectation> = announced.hashes.iter().map(Expectation::of).collect();
+    let mut begun = None;
+    if let Some(checkpoint) = checkpoint {
+        if from == checkpoint.received {
+            begun = resume::begun(job, cx, intake, &checkpoint, &hashes).await?;
+        }
+        if begun.is_none() {
+            job.record().checkpoint = None;
+            if from > 0 {
+                // The source gives the rest of what is not here.
+                return Err(SourceError::Restart(Box::new(SourceError::Left)).into());
+            }
+        }
+    }
+    job.received.store(from, Ordering::Relaxed);
+    let progress = Progress::default();
+    if let Some((_, begun)) = &begun {
+        progress.receives(&begun.head);
+    }
+    let incoming = Incoming { coding: announced.coding, hashes, begun, progress: progress.clone() };
+    if from > 0 {
+        tracing::info!(job = job.id, from, "download goes on where it was");
+    }
+    let (pieces, receiving) = mpsc::channel(PIECES);
+    let mut writing = Box::pin(intake.receive_announced(0, incoming, receiving));
+    let state = Passing { job, cx, progress: &progress, announced: &announced };
+    // However it ends: what has come so far is worth a note.
+    let _note = LastNote(state);
+    let passing = pass_on(state, chunks, pieces);
+    let (written, is_patched) = tokio::select! {
         // Ends before the source does only when it fails: it has the reason.
-        written = &mut writing => written,
+        written = &mut writing => (written, false),
         passed = passing => match passed {
-            Ok(()) | Err(Interruption::WriterEnded) => writing.await,
-            Err(Interruption::Failed(error)) => Err(error),
+            Ok(is_patched) => (writing.await, is_patched),
+            Err(Interruption::WriterEnded) => (writing.await, false),
+            Err(Interruption::Failed(error)) => (Err(error), false),
         },
+        never = keep(state) => match never {},
+    };
+    match written {
+        // Parts of two versions, perhaps: the whole from one place is worth a try.
+        Ok(written) if is_patched && request.expectation.verify(&written.checksum).is_err() => {
+            Err(SourceError::Restart(Box::new(SourceError::Patched)).into())
+        }
+        Err(IngestError::Checksum(_)) if is_patched => {
+            Err(SourceError::Restart(Box::new(SourceError::Patched)).into())
+        }
+        written => written,
+    }
+}
+
+/// A pass under way.
+#[derive(Clone, Copy)]
+struct Passing<'a> {
+    job: &'a Arc<Job>,
+    cx: &'a DownloadContext,
+    progress: &'a Progress,
+    announced: &'a Announced,
+}
+
+impl Passing<'_> {
+    /// Takes note of how far the download is; `false` when nothing is new.
+    fn take_note(self) -> bool {
+        let Self { job, progress, announced, .. } = self;
+        let can_go_on = announced.version.is_named() || job.request.expectation.is_given();
+        let mark = progress.mark().filter(|_mark| can_go_on);
+        let Some(mark) = mark else { return false };
+        let mut record = job.record();
+        if record.checkpoint.as_ref().is_some_and(|known| known.received >= mark.length) {
+            return false;
+        }
+        record.checkpoint = Some(Checkpoint::new(&mark, announced));
+        true
+    }
+}
+
+/// Takes a note at the end of a pass.
+struct LastNote<'a>(Passing<'a>);
+
+impl Drop for LastNote<'_> {
+    fn drop(&mut self) {
+        self.0.take_note();
+    }
+}
+
+/// Keeps on disk how far the download is, now and then.
+async fn keep(state: Passing<'_>) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        if state.take_note() {
+            write_record(state.cx, state.job).await;
+        }
+    }
+}
+
+/// Keeps a job on disk. One that cannot be kept is lost with the process, which is no reason to lose
+/// it now.
+pub(super) async fn write_record(cx: &DownloadContext, job: &Job) {
+    let (records, id, record) = (cx.records.clone(), job.id.clone(), job.record().clone());
+    let written = cx.tasks.blocking("record a job", move || records.write_soon(&id, &record)).await;
+    match written {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(job = job.id, error = bedrock::chain(&error), "cannot record a job");
+        }
+        Err(error) => {
+            tracing::debug!(job = job.id, error = bedrock::chain(&error), "a job is not recorded");
+        }
     }
 }
 
@@ -52,13 +166,13 @@ impl<E: Into<IngestError>> From<E> for Interruption {
     }
 }
 
-/// Passes everything of a source on to the writer.
+/// Passes everything of a source on to the writer; says whether a digest has to judge the parts.
 async fn pass_on(
-    job: &Job,
-    cx: &DownloadContext,
+    state: Passing<'_>,
     mut chunks: Box<dyn Chunks>,
     pieces: mpsc::Sender<Piece>,
-) -> Result<(), Interruption> {
+) -> Result<bool, Interruption> {
+    let Passing { job, cx, .. } = state;
     let limit = job.request.limit;
     let stall = cx.settings.get().limits.stall_timeout;
     while let Some(chunk) = chunks.next().await? {
@@ -67,11 +181,13 @@ async fn pass_on(
         if received > limit {
             return Err(IngestError::TooLarge { limit }.into());
         }
+        state.progress.receives(&chunk);
         send(&pieces, Piece::Data(chunk), stall).await?;
         job.count(length);
         cx.metrics.received(length);
     }
-    send(&pieces, Piece::End, stall).await
+    send(&pieces, Piece::End, stall).await?;
+    Ok(chunks.is_patched())
 }
 
 /// Waits for the writer to take a piece; a store that takes none for a while has failed.

@@ -17,11 +17,12 @@ use disk_image::{HEAD_LEN, ImageError, Inspection, Kind, Sizes};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::decompress::{InputBroken, decoded, decompress};
-use super::digest::{Checksum, Digests, Expectation, Queues};
+use super::decompress::{InputBroken, copy, decoded, decompress};
+use super::digest::{Checksum, Computed, Digests, Expectation, Queues};
 use super::error::IngestError;
 use super::intake::Content;
 use super::members::Ignored;
+use super::progress::Progress;
 use crate::sources::Coding;
 use crate::stores::{Opened, Part, Store};
 
@@ -51,6 +52,18 @@ pub struct Target {
     pub coding: Coding,
     /// Largest image after decompression.
     pub limit: u64,
+    pub begun: Option<Begun>,
+    /// Told how far the file is.
+    pub progress: Progress,
+}
+
+/// What is in the part already, of a file that is written as it is received.
+#[derive(Debug)]
+pub struct Begun {
+    pub length: u64,
+    /// Its first bytes, as many as the kind of an image is told by.
+    pub head: Vec<u8>,
+    pub digests: Computed,
 }
 
 /// A file completely written and durable.
@@ -66,12 +79,25 @@ pub struct Written {
 
 /// Writes everything and judges the complete file.
 pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Written, IngestError> {
-    let Target { store, part, content, expectation, hashes, coding, limit } = target;
-    let digests = Digests::start(&expectation, &hashes).map_err(IngestError::Thread)?;
+    let Target { store, part, content, expectation, hashes, coding, limit, begun, progress } =
+        target;
+    let mut sink = Sink::new(store, part, content, limit, progress.clone());
+    let is_rest = begun.is_some();
+    let computed = match begun {
+        Some(begun) => sink.go_on(begun),
+        None => Computed::new(&expectation, &hashes),
+    };
+    let digests = Digests::start(computed, progress).map_err(IngestError::Thread)?;
     let queues = digests.queues();
     let (out, mut blocks) = mpsc::channel(BLOCKS);
-    let unpacked = on_thread("ss-decompress", move || unpack(coding, limit, pieces, queues, &out))?;
-    let mut sink = Sink::new(store, part, content, limit);
+    let unpack = move || {
+        if is_rest {
+            pass_rest(pieces, queues, &out)
+        } else {
+            unpack(coding, limit, pieces, queues, &out)
+        }
+    };
+    let unpacked = on_thread("ss-decompress", unpack)?;
     while let Some(block) = blocks.recv().await {
         sink.write(block).await?;
     }
@@ -123,6 +149,19 @@ fn unpack(
             decompress(Digested { content, digests, is_broken: false }, out)
         }
     }
+}
+
+/// Passes the rest of a file on that is written as it is received. Blocks.
+fn pass_rest(
+    incoming: mpsc::Receiver<Piece>,
+    digests: Queues,
+    out: &mpsc::Sender<Bytes>,
+) -> Result<Option<Ignored>, IngestError> {
+    let out = &mut |block: &[u8]| {
+        out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
+    };
+    copy(Pieces { incoming, digests, current: Bytes::new(), ended: false }, out, "data")?;
+    Ok(None)
 }
 
 /// The pieces as a reader; each goes to the digest once, unless it is of what is inside them.
@@ -208,6 +247,7 @@ struct Sink {
     unsynced: u64,
     head: Vec<u8>,
     judged: bool,
+    progress: Progress,
 }
 
 /// Written data is pushed to the disk in steps, so that the end needs no minutes of syncing.
@@ -216,9 +256,24 @@ const SYNC_EVERY: u64 = 256 * 1024 * 1024;
 const WRITE: &str = "write a file";
 
 impl Sink {
-    fn new(store: Arc<Store>, part: Box<dyn Part>, content: Content, limit: u64) -> Self {
+    fn new(
+        store: Arc<Store>,
+        part: Box<dyn Part>,
+        content: Content,
+        limit: u64,
+        progress: Progress,
+    ) -> Self {
         let (length, unsynced, head, judged) = (0, 0, Vec::new(), false);
-        Self { store, part, content, limit, length, unsynced, head, judged }
+        Self { store, part, content, limit, length, unsynced, head, judged, progress }
+    }
+
+    /// Takes over what is in the part.
+    fn go_on(&mut self, begun: Begun) -> Computed {
+        self.length = begun.length;
+        self.head = begun.head;
+        self.progress.begins_with(&self.head);
+        self.progress.written(self.length);
+        begun.digests
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), IngestError> {
@@ -234,8 +289,10 @@ impl Sink {
         if self.head.len() >= HEAD_LEN {
             self.check_head()?;
         }
+        self.progress.begins_with(&self.head);
         let writing = self.part.write(offset, bytes);
         self.store.run(WRITE, writing).await?;
+        self.progress.written(self.length);
         self.unsynced += count;
         if self.unsynced >= SYNC_EVERY {
             self.unsynced = 0;

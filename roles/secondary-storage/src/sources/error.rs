@@ -13,6 +13,14 @@ pub enum SourceError {
     Url { url: RedactedUrl, reason: &'static str },
     #[error("{0:?} is not supported; use http or https")]
     Scheme(String),
+    #[error("cannot read the file: {0}")]
+    File(String),
+    #[error("the metalink {url} cannot be used: {reason}")]
+    Metalink { url: String, reason: String },
+    #[error("it has {announced} bytes instead of {length}")]
+    OtherLength { length: u64, announced: u64 },
+    #[error("no mirror gives the image: {0}")]
+    NoMirror(String),
     #[error(
         "Illegal host specified in URL: {host} has {kind} address ({address}); the administrator can allow it in secstorage.allowed.internal.sites or in allowed_sources of the storage host"
     )]
@@ -57,6 +65,10 @@ pub enum SourceError {
     /// What was received so far cannot be continued; asking for all of it anew may help.
     #[error("{0}")]
     Restart(Box<SourceError>),
+    #[error("what was left of the download cannot be used")]
+    Left,
+    #[error("parts of different versions were put together")]
+    Patched,
     #[error("the download ended unexpectedly, see the log of the storage host")]
     Internal,
 }
@@ -78,6 +90,7 @@ impl SourceError {
     /// Whether the content should be asked for anew. Refused at the first try is an answer;
     /// refused later, the server is restarting.
     pub const fn can_begin_again(&self, had_begun: bool) -> bool {
-        matches!(self, Self::Restart(_)) || (had_begun && matches!(self, Self::Connect(_)))
+        let is_away = matches!(self, Self::Connect(_) | Self::Resolve { .. } | Self::Proxy(_));
+        matches!(self, Self::Restart(_)) || (had_begun && is_away)
     }
 }

@@ -20,17 +20,17 @@ use std::time::Duration;
 use percent_encoding::AsciiSet;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
-use tls_material::HttpsVerifier;
 
 use crate::redacted::RedactedUrl;
 
 use super::error::SourceError;
-use super::{Announced, Chunks, Coding, Retries};
+use super::{Announced, Coding, Continuation, Opening, Retries, Version};
 use address::AddressPolicy;
-use answer::{Length, Part, Version};
+use answer::{Length, Part};
 use failure::{connect_text, unanswered};
 pub use pace::MinimumRate;
 use stream::HttpChunks;
+use trust::Trust;
 use url::{Credentials, ProxySetting, SourceUrl};
 
 const MAX_REDIRECTS: usize = 10;
@@ -69,7 +69,10 @@ pub struct HttpSource {
     pub follow_redirects: bool,
     pub policy: AddressPolicy,
     pub limits: HttpLimits,
-    pub trust: Arc<HttpsVerifier>,
+    pub trust: Trust,
+    /// A digest of the whole content will be compared: then a part of it is taken even when nothing
+    /// says which version it is of.
+    pub is_judged: bool,
 }
 
 /// A server's answer with a body to come.
@@ -91,24 +94,89 @@ enum Continued {
 }
 
 impl HttpSource {
-    /// Asks for the whole image; continues over broken connections.
-    pub async fn open(&self) -> Result<(Announced, Box<dyn Chunks>), SourceError> {
+    /// Asks for the image, for its rest when `from` says what is there already; continues over
+    /// broken connections. The whole comes when the server cannot continue that version.
+    pub async fn open(&self, from: Option<&Continuation>) -> Result<Opening, SourceError> {
         let mut failures = 0;
-        let body = loop {
-            let error = match self.start().await {
-                Ok(body) => break body,
-                Err(error) => error,
-            };
-            failures += 1;
-            if !error.is_transient() || failures > self.limits.retries.count {
-                return Err(error);
+        if let Some(from) = from {
+            loop {
+                match self.open_rest(from).await {
+                    Ok(Some(opening)) => return Ok(opening),
+                    Ok(None) => break,
+                    Err(error) => self.again(&mut failures, error).await?,
+                }
             }
-            tracing::info!(attempt = failures, %error, "no image was sent, asking again");
-            tokio::time::sleep(self.limits.pause(failures, &error)).await;
+        }
+        let body = loop {
+            match self.start().await {
+                Ok(body) => break body,
+                Err(error) => self.again(&mut failures, error).await?,
+            }
         };
         let Length { exact: length, hint } = body.length;
-        let announced = Announced { length, hint, coding: body.coding };
-        Ok((announced, Box::new(HttpChunks::new(self.clone(), body))))
+        let (coding, version) = (body.coding, body.version.clone());
+        let announced = Announced { length, hint, coding, version, ..Announced::default() };
+        let chunks = HttpChunks::new(self.clone(), body, 0);
+        Ok(Opening { announced, from: 0, chunks: Box::new(chunks) })
+    }
+
+    /// A pause before another attempt, if that may help.
+    async fn again(&self, failures: &mut u32, error: SourceError) -> Result<(), SourceError> {
+        *failures += 1;
+        if !error.is_transient() || *failures > self.limits.retries.count {
+            return Err(error);
+        }
+        tracing::info!(attempt = *failures, %error, "no image was sent, asking again");
+        tokio::time::sleep(self.limits.pause(*failures, &error)).await;
+        Ok(())
+    }
+
+    /// The rest of an image; `None` when it has to begin again.
+    async fn open_rest(&self, from: &Continuation) -> Result<Option<Opening>, SourceError> {
+        let received = from.received;
+        if !self.may_continue(&from.version) {
+            return Ok(None);
+        }
+        match self.resume(received, &from.version).await? {
+            Continued::Here(body, part) if self.fits(from, &body, &part) => {
+                let announced = Announced {
+                    length: from.length.or(part.total),
+                    coding: body.coding,
+                    version: from.version.clone(),
+                    ..Default::default()
+                };
+                let chunks = HttpChunks::new(
+                    self.clone(),
+                    Body {
+                        length: Length { exact: announced.length, hint: None },
+                        version: from.version.clone(),
+                        ..*body
+                    },
+                    received,
+                );
+                Ok(Some(Opening { announced, from: received, chunks: Box::new(chunks) }))
+            }
+            Continued::Here(..) | Continued::FromStart => Ok(None),
+        }
+    }
+
+    const fn may_continue(&self, version: &Version) -> bool {
+        version.is_named() || self.is_judged
+    }
+
+    /// Whether a part continues what is there.
+    fn fits(&self, from: &Continuation, body: &Body, part: &Part) -> bool {
+        let same_length =
+            from.length.is_none() || part.total.is_none() || from.length == part.total;
+        let whole = from.length.or(part.total);
+        let fits = whole.is_none_or(|total| part.last < total);
+        let is_same = if from.version.is_named() {
+            from.version.is_surely(&body.version)
+        } else {
+            // Nothing names it: the length must be the same, and the digest judges.
+            whole.is_some() && from.version.may_be(&body.version)
+        };
+        same_length && fits && is_same
     }
 
     /// Whether the other one asks for the same bytes in the same manner.
@@ -127,23 +195,21 @@ impl HttpSource {
             _ => return Err(refused(&response)),
         }
         let length = answer::length(headers)?;
-        let version = Version::of(headers);
+        let version = answer::version(headers);
         let coding = answer::coding(headers, [self.url.url(), &url])?;
         Ok(Body { response, length, version, coding })
     }
 
     /// Asks for the rest of an image of which `received` bytes are there. Whether the answer is of
     /// the same version is for the caller to judge.
-    async fn resume(
-        &self,
-        received: u64,
-        condition: &HeaderValue,
-    ) -> Result<Continued, SourceError> {
+    async fn resume(&self, received: u64, version: &Version) -> Result<Continued, SourceError> {
         let mut headers = HeaderMap::new();
         let range = HeaderValue::try_from(format!("bytes={received}-"))
             .map_err(|_bad| SourceError::Internal)?;
         headers.insert(header::RANGE, range);
-        headers.insert(header::IF_RANGE, condition.clone());
+        if let Some(condition) = answer::condition(version) {
+            headers.insert(header::IF_RANGE, condition);
+        }
         let (response, url) = self.get(headers).await?;
         let headers = response.headers();
         match response.status() {
@@ -153,7 +219,7 @@ impl HttpSource {
                     return Ok(Continued::FromStart);
                 };
                 let length = Length { exact: part.total, hint: None };
-                let version = Version::of(headers);
+                let version = answer::version(headers);
                 let coding = answer::coding(headers, [self.url.url(), &url])?;
                 let body = Body { response, length, version, coding };
                 Ok(Continued::Here(Box::new(body), part))
@@ -162,6 +228,47 @@ impl HttpSource {
             | StatusCode::RANGE_NOT_SATISFIABLE
             | StatusCode::PRECONDITION_FAILED => Ok(Continued::FromStart),
             _ => Err(refused(&response)),
+        }
+    }
+
+    /// A small document as a whole.
+    pub(super) async fn document(&self, limit: usize) -> Result<Vec<u8>, SourceError> {
+        let mut failures = 0;
+        loop {
+            match self.fetch(limit).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => self.again(&mut failures, error).await?,
+            }
+        }
+    }
+
+    async fn fetch(&self, limit: usize) -> Result<Vec<u8>, SourceError> {
+        let (mut response, url) = self.get(HeaderMap::new()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(refused(&response));
+        }
+        let coding = answer::coding(response.headers(), [self.url.url(), &url])?;
+        if coding != Coding::Identity {
+            return Err(SourceError::Coding(coding.name().to_owned()));
+        }
+        let mut bytes = Vec::new();
+        let stall = self.limits.stall_timeout;
+        loop {
+            let received = bytes.len() as u64;
+            let chunk =
+                tokio::time::timeout(stall, response.chunk()).await.map_err(|_elapsed| {
+                    SourceError::Stalled { waited: stall, received, expected: None }
+                })?;
+            let chunk = chunk.map_err(|error| SourceError::Cut {
+                received,
+                expected: None,
+                reason: connect_text(&error),
+            })?;
+            let Some(chunk) = chunk else { return Ok(bytes) };
+            if bytes.len() + chunk.len() > limit {
+                return Err(SourceError::Surplus { announced: limit as u64 });
+            }
+            bytes.extend_from_slice(&chunk);
         }
     }
 
@@ -249,7 +356,7 @@ impl HttpSource {
             .with_safe_default_protocol_versions()
             .map_err(|error| SourceError::Connect(error.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::<HttpsVerifier>::clone(&self.trust))
+            .with_custom_certificate_verifier(self.trust.verifier())
             .with_no_client_auth();
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls)

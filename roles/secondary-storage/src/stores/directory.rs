@@ -228,6 +228,26 @@ impl Engine for Directory {
         })
     }
 
+    fn append(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+        length: u64,
+    ) -> Operation<Option<Box<dyn Part>>> {
+        let (shared, owner) = (Arc::clone(&self.shared), work.owned());
+        self.run(work, move |root, _| {
+            let Some(dir) = absent(root.walk(&directory))? else { return Ok(None) };
+            let Some(file) = absent(dir.open_to_write(name.as_str()))? else { return Ok(None) };
+            if file.metadata()?.len() < length {
+                return Ok(None);
+            }
+            file.set_len(length)?;
+            let thread = Queue::start("ss-write", 1)?;
+            Ok(Some(Box::new(DirectoryPart { file: Arc::new(file), thread, owner, shared }) as _))
+        })
+    }
+
     fn rename(
         &self,
         work: &Work,

@@ -141,6 +141,18 @@ pub trait Engine: fmt::Debug + Send + Sync {
         name: FileName,
     ) -> Operation<Box<dyn Part>>;
 
+    /// An unfinished file to be continued: its first `length` bytes stay, what follows is cut off.
+    /// `None` when there is no file with so many, or when files cannot be continued here.
+    fn append(
+        &self,
+        _work: &Work,
+        _directory: InstallPath,
+        _name: FileName,
+        _length: u64,
+    ) -> Operation<Option<Box<dyn Part>>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Gives a file another name in its directory; durable.
     fn rename(
         &self,

@@ -138,11 +138,18 @@ impl<K: Kind> Bench<K> {
 
     /// The same host after its process ended and started again.
     pub async fn restarted(self) -> Self {
+        self.restarted_after(|| {}).await
+    }
+
+    /// The same, with something done in between.
+    pub async fn restarted_after(self, meanwhile: impl FnOnce()) -> Self {
         self.cx.tasks.close();
         self.cx.tasks.kill();
         self.cx.tasks.wait().await;
+        meanwhile();
         let cx = testkit::context(KIND);
         let parts = assembled(&self.memory, &self.config, &cx).await;
+        parts.commands.downloads.restore().await;
         Self { parts, cx, ..self }
     }
 

@@ -100,17 +100,6 @@ async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() 
     assert_eq!(bench.listed().await, [NAME]);
 }
 
-#[tokio::test]
-async fn a_download_that_is_killed_with_its_role_is_cleaned_up_too() {
-    let bench = Bench::<OnDirectory>::new().await;
-    bench.half_way(&bench.download("gated/tiny.qcow2", ImageFormat::Qcow2)).await;
-    assert_eq!(bench.files().len(), 1);
-    let bench = bench.restarted().await;
-    assert!(bench.listed().await.is_empty());
-    bench.parts.downloads.recover(bench.cx.shutdown.clone()).await;
-    assert_eq!(bench.files(), Vec::<String>::new());
-}
-
 impl Bench {
     /// On a directory that outlives the bench.
     pub async fn at(directory: &Path) -> Self {

@@ -28,6 +28,14 @@ pub fn vector(name: &str) -> Vec<u8> {
     std::fs::read(testkit::vector(env!("CARGO_MANIFEST_DIR"), &format!("images/{name}"))).unwrap()
 }
 
+/// A RAW image of so many bytes, each part of it different.
+pub fn raw(length: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..length as u64).map(|n| (n.wrapping_mul(n) >> 7) as u8 ^ (n >> 16) as u8).collect();
+    bytes[510..512].copy_from_slice(b"\x55\xaa");
+    bytes
+}
+
 impl ImageServer {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -166,6 +174,17 @@ impl ImageServer {
                 self.shared.gate.acquire().await.unwrap().forget();
                 stream.write_all(&file[half..]).await
             }
+            // Stops half way at first; whoever asks again gets the rest.
+            "paused" if nth == 0 => {
+                plain(stream, file, head, "\"v1\"", half).await?;
+                std::future::pending().await
+            }
+            "paused" => plain(stream, file, head, "\"v1\"", file.len()).await,
+            "paused-changed" if nth == 0 => {
+                plain(stream, file, head, "\"v1\"", half).await?;
+                std::future::pending().await
+            }
+            "paused-changed" => plain(stream, file, head, "\"v2\"", file.len()).await,
             "huge" => {
                 stream
                     .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n")

@@ -15,17 +15,26 @@
 
 mod admin;
 mod bench;
+mod broken_off;
+mod cases;
+mod codings;
 mod crash;
+mod drops;
 mod endings;
 mod images;
 mod in_memory;
 mod inventory;
 mod links;
 mod memory;
+mod metalinks;
 mod objects;
 mod odd_servers;
 mod on_directory;
 mod over_link;
 mod recorded;
+mod restarts;
 mod scripted;
 mod secure;
+mod slow_servers;
+mod sources;
+mod stopped;

@@ -82,6 +82,12 @@ impl Memory {
         self.0.gate.add_permits(1_000);
     }
 
+    /// As when the process ends: whoever hangs never goes on, and nothing hangs from now on.
+    pub fn die(&self) {
+        self.0.hanging.lock().unwrap().clear();
+        self.0.stuck.store(0, Ordering::SeqCst);
+    }
+
     pub fn stuck(&self) -> usize {
         self.0.stuck.load(Ordering::SeqCst)
     }
@@ -249,6 +255,28 @@ impl Engine for Memory {
             this.map().insert(path.clone(), Vec::new());
             this.0.parts.fetch_add(1, Ordering::SeqCst);
             Ok(Box::new(Upload { memory: this.clone(), path, owner }) as Box<dyn Part>)
+        })
+    }
+
+    fn append(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+        length: u64,
+    ) -> Operation<Option<Box<dyn Part>>> {
+        let owner = work.owned();
+        self.run("append", work.owned(), move |this| {
+            let path = directory.join(name);
+            let mut files = this.map();
+            let length = usize::try_from(length).unwrap();
+            let Some(file) = files.get_mut(&path).filter(|file| file.len() >= length) else {
+                return Ok(None);
+            };
+            file.truncate(length);
+            drop(files);
+            this.0.parts.fetch_add(1, Ordering::SeqCst);
+            Ok(Some(Box::new(Upload { memory: this.clone(), path, owner }) as Box<dyn Part>))
         })
     }
 

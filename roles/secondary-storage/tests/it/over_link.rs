@@ -14,7 +14,7 @@ use secondary_storage::DESCRIPTOR;
 use tokio::task::JoinHandle;
 
 use crate::bench::{SOON, STORE, section};
-use crate::images::{ImageServer, vector};
+use crate::images::{ImageServer, raw, vector};
 use crate::recorded;
 
 const GUID: &str = "SecondaryStorage.1-NfsSecondaryStorageResource";
@@ -266,18 +266,60 @@ async fn a_reconnect_in_the_middle_of_a_download_gives_one_image() {
 }
 
 #[tokio::test]
-async fn a_role_that_stops_takes_its_downloads_along() {
+async fn a_role_that_stops_in_a_download_goes_on_at_its_next_start() {
     let zone = Zone::new("").await;
+    let bytes = raw(12 << 20);
+    zone.images.put("big.raw", bytes.clone());
     let role = zone.start().await;
-    let id = zone.register("gated/tiny.raw", ImageFormat::Raw);
+    let id = zone.register("paused/big.raw", ImageFormat::Raw);
     let half = |image: &management_server::Image| image.percent == 50;
     zone.server.wait_for_image(id, SOON, half).await.unwrap();
     let tasks = role.cx.tasks.clone();
     role.stop().await;
     tasks.close();
     tokio::time::timeout(SOON, tasks.wait()).await.unwrap();
-    let account = zone.temp.path().join("sec/template/tmpl/2");
-    assert_eq!(std::fs::read_dir(account).unwrap().count(), 0, "the temporary is gone");
-    let notes = zone.temp.path().join("state/ss/downloads");
-    assert_eq!(std::fs::read_dir(notes).unwrap().count(), 0);
+    let directory = zone.temp.path().join("sec/template/tmpl/2").join(id.to_string());
+    assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "only what there is of it");
+    let role = zone.start().await;
+    let ready = |image: &management_server::Image| image.state == ImageState::Downloaded;
+    zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    let heads = zone.images.heads("paused/big.raw");
+    assert_eq!(heads.len(), 2, "the server's new command is the same download");
+    assert!(crate::scripted::first(&heads[1]).unwrap() >= 4 << 20, "{}", heads[1]);
+    assert_eq!(zone.server.compute_checksum(id, "SHA-256").await.unwrap(), sha256(&bytes));
+    role.stop().await;
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{{SHA-256}}{hex}")
+}
+
+/// Everything of one process, both ends of the link, in one log.
+#[tokio::test]
+async fn secrets_of_a_download_are_in_nobodys_log() {
+    let log = testkit::CapturedLog::of_level(tracing::Level::DEBUG);
+    let zone = Zone::new("").await;
+    let role = zone.start().await;
+    let ready = |image: &management_server::Image| {
+        matches!(image.state, ImageState::Downloaded | ImageState::Failed)
+    };
+    for path in ["golden/tiny.qcow2", "none/tiny.qcow2"] {
+        let url = zone.images.url(path).replace("http://", "http://user:geheim1@");
+        let image = NewImage {
+            kind: ImageKind::Template,
+            name: "tiny".to_owned(),
+            url: format!("{url}?X-Amz-Signature=geheim2"),
+            format: ImageFormat::Qcow2,
+            hvm: true,
+            checksum: None,
+        };
+        let id = zone.server.register_template(image).unwrap();
+        zone.server.wait_for_image(id, SOON, ready).await.unwrap();
+    }
+    role.stop().await;
+    let text = log.text();
+    assert!(text.contains("download accepted") && text.contains("download failed"), "{text}");
+    assert!(!text.contains("geheim"), "{text}");
 }

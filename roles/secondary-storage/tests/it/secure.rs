@@ -20,7 +20,11 @@ async fn https_server() -> (SocketAddr, String) {
 
 /// The certificate is a CA and the server's at once, as `openssl req -x509` makes it.
 async fn https_server_for(name: &str) -> (SocketAddr, String) {
-    let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    let parameters = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    https_server_with(parameters).await
+}
+
+async fn https_server_with(mut parameters: rcgen::CertificateParams) -> (SocketAddr, String) {
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let made = parameters.self_signed(&key).unwrap();
@@ -95,6 +99,85 @@ async fn a_certificate_of_the_operators_file_is_still_only_for_its_own_name() {
     command.url = Some(format!("https://{addr}/tiny.iso").into());
     let answer = bench.finish(&command).await;
     assert!(error_of(&answer).contains("not valid for name"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_expired_certificate_and_an_unknown_issuer_are_named() {
+    let mut parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let (expired, pem) = https_server_with(parameters).await;
+    let mut parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "House Mirror");
+    let (unknown, _) = https_server_with(parameters).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let trusting: Bench = Bench::with(&format!("ca_file = \"{}\"", file.path().display())).await;
+    let bench: Bench = Bench::new().await;
+    for (bench, addr, expected) in
+        [(&trusting, expired, "Expired"), (&bench, unknown, "House Mirror")]
+    {
+        let mut command = bench.download("unused", ImageFormat::Iso);
+        command.url = Some(format!("https://{addr}/tiny.iso").into());
+        let answer = bench.finish(&command).await;
+        assert!(error_of(&answer).contains(expected), "{expected}: {answer:?}");
+    }
+}
+
+/// A proxy that opens tunnels, for whoever gives the credentials; gives the heads it saw.
+async fn tunnels(to: SocketAddr, accept: bool) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (tx, rx) = tokio::sync::mpsc::channel(8);
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(client.read_u8().await.unwrap());
+            }
+            tx.send(String::from_utf8(request).unwrap()).await.unwrap();
+            if !accept {
+                let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                client.write_all(refusal).await.unwrap();
+                continue;
+            }
+            client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+            let mut server = TcpStream::connect(to).await.unwrap();
+            // Either end may go away first.
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+                eprintln!("tunnel: {error}");
+            }
+        }
+    });
+    (addr, rx)
+}
+
+#[tokio::test]
+async fn https_goes_through_a_proxy_by_connect_with_its_credentials() {
+    let (addr, pem) = https_server_for("images.invalid").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pem).unwrap();
+    let (proxy, mut seen) = tunnels(addr, true).await;
+    let line = |proxy| {
+        let ca = file.path().display();
+        format!("ca_file = \"{ca}\"\nproxy = \"http://user:pw@{proxy}\"")
+    };
+    let bench: Bench = Bench::with(&line(proxy)).await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some("https://images.invalid/tiny.iso".into());
+    let answer = bench.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+    let head = seen.recv().await.unwrap().to_ascii_lowercase();
+    assert!(head.starts_with("connect images.invalid:443 http/1.1\r\n"), "{head}");
+    assert!(head.contains("proxy-authorization: basic dxnlcjpwdw=="), "{head}");
+    let (proxy, _seen) = tunnels(addr, false).await;
+    let bench: Bench = Bench::with(&line(proxy)).await;
+    let mut command = bench.download("unused", ImageFormat::Iso);
+    command.url = Some("https://images.invalid/tiny.iso".into());
+    let answer = bench.finish(&command).await;
+    let text = error_of(&answer);
+    assert!(text.contains("proxy") && !text.contains("pw@"), "{text}");
 }
 
 /// Passes requests for `http://images.invalid/…` on to `to`; gives the heads it saw.

@@ -33,7 +33,9 @@ async fn run_coded(
     let expectation = Expectation::parse(Some("00")).unwrap();
     let content = Content::Image(format);
     let hashes = Vec::new();
-    let target = Target { store, part, content, expectation, hashes, coding, limit };
+    let (begun, progress) = (None, Progress::default());
+    let target =
+        Target { store, part, content, expectation, hashes, coding, limit, begun, progress };
     let (tx, rx) = mpsc::channel(PIECES);
     let sending = async move {
         for piece in pieces {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use reqwest::Url;
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 
-use crate::sources::Coding;
 use crate::sources::error::SourceError;
+use crate::sources::{Coding, Version};
 
 /// Headers in which object stores and proxies tell a length when there is no `Content-Length`.
 const LENGTH_HEADERS: [&str; 8] = [
@@ -114,45 +114,25 @@ impl Part {
     }
 }
 
-/// What names one version of a file, to compare the answers to two requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
-    /// A strong entity tag: the same bytes.
-    tag: Option<HeaderValue>,
-    modified: Option<HeaderValue>,
-    coding: Vec<String>,
+/// What names the version of a file that an answer is about.
+pub(super) fn version(headers: &HeaderMap) -> Version {
+    let strong = |value: &&str| value.starts_with('"');
+    let date = |name: &HeaderName| httpdate::parse_http_date(text(headers, name)?).ok();
+    let changed_just_now = date(&header::DATE)
+        .zip(date(&header::LAST_MODIFIED))
+        .is_some_and(|(now, then)| now.duration_since(then).unwrap_or_default() < DATE_PRECISION);
+    let modified = text(headers, &header::LAST_MODIFIED).filter(|_date| !changed_just_now);
+    Version {
+        tag: text(headers, &header::ETAG).filter(strong).map(str::to_owned),
+        modified: modified.map(str::to_owned),
+        coding: list(headers, &header::CONTENT_ENCODING).collect(),
+    }
 }
 
-impl Version {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let strong = |value: &&HeaderValue| value.as_bytes().starts_with(b"\"");
-        let date = |name: &HeaderName| httpdate::parse_http_date(text(headers, name)?).ok();
-        let changed_just_now =
-            date(&header::DATE).zip(date(&header::LAST_MODIFIED)).is_some_and(|(now, then)| {
-                now.duration_since(then).unwrap_or_default() < DATE_PRECISION
-            });
-        let modified = headers.get(header::LAST_MODIFIED).filter(|_date| !changed_just_now);
-        Self {
-            tag: headers.get(header::ETAG).filter(strong).cloned(),
-            modified: modified.cloned(),
-            coding: list(headers, &header::CONTENT_ENCODING).collect(),
-        }
-    }
-
-    /// For `If-Range`; `None` when the download cannot be continued.
-    pub(super) fn condition(&self) -> Option<&HeaderValue> {
-        self.tag.as_ref().or(self.modified.as_ref())
-    }
-
-    /// Whether an answer is surely of this version: something names it, and nothing differs. A
-    /// server may ignore the condition of a request.
-    pub(super) fn is_surely(&self, other: &Self) -> bool {
-        let compare = |one: &Option<HeaderValue>, other: &Option<HeaderValue>| {
-            one.as_ref().zip(other.as_ref()).map(|(one, other)| one == other)
-        };
-        let found = [compare(&self.tag, &other.tag), compare(&self.modified, &other.modified)];
-        self.coding == other.coding && found.contains(&Some(true)) && !found.contains(&Some(false))
-    }
+/// For `If-Range`; `None` when nothing names the version.
+pub(super) fn condition(version: &Version) -> Option<HeaderValue> {
+    let text = version.tag.as_ref().or(version.modified.as_ref())?;
+    HeaderValue::from_str(text).ok()
 }
 
 /// Whether a partial answer is one part and no collection of parts.
@@ -254,7 +234,8 @@ mod tests {
 
     #[test]
     fn versions_are_the_same_when_something_says_so_and_nothing_differs() {
-        let version = |pairs: &[(&'static str, &str)]| Version::of(&headers(pairs));
+        let version = |pairs: &[(&'static str, &str)]| version(&headers(pairs));
+        let condition = |pairs: &[(&'static str, &str)]| condition(&version(pairs));
         let (a, b) = (("etag", "\"a\""), ("etag", "\"b\""));
         let weak = ("etag", "W/\"a\"");
         let (old, new) = (
@@ -278,13 +259,14 @@ mod tests {
             let found = version(&first).is_surely(&version(&second));
             assert_eq!(found, expected, "{first:?} {second:?}");
         }
-        assert_eq!(version(&[a, old]).condition().unwrap(), "\"a\"");
-        assert_eq!(version(&[weak, old]).condition().unwrap(), old.1);
-        assert_eq!(version(&[weak]).condition(), None);
+        assert_eq!(condition(&[a, old]).unwrap(), "\"a\"");
+        assert_eq!(condition(&[weak, old]).unwrap(), old.1);
+        assert_eq!(condition(&[weak]), None);
         let just_now = ("date", old.1);
-        assert_eq!(version(&[old, just_now]).condition(), None, "it may change in this second");
+        assert_eq!(condition(&[old, just_now]), None, "it may change in this second");
         let later = ("date", new.1);
-        assert!(version(&[old, later]).condition().is_some());
+        assert!(condition(&[old, later]).is_some());
+        assert!(!version(&[a]).may_be(&version(&[b])) && version(&[a]).may_be(&version(&[])));
     }
 
     #[test]

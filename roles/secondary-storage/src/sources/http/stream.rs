@@ -4,12 +4,11 @@ use bytes::Bytes;
 use role::BoxFuture;
 use tokio::time::Instant;
 
-use super::answer::Version;
 use super::failure::connect_text;
 use super::pace::Pace;
 use super::{Body, Continued, HttpSource};
-use crate::sources::Chunks;
 use crate::sources::error::SourceError;
+use crate::sources::{Chunks, Continuation, Version};
 
 /// One pass over an image.
 #[derive(Debug)]
@@ -24,19 +23,37 @@ pub(super) struct HttpChunks {
     /// What was received when the last connection began.
     before: u64,
     pace: Pace,
+    /// Nothing named the version when it was continued.
+    is_patched: bool,
 }
 
 impl Chunks for HttpChunks {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<Bytes>, SourceError>> {
         Box::pin(self.advance())
     }
+
+    fn is_patched(&self) -> bool {
+        self.is_patched
+    }
 }
 
 impl HttpChunks {
-    pub(super) fn new(source: HttpSource, body: Body) -> Self {
+    /// `received` bytes are there already; `body` is the rest.
+    pub(super) fn new(source: HttpSource, body: Body, received: u64) -> Self {
         let (total, version) = (body.length.exact, body.version.clone());
         let pace = Pace::new(source.limits.min_rate);
-        Self { source, body, version, total, received: 0, failures: 0, before: 0, pace }
+        let is_patched = received > 0 && !version.is_named();
+        Self {
+            source,
+            body,
+            version,
+            total,
+            received,
+            failures: 0,
+            before: received,
+            pace,
+            is_patched,
+        }
     }
 
     async fn advance(&mut self) -> Result<Option<Bytes>, SourceError> {
@@ -94,20 +111,22 @@ impl HttpChunks {
             }
             tracing::info!(attempt = self.failures, %error, "download interrupted");
             tokio::time::sleep(self.source.limits.pause(self.failures, &error)).await;
-            let Some(condition) = self.version.condition() else {
+            if !self.source.may_continue(&self.version) {
                 return Err(SourceError::Restart(Box::new(error)));
-            };
-            error = match self.source.resume(self.received, condition).await {
+            }
+            error = match self.source.resume(self.received, &self.version).await {
                 Ok(Continued::Here(body, part)) => {
-                    let same_length =
-                        self.total.is_none() || part.total.is_none() || self.total == part.total;
-                    let whole = self.total.or(part.total);
-                    let fits = whole.is_none_or(|total| part.last < total);
-                    if !same_length || !fits || !self.version.is_surely(&body.version) {
+                    let from = Continuation {
+                        received: self.received,
+                        length: self.total,
+                        version: self.version.clone(),
+                    };
+                    if !self.source.fits(&from, &body, &part) {
                         tracing::info!("the image changed on its server, it begins again");
                         return Err(SourceError::Restart(Box::new(error)));
                     }
-                    self.total = whole;
+                    self.total = self.total.or(part.total);
+                    self.is_patched |= !self.version.is_named();
                     self.body = *body;
                     return Ok(());
                 }

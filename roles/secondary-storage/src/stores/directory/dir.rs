@@ -102,12 +102,18 @@ impl Dir {
 
     /// Opens a regular file for reading.
     pub fn open_file(&self, name: &str) -> Result<File> {
+        self.open_regular(name, OFlag::O_RDONLY)
+    }
+
+    /// Opens a regular file that is there, to write and to read it.
+    pub fn open_to_write(&self, name: &str) -> Result<File> {
+        self.open_regular(name, OFlag::O_RDWR)
+    }
+
+    fn open_regular(&self, name: &str, access: OFlag) -> Result<File> {
         // O_NONBLOCK: a FIFO of that name must not block the opener.
-        let file = File::from(self.open_with(
-            name.as_ref(),
-            OFlag::O_RDONLY | OFlag::O_NONBLOCK,
-            Mode::empty(),
-        )?);
+        let flags = access | OFlag::O_NONBLOCK;
+        let file = File::from(self.open_with(name.as_ref(), flags, Mode::empty())?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
