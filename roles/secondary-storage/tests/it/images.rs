@@ -175,15 +175,11 @@ impl ImageServer {
                 stream.write_all(&file[half..]).await
             }
             // Stops half way at first; whoever asks again gets the rest.
-            "paused" if nth == 0 => {
+            "paused" | "paused-changed" if nth == 0 => {
                 plain(stream, file, head, "\"v1\"", half).await?;
                 std::future::pending().await
             }
             "paused" => plain(stream, file, head, "\"v1\"", file.len()).await,
-            "paused-changed" if nth == 0 => {
-                plain(stream, file, head, "\"v1\"", half).await?;
-                std::future::pending().await
-            }
             "paused-changed" => plain(stream, file, head, "\"v2\"", file.len()).await,
             "huge" => {
                 stream
