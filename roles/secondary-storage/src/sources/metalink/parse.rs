@@ -226,6 +226,6 @@ mod tests {
         check(deep.as_bytes(), "nested");
         check(b"<metalink><file></metalink>", "not XML");
         check(b"<metalink><file><url>http://h/a</url>", "ends in the middle");
-        check(b"<metalink><file><url a=1>http://h/a</url></file></metalink>", "no mirror");
+        check(b"<metalink><file><url a=1>http://h/a</url></file></metalink>", "not XML");
     }
 }
