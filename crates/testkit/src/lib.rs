@@ -57,7 +57,8 @@ impl CapturedLog {
     pub fn of_level(level: tracing::Level) -> Self {
         let lines = Arc::<Mutex<Vec<u8>>>::default();
         let writer = Arc::clone(&lines);
-        let subscriber = tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(level).with_ansi(false).with_target(false);
         let subscriber = subscriber.without_time().with_writer(move || Lines(Arc::clone(&writer)));
         let default = tracing::subscriber::set_default(subscriber.finish());
         Self { lines, _default: default }

@@ -22,7 +22,12 @@ impl Cases {
         Self { bench, next: std::cell::Cell::new(400) }
     }
 
-    pub async fn download(&self, server: &Scripted, path: &str, format: ImageFormat) -> DownloadAnswer {
+    pub async fn download(
+        &self,
+        server: &Scripted,
+        path: &str,
+        format: ImageFormat,
+    ) -> DownloadAnswer {
         let id = self.next.replace(self.next.get() + 1);
         let mut command = self.bench.download("", format);
         command.install_path = Some(format!("template/tmpl/2/{id}"));

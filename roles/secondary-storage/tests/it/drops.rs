@@ -33,7 +33,11 @@ async fn an_image_cut_at_any_hundredth_is_whole_in_the_end() {
         })
         .await;
         let answer = cases.download(&server, "a.qcow2", ImageFormat::Qcow2).await;
-        assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{hundredth} %: {answer:?}");
+        assert_eq!(
+            answer.download_status,
+            Some(DownloadStatus::Downloaded),
+            "{hundredth} %: {answer:?}"
+        );
         assert_eq!(answer.check_sum.as_deref(), Some(expected.as_str()), "{hundredth} %");
         let requests = server.requests();
         assert_eq!(requests.len(), 2, "{hundredth} %");
@@ -71,8 +75,7 @@ async fn without_a_version_a_given_digest_judges_the_parts() {
     };
     let other: Vec<u8> = image().iter().map(|byte| byte ^ 0x5a).collect();
     for (second, requests) in [(image(), 2), (other, 3)] {
-        let server =
-            Scripted::start(move |nth, request| serve(nth, request, second.clone())).await;
+        let server = Scripted::start(move |nth, request| serve(nth, request, second.clone())).await;
         let mut command = cases.bench.download("", ImageFormat::Qcow2);
         command.url = Some(server.url("a.qcow2").into());
         command.install_path = Some(format!("template/tmpl/2/{}", 800 + requests));

@@ -110,7 +110,8 @@ async fn mirrors_are_judged_by_their_address_and_get_no_credentials_of_others() 
     assert!(server.requests()[0].to_lowercase().contains("authorization: basic"));
     assert_eq!(good.requests().len(), 1, "127.0.0.2 is not allowed");
     assert!(!good.requests()[0].to_lowercase().contains("authorization"));
-    let text = described(1, None, &["http://127.0.0.2/a".to_owned(), "http://127.0.0.3/a".to_owned()]);
+    let text =
+        described(1, None, &["http://127.0.0.2/a".to_owned(), "http://127.0.0.3/a".to_owned()]);
     let answer = download(&bench, text, None).await;
     let error = error_of(&answer);
     assert!(error.contains("no mirror") && error.contains("127.0.0.3 has a loopback"), "{error}");

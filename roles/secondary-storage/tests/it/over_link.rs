@@ -292,7 +292,8 @@ async fn a_role_that_stops_in_a_download_goes_on_at_its_next_start() {
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
-    let hex: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: String =
+        sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{{SHA-256}}{hex}")
 }
 

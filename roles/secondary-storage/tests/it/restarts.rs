@@ -65,7 +65,8 @@ async fn goes_on<K: Kind>() {
     assert_eq!(first(&heads[1]), Some(kept), "{}", heads[1]);
     assert!(heads[1].to_ascii_lowercase().contains("if-range: \"v1\""), "{}", heads[1]);
     bench.ask(&Bench::<K>::progress(&command, &answer, DownloadRequest::Purge)).await;
-    testkit::eventually("forgotten", SOON, || (!bench.record(&answer).exists()).then_some(())).await;
+    testkit::eventually("forgotten", SOON, || (!bench.record(&answer).exists()).then_some(()))
+        .await;
 }
 
 #[tokio::test]
@@ -176,7 +177,9 @@ async fn answers_are_the_same_after_a_restart() {
     let jobs = bench.parts.downloads.status();
     assert_eq!(jobs.len(), 3);
     for (command, answer) in &before {
-        let purged = bench.ask(&Bench::<OnDirectory>::progress(command, answer, DownloadRequest::Purge)).await;
+        let purged = bench
+            .ask(&Bench::<OnDirectory>::progress(command, answer, DownloadRequest::Purge))
+            .await;
         assert_eq!(&purged, answer);
         testkit::eventually("gone", SOON, || (!bench.record(answer).exists()).then_some(())).await;
     }

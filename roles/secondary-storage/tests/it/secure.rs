@@ -125,7 +125,10 @@ async fn an_expired_certificate_and_an_unknown_issuer_are_named() {
 }
 
 /// A proxy that opens tunnels, for whoever gives the credentials; gives the heads it saw.
-async fn tunnels(to: SocketAddr, accept: bool) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
+async fn tunnels(
+    to: SocketAddr,
+    accept: bool,
+) -> (SocketAddr, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (tx, rx) = tokio::sync::mpsc::channel(8);
@@ -138,7 +141,8 @@ async fn tunnels(to: SocketAddr, accept: bool) -> (SocketAddr, tokio::sync::mpsc
             }
             tx.send(String::from_utf8(request).unwrap()).await.unwrap();
             if !accept {
-                let refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                let refusal =
+                    b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
                 client.write_all(refusal).await.unwrap();
                 continue;
             }

@@ -13,10 +13,11 @@ async fn a_file_of_a_store_is_copied_and_nothing_else_of_this_machine() {
     let name = secondary_storage::stores::url::name_uuid(b"127.0.0.1:/export/sec").to_string();
     let place = bench.store("").display().to_string();
     let place = place.trim_end_matches('/');
-    for (id, url) in
-        [(330, format!("file://{name}/{path}")), (331, format!("file://{place}/{path}")),
-         (332, format!("FILE:///{name}/{path}"))]
-    {
+    for (id, url) in [
+        (330, format!("file://{name}/{path}")),
+        (331, format!("file://{place}/{path}")),
+        (332, format!("FILE:///{name}/{path}")),
+    ] {
         let mut command = bench.download("", ImageFormat::Qcow2);
         command.url = Some(url.as_str().into());
         command.install_path = Some(format!("template/tmpl/2/{id}"));

@@ -44,7 +44,11 @@ impl Stop {
         }
     }
 
-    fn around<T: Send + 'static>(&self, step: &'static str, operation: Operation<T>) -> Operation<T> {
+    fn around<T: Send + 'static>(
+        &self,
+        step: &'static str,
+        operation: Operation<T>,
+    ) -> Operation<T> {
         let stop = self.clone();
         Box::pin(async move {
             stop.here("before", step).await;
@@ -218,7 +222,10 @@ async fn both(bench: &Bench, url: String, is_deleted: bool) {
 }
 
 fn deletion() -> DeleteCommand {
-    let data = Some(DataTO::from(Bench::<crate::bench::OnDirectory>::template("template/tmpl/2/320", 320)));
+    let data = Some(DataTO::from(Bench::<crate::bench::OnDirectory>::template(
+        "template/tmpl/2/320",
+        320,
+    )));
     DeleteCommand { data, ..DeleteCommand::default() }
 }
 
@@ -268,7 +275,12 @@ async fn a_host_killed_at_any_step_of_a_download_ends_it_after_its_next_start() 
         let status = bench.parts.downloads.status().remove(0);
         let job = bench.parts.downloads.get(&status.job).unwrap();
         assert!(job.wait(crate::bench::SOON).await, "{step}");
-        assert_eq!(job.phase(), secondary_storage::ingest::Phase::Done, "{step}: {:?}", job.report());
+        assert_eq!(
+            job.phase(),
+            secondary_storage::ingest::Phase::Done,
+            "{step}: {:?}",
+            job.report()
+        );
         assert_eq!(bench.listed().await, [NAME], "{step}");
         assert!(job.report().checksum.unwrap().starts_with("{SHA-512}"), "{step}");
         if step.ends_with("rename") || step.ends_with("put") {
