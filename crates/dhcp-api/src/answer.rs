@@ -111,6 +111,8 @@ pub enum ChangeState {
     Applied,
     /// Stored, but dnsmasq could not be brought to serve it; tried again.
     Failed,
+    /// Stored, but dnsmasq does not survive it; an older generation is served.
+    RolledBack,
 }
 
 /// What became of a batch.
@@ -255,6 +257,10 @@ pub struct Alarm {
 pub enum AlarmKind {
     InstanceDown,
     ApplyFailed,
+    /// dnsmasq does not survive a generation; an older one is served.
+    GenerationPoisoned,
+    /// The file of the state was damaged; the one before the last change is served.
+    StateRestored,
     InterfaceMissing,
     SubnetUnserved,
     /// dnsmasq did not take a line.

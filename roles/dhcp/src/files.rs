@@ -4,17 +4,20 @@
 //! state, before dnsmasq is started. So a replacement is atomic but not synced. Temporary files lie
 //! outside the directories dnsmasq watches.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::layout::Layout;
 use crate::leases;
 use crate::machine::RunAs;
 use crate::plan::OnDisk;
-use crate::render::{HostLine, Rendered};
+use crate::render::{HostLine, Rendered, Settings};
 
 /// A file operation that failed, with its object.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +151,50 @@ pub(crate) fn replace(layout: &Layout, path: &Path, text: &str) -> Result<(), Fi
     fs::rename(&temporary, path).map_err(failed("replace", path))
 }
 
+/// What a proven generation was rendered to, and for which settings.
+#[derive(Serialize, Deserialize)]
+struct Proven<'a> {
+    generation: u64,
+    /// Another interface or directory makes it useless.
+    settings: Cow<'a, str>,
+    main: Cow<'a, str>,
+    hosts: Cow<'a, [HostLine]>,
+    options: Cow<'a, str>,
+    names: Cow<'a, str>,
+}
+
+/// Keeps a generation that dnsmasq survived, for [`read_proven`] of a later run.
+pub(crate) fn write_proven(settings: &Settings, rendered: &Rendered) -> Result<(), FileError> {
+    let path = settings.layout.proven();
+    let proven = Proven {
+        generation: rendered.generation,
+        settings: format!("{settings:?}").into(),
+        main: (&rendered.main).into(),
+        hosts: (&rendered.hosts).into(),
+        options: (&rendered.options).into(),
+        names: (&rendered.names).into(),
+    };
+    let text = serde_json::to_string(&proven)
+        .map_err(io::Error::from)
+        .map_err(failed("write", &path))?;
+    replace(&settings.layout, &path, &text)
+}
+
+/// The generation that an earlier run kept, if it fits. It is only a help: what cannot be read is
+/// not there.
+pub(crate) fn read_proven(settings: &Settings) -> Option<Rendered> {
+    let text = read_file(&settings.layout.proven()).ok()??;
+    let proven: Proven<'_> = serde_json::from_str(&text).ok()?;
+    (proven.settings == format!("{settings:?}")).then(|| Rendered {
+        generation: proven.generation,
+        main: proven.main.into_owned(),
+        hosts: proven.hosts.into_owned(),
+        options: proven.options.into_owned(),
+        names: proven.names.into_owned(),
+        ..Rendered::default()
+    })
+}
+
 /// Writes everything; the watched hosts are folded into the base file.
 pub(crate) fn write_all(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
     replace(layout, &layout.main(), &rendered.main)?;
@@ -213,6 +260,26 @@ mod tests {
         let left: Vec<_> =
             fs::read_dir(layout.directory()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(!left.iter().any(|name| name.to_string_lossy().ends_with(".tmp")), "{left:?}");
+    }
+
+    #[test]
+    fn a_proven_generation_fits_only_its_settings() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path().join("dhcp").join("dnsmasq"));
+        prepare(&layout).unwrap();
+        let settings = Settings {
+            interface: "br0".parse().unwrap(),
+            layout,
+            dns: true,
+            upstreams: Vec::new(),
+            lease_time: dhcp_api::words::LeaseTime::Infinite,
+        };
+        assert_eq!(read_proven(&settings), None);
+        write_proven(&settings, &rendered()).unwrap();
+        assert_eq!(read_proven(&settings), Some(rendered()));
+        assert_eq!(read_proven(&Settings { dns: false, ..settings.clone() }), None);
+        fs::write(settings.layout.proven(), "{").unwrap();
+        assert_eq!(read_proven(&settings), None);
     }
 
     #[test]

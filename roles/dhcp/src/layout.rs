@@ -52,4 +52,9 @@ impl Layout {
     pub fn leases(&self) -> PathBuf {
         self.leases_directory().join("dnsmasq.leases")
     }
+
+    /// The last generation that dnsmasq survived, for a start with one that it does not.
+    pub fn proven(&self) -> PathBuf {
+        self.directory.join("proven.json")
+    }
 }

@@ -15,6 +15,7 @@
 //! | `api` | REST on the Unix socket; its words and resources are the crate `dhcp-api` |
 //! | [`render`] | pure: state → files |
 //! | `plan`, `reconciler` | the one loop that applies |
+//! | `rollback` | which generation dnsmasq gets when the wanted one kills it |
 //! | `doctor` | what to look at when guests get no address |
 //! | `child`, `dnsmasq_log`, `ports` | the process, what it says, who has its ports |
 //! | [`leases`], `release` | who holds what, and taking it back |
@@ -42,6 +43,7 @@ mod ports;
 mod reconciler;
 mod release;
 pub mod render;
+mod rollback;
 mod service;
 pub mod store;
 mod version;

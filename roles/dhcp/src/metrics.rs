@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) up: Gauge,
     pub(crate) restarts: Counter,
     pub(crate) released: Counter,
+    pub(crate) rollbacks: Counter,
     applies: Family<Apply, Counter>,
     seconds: Histogram,
     messages: Family<Message, Counter>,
@@ -48,6 +49,7 @@ impl Metrics {
             up: Gauge::default(),
             restarts: Counter::default(),
             released: Counter::default(),
+            rollbacks: Counter::default(),
             applies: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 3.0, 10)),
             messages: Family::default(),
@@ -67,6 +69,8 @@ impl Metrics {
         sub.register("dnsmasq_up", "1 while dnsmasq serves", self.up.clone());
         sub.register("dnsmasq_restarts", "Unwanted ends of dnsmasq", self.restarts.clone());
         sub.register("leases_released", "Leases taken back", self.released.clone());
+        let rollbacks = self.rollbacks.clone();
+        sub.register("rollbacks", "Returns to a generation that dnsmasq survives", rollbacks);
         sub.register("apply", "Applied generations by kind and result", self.applies.clone());
         sub.register("apply_seconds", "Time to apply a generation", self.seconds.clone());
         sub.register("dhcp_messages", "DHCP messages by type", self.messages.clone());

@@ -8,6 +8,7 @@ use dhcp_api::words::Stamp;
 
 use crate::desired::RecordKey;
 use crate::render::LineOwner;
+use crate::rollback::Poisoned;
 
 /// Observed state of the one dnsmasq.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +33,10 @@ pub struct Observed {
     pub rejected: Vec<Rejection>,
     /// Records dnsmasq refused when it was asked, with what it said.
     pub refused: BTreeMap<RecordKey, String>,
+    /// Why the desired state is that of the backup.
+    pub restored: Option<String>,
+    /// What dnsmasq does not survive, while an older generation is served.
+    pub(crate) rolled_back: Option<Poisoned>,
     /// Options that did not fit into an answer to a client, since the last reload.
     pub dropped: Vec<String>,
 }

@@ -26,6 +26,7 @@ use crate::observed::{Observed, Rejection};
 use crate::plan::{Loaded, Plan, plan};
 use crate::release::ReleaseError;
 use crate::render::{Rendered, Settings};
+use crate::rollback::Survival;
 use crate::store::Store;
 use crate::version::VersionError;
 
@@ -97,6 +98,7 @@ pub(crate) struct Reconciler {
     refused: BTreeMap<RecordKey, (u64, String)>,
     /// Who else listens on our ports.
     holder: Option<String>,
+    survival: Survival,
 }
 
 impl Reconciler {
@@ -128,6 +130,7 @@ impl Reconciler {
             tested,
             refused: BTreeMap::new(),
             holder,
+            survival: Survival::default(),
         }
     }
 
@@ -135,6 +138,9 @@ impl Reconciler {
     pub(crate) async fn run(mut self) {
         let mut desired = self.store.subscribe();
         let shutdown = self.cx.shutdown.clone();
+        let settings = self.settings.clone();
+        let proven = self.cx.tasks.blocking("proven", move || files::read_proven(&settings)).await;
+        self.survival = Survival::with(proven.ok().flatten());
         while !shutdown.is_cancelled() {
             self.cx.health.progress();
             let state = Arc::clone(&desired.borrow_and_update());
@@ -202,7 +208,17 @@ impl Reconciler {
             Some(holder) if end.contains("in use") => format!("dnsmasq ended: {end}; {holder}"),
             _ => format!("dnsmasq ended: {end}"),
         };
-        self.down(&reason, Some(end));
+        self.down(&reason, Some(end.clone()));
+        self.note_death(&end);
+    }
+
+    /// dnsmasq died, or never came to life; returns to what it survived when that keeps happening.
+    fn note_death(&mut self, end: &str) {
+        let Some(poisoned) = self.survival.died(end, Instant::now()) else { return };
+        let (generation, served) = (poisoned.generation, poisoned.served);
+        tracing::error!(generation, served, end, "dnsmasq does not survive a generation");
+        self.metrics.rollbacks.inc();
+        (self.failures, self.retry_at) = (0, None);
     }
 
     /// dnsmasq does not run, for this reason; says when it is tried again.
@@ -230,7 +246,7 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, state: &DesiredState) -> Result<(), ApplyError> {
-        let rendered = self.vetted(state).await?;
+        let wanted = Arc::new(self.vetted(state).await?);
         if self.process.as_mut().is_some_and(|(child, _)| child.has_ended()) {
             let end = match &mut self.process {
                 Some((child, _)) => child.ended().await,
@@ -238,6 +254,7 @@ impl Reconciler {
             };
             self.note_end(end);
         }
+        let rendered = self.survival.choose(wanted, Instant::now());
         self.metrics.generation.set(i64::try_from(state.generation).unwrap_or(i64::MAX));
         self.metrics.reservations.set(i64::try_from(rendered.hosts.len()).unwrap_or(i64::MAX));
         self.observed.send_modify(|observed| observed.reservations = rendered.hosts.len());
@@ -250,8 +267,26 @@ impl Reconciler {
         }
         if let (Some(kind), Some(_)) = (kind, &self.process) {
             self.applied(&rendered, kind, begun);
+            self.survival.confirmed(Instant::now());
         }
+        self.keep_proven().await;
         Ok(())
+    }
+
+    /// Keeps what dnsmasq has survived for some time, for a later run.
+    async fn keep_proven(&mut self) {
+        if self.process.is_none() {
+            return;
+        }
+        let Some(proven) = self.survival.alive(Instant::now()) else { return };
+        let settings = self.settings.clone();
+        let keep = move || files::write_proven(&settings, &proven);
+        match self.cx.tasks.blocking("proven", keep).await {
+            Ok(Ok(())) | Err(_) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %bedrock::chain(&error), "a proven generation is not kept");
+            }
+        }
     }
 
     /// Brings files and process to `rendered`. Returns what was done; `None` when dnsmasq is down

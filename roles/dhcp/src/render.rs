@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use dhcp_api::resource::{Reservation, Subnet};
 use dhcp_api::words::{Cidr, InterfaceName, LeaseTime, MacAddress, Upstream};
 
@@ -34,7 +36,7 @@ pub struct Settings {
 }
 
 /// One reservation as a line.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostLine {
     pub ipv4: Ipv4Addr,
     pub mac: MacAddress,
@@ -64,6 +66,14 @@ pub struct Rendered {
 }
 
 impl Rendered {
+    /// Whether dnsmasq would read the same.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.main == other.main
+            && self.hosts == other.hosts
+            && self.options == other.options
+            && self.names == other.names
+    }
+
     /// Whether any range is served; without one dnsmasq does not even read the reservations.
     pub fn serves_dhcp(&self) -> bool {
         self.main.contains("\ndhcp-range=")

@@ -19,7 +19,7 @@ use crate::observed::Observed;
 use crate::reconciler::Reconciler;
 use crate::release::Releaser;
 use crate::render::Settings;
-use crate::store::{self, LoadError, Store};
+use crate::store::{self, LoadError, Loaded, Store};
 
 /// Runs until the role stops.
 pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError> {
@@ -39,7 +39,7 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         let path = path.clone();
         cx.tasks.blocking("load", move || store::load(&path)).await
     };
-    let state = loaded
+    let Loaded { state, restored } = loaded
         .map_err(|error| RoleError::internal("cannot load the desired state", error))?
         .map_err(load_error)?;
     tracing::info!(
@@ -52,7 +52,11 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     cx.tasks.spawn_vital("store", store_task.run(cx.host.clone(), cx.tasks.clone()));
     let metrics = Metrics::new();
     cx.health.install_metrics(metrics.registry());
-    let (observed, observer) = watch::channel(Observed::default());
+    if let Some(text) = &restored {
+        tracing::error!(text, "the desired state is that of the backup");
+        cx.health.set_condition("state", text.clone());
+    }
+    let (observed, observer) = watch::channel(Observed { restored, ..Observed::default() });
     report(&cx, &store, observer.clone());
     let releaser = Releaser { interface: config.interface.clone(), layout: layout.clone() };
     let api = Api::new(store.clone(), observer, releaser, config.dns, cx.tasks.clone());
@@ -82,8 +86,14 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
 fn load_error(error: LoadError) -> RoleError {
     match &error {
         LoadError::Read { .. } => RoleError::dependency("cannot load the desired state", error),
-        LoadError::Damaged { .. } | LoadError::Version { .. } => RoleError::misconfigured(
-            "cannot serve the desired state, put the file right or move it away",
+        LoadError::Damaged { .. } | LoadError::NoBackup { .. } => RoleError::misconfigured(
+            "cannot serve the desired state, and its backup is no better: put a copy of the file \
+             back, or move both away to begin with nothing (what a sync knows comes back)",
+            error,
+        ),
+        LoadError::Version { .. } => RoleError::misconfigured(
+            "cannot serve the desired state: install the version of quickcloud that wrote it, or \
+             put an older copy of the file back",
             error,
         ),
     }

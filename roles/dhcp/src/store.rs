@@ -35,6 +35,8 @@ pub enum LoadError {
     Read { path: PathBuf, source: io::Error },
     #[error("the desired state {} is damaged", path.display())]
     Damaged { path: PathBuf, source: serde_json::Error },
+    #[error("the desired state {} is gone, and its backup cannot be read", path.display())]
+    NoBackup { path: PathBuf },
     #[error("the desired state {} is of version {version}, this program knows {VERSION}", path.display())]
     Version { path: PathBuf, version: u32 },
 }
@@ -66,19 +68,58 @@ struct Versioned<'a> {
     state: &'a DesiredState,
 }
 
-/// Reads the state; an absent file is the empty state. Remains of an interrupted write are
-/// removed. A resource that cannot be served is kept aside, so that it stops no other.
-pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
+/// A state that was read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    pub state: DesiredState,
+    /// Why it is that of the backup, and where the damaged file is.
+    pub restored: Option<String>,
+}
+
+/// Reads the state; without a file and a backup of it, it is empty. Remains of an interrupted
+/// write are removed. A resource that cannot be served is kept aside, so that it stops no other,
+/// and instead of a damaged file the state before the last change is taken.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
     let error = |source| LoadError::Read { path: path.to_owned(), source };
     match fs::remove_file(temporary(path)) {
         Ok(()) => tracing::info!(path = %path.display(), "removed an interrupted write"),
         Err(gone) if gone.kind() == io::ErrorKind::NotFound => {}
         Err(failed) => return Err(error(failed)),
     }
-    let text = match fs::metadata(path) {
-        Err(absent) if absent.kind() == io::ErrorKind::NotFound => {
-            return Ok(DesiredState::default());
+    let problem = match read(path) {
+        Ok(Some(state)) => return Ok(Loaded { state, restored: None }),
+        Ok(None) => None,
+        Err(damaged @ LoadError::Damaged { .. }) => Some(damaged),
+        Err(other) => return Err(other),
+    };
+    let state = match (read(&backup(path)), problem.as_ref()) {
+        (Ok(Some(state)), _) => state,
+        (Ok(None), None) => return Ok(Loaded::default()),
+        (_, Some(_)) | (Err(_), None) => {
+            let path = path.to_owned();
+            return Err(problem.unwrap_or(LoadError::NoBackup { path }));
         }
+    };
+    let cause = match problem {
+        None => format!("{} is gone", path.display()),
+        Some(damaged) => {
+            let aside = path.with_extension("damaged.json");
+            fs::rename(path, &aside).map_err(error)?;
+            format!("{}, and kept as {}", bedrock::chain(&damaged), aside.display())
+        }
+    };
+    // Whole again, whatever comes next.
+    save(path, &state).map_err(error)?;
+    let generation = state.generation;
+    let restored = format!("{cause}; generation {generation} of the backup is served");
+    Ok(Loaded { state, restored: Some(restored) })
+}
+
+/// One file; `None` when it is absent.
+fn read(path: &Path) -> Result<Option<DesiredState>, LoadError> {
+    let error = |source| LoadError::Read { path: path.to_owned(), source };
+    let text = match fs::metadata(path) {
+        Err(absent) if absent.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(failed) => return Err(error(failed)),
         Ok(metadata) if metadata.len() > MAX_FILE => {
             return Err(error(io::Error::from(io::ErrorKind::FileTooLarge)));
@@ -91,20 +132,42 @@ pub fn load(path: &Path) -> Result<DesiredState, LoadError> {
         return Err(LoadError::Version { path: path.to_owned(), version });
     }
     let stored: Stored = serde_json::from_slice(&text).map_err(damaged)?;
-    Ok(stored.admit())
+    Ok(Some(stored.admit()))
+}
+
+/// The state before the last change.
+fn backup(path: &Path) -> PathBuf {
+    path.with_extension("backup.json")
 }
 
 fn temporary(path: &Path) -> PathBuf {
     path.with_extension("json.tmp")
 }
 
-/// Replaces the file by `state`, durably.
+/// Replaces the file by `state`, durably; the one before becomes the backup.
 fn save(path: &Path, state: &DesiredState) -> io::Result<()> {
+    if let Err(error) = keep_backup(path) {
+        tracing::debug!(%error, path = %path.display(), "no backup of the desired state is kept");
+    }
     bedrock::files::replace(
         path,
         &serde_json::to_vec(&Versioned { version: VERSION, state })?,
         0o600,
     )
+}
+
+/// A second name for the file that is about to be replaced: no byte is copied.
+fn keep_backup(path: &Path) -> io::Result<()> {
+    let (temporary, backup) = (path.with_extension("backup.tmp"), backup(path));
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs::hard_link(path, &temporary) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::rename(&temporary, &backup),
+    }
 }
 
 struct Submission {
@@ -271,10 +334,39 @@ mod tests {
     fn a_state_survives_its_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("desired.json");
-        assert_eq!(load(&path).unwrap(), DesiredState::default());
+        assert_eq!(load(&path).unwrap(), Loaded::default());
         let state = populated();
         save(&path, &state).unwrap();
-        assert_eq!(load(&path).unwrap(), state);
+        assert_eq!(load(&path).unwrap(), Loaded { state, restored: None });
+    }
+
+    #[test]
+    fn instead_of_a_damaged_or_lost_file_the_state_before_the_last_change_is_served() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("desired.json");
+        let before = populated();
+        let mut after = before.clone();
+        after.generation += 1;
+        save(&path, &before).unwrap();
+        save(&path, &after).unwrap();
+        for damage in ["", "{\"version\":1,", "\0\0\0"] {
+            fs::write(&path, damage).unwrap();
+            let loaded = load(&path).unwrap();
+            assert_eq!(loaded.state, before);
+            let text = loaded.restored.unwrap();
+            assert!(text.contains("is damaged") && text.contains("desired.damaged.json"), "{text}");
+            assert_eq!(fs::read_to_string(path.with_extension("damaged.json")).unwrap(), damage);
+            // Whole again.
+            assert_eq!(load(&path).unwrap(), Loaded { state: before.clone(), restored: None });
+        }
+        fs::remove_file(&path).unwrap();
+        assert_eq!(load(&path).unwrap().state, before);
+        // Damage that reached both is for people.
+        fs::write(&path, "{").unwrap();
+        fs::write(backup(&path), "{").unwrap();
+        assert!(matches!(load(&path), Err(LoadError::Damaged { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(load(&path), Err(LoadError::NoBackup { .. })));
     }
 
     /// Every prefix of the file that a write could leave behind is only ever the temporary one.
@@ -287,7 +379,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         for length in [0, 1, whole.len() / 2, whole.len() - 1] {
             fs::write(temporary(&path), &whole[..length]).unwrap();
-            assert_eq!(load(&path).unwrap(), state);
+            assert_eq!(load(&path).unwrap().state, state);
             assert!(!temporary(&path).exists());
         }
     }
@@ -318,6 +410,6 @@ mod tests {
         assert_eq!(store.state().generation, 0);
         fs::create_dir(directory.path().join("gone")).unwrap();
         assert!(store.submit(put(), Source::Api, Precondition::default()).await.unwrap().created);
-        assert_eq!(load(&path).unwrap(), *store.state());
+        assert_eq!(load(&path).unwrap().state, *store.state());
     }
 }

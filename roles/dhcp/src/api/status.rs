@@ -95,6 +95,9 @@ fn alarms(desired: &DesiredState, observed: &Observed) -> Vec<Alarm> {
     if let Some(reason) = &observed.instance.reason {
         alarm(AlarmKind::InstanceDown, reason.clone());
     }
+    if let Some(text) = &observed.restored {
+        alarm(AlarmKind::StateRestored, text.clone());
+    }
     if observed.no_interface {
         let text = "the interface to serve does not exist";
         alarm(AlarmKind::InterfaceMissing, text.to_owned());
@@ -116,7 +119,10 @@ fn alarms(desired: &DesiredState, observed: &Observed) -> Vec<Alarm> {
     for ((zone, name, kind), reason) in withheld.iter().chain(&observed.refused).take(MOST_ALARMS) {
         alarm(AlarmKind::RecordWithheld, format!("zones/{zone}/records/{name} {kind}: {reason}"));
     }
-    if let Some((generation, error)) = &observed.error {
+    if let (Some((_, error)), Some(poisoned)) = (&observed.error, &observed.rolled_back) {
+        let (alarm, generation) = (AlarmKind::GenerationPoisoned, Some(poisoned.generation));
+        alarms.push(Alarm { alarm, text: error.clone(), generation, count: None });
+    } else if let Some((generation, error)) = &observed.error {
         let (generation, text) = (Some(*generation), error.clone());
         alarms.push(Alarm { alarm: AlarmKind::ApplyFailed, text, generation, count: None });
     }
@@ -140,10 +146,14 @@ pub(super) async fn change(State(api): Context, Path(id): Path<String>) -> Answe
     if id > api.store.state().generation {
         return Err(super::missing("change", &id));
     }
-    let (state, error) = match api.observed.borrow().progress(id) {
+    let observed = api.observed.borrow().clone();
+    let (state, error) = match observed.progress(id) {
         Progress::Applied => (ChangeState::Applied, None),
         Progress::Pending => (ChangeState::Applying, None),
         Progress::Waiting => (ChangeState::Stored, None),
+        Progress::Failed(error) if observed.rolled_back.is_some() => {
+            (ChangeState::RolledBack, Some(error))
+        }
         Progress::Failed(error) => (ChangeState::Failed, Some(error)),
     };
     Ok((StatusCode::OK, axum::Json(ChangeAnswer { id, state, error })).into_response())

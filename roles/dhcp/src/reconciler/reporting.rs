@@ -11,6 +11,7 @@ use crate::child::ChildError;
 use crate::desired::DesiredState;
 use crate::plan::Plan;
 use crate::render::Rendered;
+use crate::rollback::Poisoned;
 
 impl Reconciler {
     pub(super) fn applied(&self, rendered: &Rendered, kind: &'static str, begun: Instant) {
@@ -73,10 +74,36 @@ impl Reconciler {
                 }
             }
         }
+        self.publish_rollback(generation);
         self.look_at_interface();
         self.judge(state);
         self.metrics.dirty.set(i64::from(self.observed.borrow().applied < generation));
         health.started();
+    }
+
+    /// While an older generation is served, the wanted one has failed.
+    fn publish_rollback(&self, wanted: u64) {
+        let rolled_back = self.survival.rolled_back().cloned();
+        let text = rolled_back.as_ref().map(|poisoned| {
+            let Poisoned { generation, served, end } = poisoned;
+            format!(
+                "dnsmasq does not survive generation {generation} ({end}); generation {served} is \
+                 served: take back what changed since, it is tried again with the next change"
+            )
+        });
+        match &text {
+            Some(text) => self.cx.health.set_condition("generation", text.clone()),
+            None => self.cx.health.clear_condition("generation"),
+        }
+        self.observed.send_if_modified(|observed| {
+            let changed = observed.rolled_back != rolled_back;
+            observed.rolled_back = rolled_back;
+            if let Some(text) = text {
+                observed.error = Some((wanted, text));
+                return true;
+            }
+            changed
+        });
     }
 
     /// What is served without something.
@@ -106,6 +133,9 @@ impl Reconciler {
         // A process that ended was noted when it did.
         if !matches!(error, ApplyError::Child(ChildError::Ended(_))) {
             self.down(text, None);
+        }
+        if matches!(error, ApplyError::Child(ChildError::NotReady(_))) {
+            self.note_death(text);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dhcp_api::record::{Record, RecordType, RecordValue};
 use dhcp_api::resource::{Attachment, Subnet};
+use dhcp_api::words::MacAddress;
 
 use super::{Served, Settings, Subnets, host_tag, line, quoted, subnet_tag};
 use crate::desired::{DesiredState, RecordKey, SubnetState, ZoneState, domain_of};
@@ -41,20 +42,49 @@ pub(super) fn main(
             line!(&mut out, "tag-if=set:v{option},tag:{}", subnet_tag(subnet));
         }
     }
-    for Served { reservation, .. } in served {
-        if reservation.is_tagged() {
-            line!(&mut out, "dhcp-mac=set:{},{}", host_tag(reservation), reservation.mac);
-        }
-        if reservation.options.has(option) {
-            line!(&mut out, "dhcp-mac=set:v{option},{}", reservation.mac);
-        }
-    }
+    host_tags(&mut out, served);
     if settings.dns {
         records = dns_lines(&mut out, state, subnets, settings, is_given);
     } else {
         out.push_str("port=0\n");
     }
     (out, records)
+}
+
+/// Tags of reservations. dnsmasq knows them by MAC, so one that several subnets reserve is told
+/// apart by the subnet that the client is in.
+fn host_tags(out: &mut String, served: &[Served<'_>]) {
+    let option = VENDOR_ENCAPSULATED;
+    let mut count: BTreeMap<MacAddress, usize> = BTreeMap::new();
+    for Served { reservation, .. } in served {
+        *count.entry(reservation.mac).or_default() += 1;
+    }
+    let mut named = BTreeSet::new();
+    for Served { subnet, reservation, .. } in served.iter().filter(|s| s.reservation.is_tagged()) {
+        let mac = reservation.mac;
+        let mut tags = vec![host_tag(reservation)];
+        if reservation.options.has(option) {
+            tags.push(format!("v{option}"));
+        }
+        let is_shared = count.get(&mac).is_some_and(|count| *count > 1);
+        if is_shared && named.insert(mac) {
+            line!(out, "dhcp-mac=set:{},{mac}", mac_tag(mac));
+        }
+        for tag in tags {
+            match is_shared {
+                true => {
+                    let (mac, subnet) = (mac_tag(mac), subnet_tag(subnet));
+                    line!(out, "tag-if=set:{tag},tag:{mac},tag:{subnet}");
+                }
+                false => line!(out, "dhcp-mac=set:{tag},{mac}"),
+            }
+        }
+    }
+}
+
+fn mac_tag(mac: MacAddress) -> String {
+    let [a, b, c, d, e, f] = mac.octets();
+    format!("m{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
 /// Twice the reservations, in steps, so that growth seldom changes the main file.

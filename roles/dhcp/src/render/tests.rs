@@ -108,6 +108,28 @@ fn reservations_options_and_names() {
     assert_eq!(rendered.names, include_str!("snapshots/names"));
 }
 
+/// dnsmasq's tags are those of a MAC: its reservations in other subnets must not have them.
+#[test]
+fn a_mac_in_two_subnets_has_the_tags_of_each_only_there() {
+    let mut state = state();
+    tests::put_subnet(&mut state, "z1", "s2", "10.78.0.0/24").unwrap();
+    let mac = "02:00:00:00:00:01";
+    let mut tagged = reservation("a", mac, "10.77.0.50");
+    tagged.options = [DhcpOption::new(43, &"01:02".into()).unwrap()].into_iter().collect();
+    put(&mut state, tagged).unwrap();
+    let mut plain = reservation("b", mac, "10.78.0.50");
+    plain.subnet = "s2".parse().unwrap();
+    put(&mut state, plain).unwrap();
+    let main = render(&state, &settings()).main;
+    let lines: Vec<_> = main.lines().filter(|line| line.contains("m02")).collect();
+    let expected = [
+        "dhcp-mac=set:m020000000001,02:00:00:00:00:01",
+        "tag-if=set:r0a4d0032,tag:m020000000001,tag:s0a4d0000",
+        "tag-if=set:v43,tag:m020000000001,tag:s0a4d0000",
+    ];
+    assert_eq!(lines, expected, "{main}");
+}
+
 #[test]
 fn without_dns_no_port_is_opened() {
     let rendered = render(&full(), &Settings { dns: false, ..settings() });

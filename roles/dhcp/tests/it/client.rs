@@ -23,6 +23,8 @@ const USUAL: [u8; 9] = [1, 3, 6, 12, 15, 26, 28, 42, 119];
 #[derive(Debug)]
 pub(crate) struct Client {
     socket: UdpSocket,
+    /// Of a relay, whose address goes into every message; then the server's.
+    relay: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 /// What the client says of itself.
@@ -59,17 +61,13 @@ impl Given {
 }
 
 impl Client {
-    /// Namespaces belong to threads, and a socket to the one it was made in.
     pub(crate) fn new(namespace: &str) -> Self {
-        let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
-        let made = std::thread::spawn(move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 68)).unwrap();
-            setsockopt(&socket, BindToDevice, &"eth0".into()).unwrap();
-            socket.set_broadcast(true).unwrap();
-            socket
-        });
-        Self { socket: made.join().unwrap() }
+        Self { socket: socket(namespace, (Ipv4Addr::UNSPECIFIED, 68)), relay: None }
+    }
+
+    /// A client behind a relay with this address.
+    pub(crate) fn behind(namespace: &str, relay: Ipv4Addr, server: Ipv4Addr) -> Self {
+        Self { socket: socket(namespace, (relay, 67)), relay: Some((relay, server)) }
     }
 
     /// Discover, offer, request, acknowledgement; `None` when nobody answers.
@@ -103,7 +101,8 @@ impl Client {
         packet.extend(id);
         // Seconds, then the flag for answers by broadcast.
         packet.extend([0, 0, 0x80, 0]);
-        packet.extend([0; 16]);
+        packet.extend([0; 12]);
+        packet.extend(self.relay.map_or([0; 4], |(relay, _)| relay.octets()));
         packet.extend(&mac);
         packet.extend([0; 10 + 64 + 128]);
         packet.extend(COOKIE);
@@ -120,7 +119,8 @@ impl Client {
         }
         packet.push(255);
         packet.resize(packet.len().max(300), 0);
-        self.socket.send_to(&packet, (Ipv4Addr::BROADCAST, 67)).unwrap();
+        let server = self.relay.map_or(Ipv4Addr::BROADCAST, |(_, server)| server);
+        self.socket.send_to(&packet, (server, 67)).unwrap();
         let deadline = std::time::Instant::now() + limit;
         let mut buffer = [0; 2048];
         loop {
@@ -134,6 +134,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Namespaces belong to threads, and a socket to the one it was made in.
+fn socket(namespace: &str, bind: (Ipv4Addr, u16)) -> UdpSocket {
+    let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
+    let made = std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = UdpSocket::bind(bind).unwrap();
+        setsockopt(&socket, BindToDevice, &"eth0".into()).unwrap();
+        socket.set_broadcast(true).unwrap();
+        socket
+    });
+    made.join().unwrap()
 }
 
 fn read(packet: &[u8]) -> Given {

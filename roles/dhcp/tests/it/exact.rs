@@ -367,3 +367,33 @@ fn a_poisoned_state_is_served_but_for_the_poison() {
         running.stop().await;
     });
 }
+
+/// One MAC in two subnets, one of them behind a relay: each reservation has its own options.
+#[test]
+fn a_mac_in_two_subnets_gets_the_options_of_the_one_it_is_in() {
+    on_a_wire("exact::a_mac_in_two_subnets_gets_the_options_of_the_one_it_is_in", async |wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        let api = &running.api;
+        let subnet = json!({"cidr": "10.78.0.0/24", "gateway": "10.78.0.1",
+            "attachment": {"kind": "relay", "relays": ["10.78.0.254"]}});
+        api.put("/v1/zones/z1/subnets/s2", &subnet).await.expect(201);
+        let mac = "02:00:00:00:00:01";
+        let here = json!({"mac": mac, "ipv4": "10.77.0.50", "hostname": "here",
+            "options": [{"code": 66, "value": "first"}]});
+        api.put("/v1/zones/z1/reservations/here", &here).await.expect(201);
+        let there = json!({"mac": mac, "ipv4": "10.78.0.50", "hostname": "there",
+            "default_route": false, "options": [{"code": 67, "value": "second"}]});
+        api.put("/v1/zones/z1/reservations/there", &there).await.expect(201);
+        let asks = Asks { options: &[3, 6, 12, 15, 66, 67], ..Asks::default() };
+        let given = wire.client().offer(mac, asks);
+        assert_eq!(given.ip(), "10.77.0.50");
+        assert_eq!(given.text(66).as_deref(), Some("first\0"));
+        assert!(given.options.contains_key(&3) && !given.options.contains_key(&67), "{given:?}");
+        let given = wire.relayed().offer(mac, asks);
+        assert_eq!(given.ip(), "10.78.0.50");
+        assert_eq!(given.text(67).as_deref(), Some("second\0"));
+        assert!([3, 6, 15, 66].iter().all(|code| !given.options.contains_key(code)), "{given:?}");
+        running.stop().await;
+    });
+}

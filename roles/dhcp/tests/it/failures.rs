@@ -139,6 +139,45 @@ async fn a_missing_interface_is_a_condition_and_dnsmasq_waits_for_it() {
     scene.running.stop().await;
 }
 
+/// `dnsmasq --test` finds nothing, and dnsmasq dies of it: the generation before is served again,
+/// later changes, too, once what killed it is taken back.
+#[tokio::test]
+async fn a_generation_that_kills_dnsmasq_is_rolled_back() {
+    let dies = "if grep -q 10.77.0.66 DIR/base.hosts; then kill -SEGV $$; fi; ";
+    let script = SERVES.replace("trap tell HUP", &format!("trap '{dies}tell' HUP"));
+    let scene = play(VERSION, OK, &format!("{dies}{script}")).await;
+    let api = &scene.running.api;
+    api.set_up().await;
+    api.reserve("good", "02:00:00:00:00:01", "10.77.0.50").await.expect(201);
+    let body = json!({"upsert": [{"id": "poison", "mac": "02:00:00:00:00:66", "ipv4": "10.77.0.66"}],
+        "delete": ["good"]});
+    let batch = "/v1/zones/z1/reservations:batch";
+    let problem = api.send("POST", batch, &[("prefer", "wait=20")], body.to_string()).await;
+    let problem = problem.problem(502, "apply-failed");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("does not survive generation") && detail.contains("SIGSEGV"), "{detail}");
+    let status = eventually("the older generation is served", async || {
+        let status = api.status().await;
+        (status["instances"][0]["state"] == "serving").then_some(status)
+    })
+    .await;
+    let alarms = status["alarms"].to_string();
+    assert!(alarms.contains("generation-poisoned"), "{alarms}");
+    assert!(scene.running.degraded().contains("does not survive generation"));
+    assert_eq!(status["dirty"], true);
+    let hosts = api.get("/v1/instances/main/config?file=hosts").await.text;
+    assert!(hosts.contains("10.77.0.50") && !hosts.contains("10.77.0.66"), "{hosts}");
+    let generation = problem["generation"].as_u64().unwrap();
+    let change = api.get(&format!("/v1/changes/{generation}")).await.json();
+    assert_eq!(change["state"], "rolled_back", "{change}");
+    // Taken back: served at once, without a try in between.
+    let body = json!({"upsert": [{"id": "good", "mac": "02:00:00:00:00:01", "ipv4": "10.77.0.50",
+        "hostname": "vm-good"}], "delete": ["poison"]});
+    api.send("POST", batch, &[("prefer", "wait=20")], body.to_string()).await.expect(200);
+    assert!(!api.status().await["alarms"].to_string().contains("poisoned"));
+    scene.running.stop().await;
+}
+
 /// A reload that is not confirmed is not believed.
 #[tokio::test]
 async fn a_dnsmasq_that_ignores_a_reload_is_started_anew() {

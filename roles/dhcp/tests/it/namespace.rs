@@ -140,6 +140,13 @@ impl Wire {
         Some(Given(std::fs::read_to_string(given).unwrap()))
     }
 
+    /// A client behind a relay in 10.78.0.0/24, which the server reaches through the wire.
+    pub(crate) fn relayed(&self) -> Client {
+        ip(&["-n", &self.client, "addr", "add", "10.78.0.254/24", "dev", "eth0"]);
+        ip(&["route", "add", "10.78.0.0/24", "via", "10.77.0.200"]);
+        Client::behind(&self.client, [10, 78, 0, 254].into(), [10, 77, 0, 1].into())
+    }
+
     /// Renames the server's interface, as from inside its namespace.
     #[expect(clippy::unused_self, reason = "only inside a wire")]
     pub(crate) fn rename(&self, from: &str, to: &str) {
