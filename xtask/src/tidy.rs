@@ -11,6 +11,7 @@ use crate::run::{output, root};
 const EDGES: &[(&str, &[&str])] = &[
     // Leaves: no crate of ours below them.
     ("bedrock", &[]),
+    ("demo-api", &[]),
     ("dhcp-api", &[]),
     ("disk-image", &[]),
     ("http-client", &[]),
@@ -72,7 +73,19 @@ const EDGES: &[(&str, &[&str])] = &[
             "tls-material",
         ],
     ),
-    ("dhcp", &["bedrock", "config-reader", "dhcp-api", "http-front", "role", "status-api"]),
+    (
+        "dhcp",
+        &[
+            "bedrock",
+            "cloudstack-api",
+            "config-reader",
+            "dhcp-api",
+            "http-front",
+            "role",
+            "status-api",
+            "tls-material",
+        ],
+    ),
     ("testkit", &["agent-protocol", "bedrock", "http-front", "rfb", "role"]),
 ];
 /// The binary and the fuzz targets, which may see all but what is only for tests.

@@ -233,6 +233,19 @@ impl<'a> Section<'a> {
         out
     }
 
+    /// A table within this one, to be read as a section of its own; its keys say what holds.
+    pub fn table(&mut self, key: &'static str) -> Option<&'a toml::Table> {
+        self.known.push(key);
+        match self.table.get(key)? {
+            toml::Value::Table(table) => Some(table),
+            other => {
+                let remedy = format!("write [{}]", self.place(key));
+                self.violation(key, format!("{other} is not a table"), remedy);
+                None
+            }
+        }
+    }
+
     /// A secret from a file named by this key. The file's content never shows up anywhere.
     pub fn secret_path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.optional_path(key)

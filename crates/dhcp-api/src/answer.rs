@@ -181,10 +181,44 @@ pub enum RoleState {
 }
 
 /// The sync with the management server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sync {
     pub enabled: bool,
+    /// Zone of the server, as configured.
+    pub zone: Option<String>,
+    /// The last listing that was taken over.
+    pub last_success: Option<Stamp>,
+    /// Seconds since then, or since the start.
+    pub stale_seconds: Option<u64>,
+    pub last_error: Option<String>,
+    /// Deletions that wait for `POST /v1/sync?force=true`.
+    pub held_deletes: u64,
+    /// Reservations that are the server's.
+    pub reservations: u64,
+    /// Milliseconds the server took for the last full listing.
+    pub listing_ms: Option<u64>,
+    /// Calls of the server's API since the start.
+    pub calls: u64,
+}
+
+/// What a listing of the server comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SyncAnswer {
+    /// Whether nothing was stored.
+    pub dry_run: bool,
+    /// Whether something may be concluded from what is missing.
+    pub complete: bool,
+    /// Reservations made or changed.
+    pub upsert: Vec<ResourceId>,
+    /// Reservations removed.
+    pub delete: Vec<ResourceId>,
+    /// Missing once; removed when they are missing again.
+    pub absent: u64,
+    /// Missing, but too many to be believed.
+    pub held: u64,
+    pub notes: Vec<Alarm>,
 }
 
 /// One dnsmasq.
@@ -273,4 +307,18 @@ pub enum AlarmKind {
     OptionDropped,
     LeaseConflict,
     InstanceOverSoftLimit,
+    /// Somebody else answers in a network of the zone; it is not served here.
+    VrPresent,
+    /// Nothing was heard of the management server for a while; what was known is served.
+    SyncStale,
+    /// A listing of the server is not as it should be, or something stands in its way.
+    SyncConflict,
+    /// The user of the server's API does not see everything.
+    SyncRole,
+    /// A listing lacks so much that nothing is removed.
+    MassDeleteHeld,
+    /// Two machines have one name in a domain.
+    DuplicateHostname,
+    /// A machine's name is not one of DNS; the guest is called otherwise.
+    HostnameChanged,
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{
     BatchAnswer, ChangeAnswer, LeaseAnswer, Liveness, Page, RecordAnswer, ReservationAnswer, Status,
+    SyncAnswer,
 };
 use crate::operation::{Method, Operation};
 use crate::problem::{Problem, ProblemKind, TYPE_PREFIX};
@@ -115,6 +116,7 @@ impl Document {
             O::ShowStatus => vec![(200, self.answer::<Status>())],
             O::ShowOpenApi => vec![(200, Content::Json(json!({"type": "object"})))],
             O::ShowConfig => vec![(200, Content::Text("text/plain; charset=utf-8"))],
+            O::SyncNow => vec![(200, self.answer::<SyncAnswer>()), (202, Content::Nothing)],
             O::ShowChange => vec![(200, self.answer::<ChangeAnswer>())],
             O::ListZones => vec![(200, self.answer::<Page<Zone>>())],
             O::ShowZone => vec![(200, self.answer::<Zone>())],
@@ -152,6 +154,10 @@ impl Document {
             "cursor" => json!({"type": "string", "description": "next_cursor of the page before"}),
             "cascade" => json!({"type": "boolean", "default": false,
                 "description": "Whether the contents go along."}),
+            "force" => json!({"type": "boolean", "default": false,
+                "description": "Whether deletions that are held are confirmed."}),
+            "dry_run" => json!({"type": "boolean", "default": false,
+                "description": "Whether nothing is stored."}),
             "leased" | "conflict" => json!({"type": "boolean"}),
             "file" => json!({"enum": ["main", "hosts", "opts", "names"], "default": "main"}),
             "mac" => self.generator.subschema_for::<MacAddress>().to_value(),
@@ -171,7 +177,8 @@ impl Document {
         let names = segments.filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let mut parameters: Vec<Value> = names.map(|name| self.parameter(name, "path")).collect();
         parameters.extend(operation.query().iter().map(|name| self.parameter(name, "query")));
-        let writes = operation.method() != Method::Get && operation != Operation::DeleteLease;
+        let unwritten = [Operation::DeleteLease, Operation::SyncNow];
+        let writes = operation.method() != Method::Get && !unwritten.contains(&operation);
         if writes {
             parameters.push(json!({"$ref": "#/components/parameters/Prefer"}));
             parameters.push(json!({"$ref": "#/components/parameters/IfMatch"}));
@@ -183,6 +190,7 @@ impl Document {
         for (status, content) in self.answers(operation) {
             let description = match status {
                 201 => "Created, and served.",
+                202 if operation == Operation::SyncNow => "It goes on; status says what came of it.",
                 202 => "Stored; the change that Location names says when it is served.",
                 204 => "Gone.",
                 _ => "As asked.",
@@ -203,7 +211,7 @@ impl Document {
             if tagged && status != 204 {
                 response["headers"]["ETag"] = json!({"$ref": "#/components/headers/ETag"});
             }
-            if status == 202 {
+            if status == 202 && operation != Operation::SyncNow {
                 response["headers"]["Location"] = json!({"$ref": "#/components/headers/Location"});
                 if operation.method() == Method::Delete {
                     response["headers"].as_object_mut().unwrap().remove("ETag");

@@ -84,6 +84,8 @@ operations! {
     ShowOpenApi = Get "/v1/openapi.json" "showOpenApi" [];
     /// A rendered file of dnsmasq.
     ShowConfig = Get "/v1/instances/main/config" "showConfig" ["file"];
+    /// Reads the management server's book now, and says what came of it.
+    SyncNow = Post "/v1/sync" "syncNow" ["force" "dry_run"];
     /// How far a change has come.
     ShowChange = Get "/v1/changes/{id}" "showChange" [];
     /// Zones by id.

@@ -150,6 +150,31 @@ impl DhcpOption {
         Ok(option)
     }
 
+    /// As [`Self::new`], from one line of text, as CloudStack keeps the options of a NIC: lists are
+    /// joined by commas, a route is `10.0.0.0/8,10.1.1.1` or `10.0.0.0/8 10.1.1.1`.
+    pub fn from_text(code: u8, text: &str) -> Result<Self, Invalid> {
+        let text = text.trim();
+        let words = || text.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty());
+        let value = match shape(code)? {
+            Shape::Number(..) => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            Shape::Flag => match text {
+                "true" | "1" => Value::Bool(true),
+                "false" | "0" => Value::Bool(false),
+                other => other.into(),
+            },
+            Shape::Text | Shape::Bytes => text.into(),
+            Shape::Routes => {
+                let words: Vec<&str> = words().collect();
+                words.chunks(2).map(|route| Value::from(route.join(" "))).collect()
+            }
+            Shape::Address => text.into(),
+            Shape::Addresses | Shape::AddressPairs | Shape::Domains | Shape::SipServers => {
+                words().map(Value::from).collect()
+            }
+        };
+        Self::new(code, &value)
+    }
+
     /// Bytes of the value on the wire, at most.
     pub fn encoded_size(&self) -> usize {
         match &self.value {
@@ -412,6 +437,27 @@ mod tests {
         check(121, json!(["10.0.0.1/8 10.1.1.1"]), false);
         check(255, json!("10.1.1.9"), true);
         check(33, json!(["10.1.1.9"]), false);
+    }
+
+    #[test]
+    fn texts_of_cloudstack_are_typed_by_code() {
+        let check = |code, text: &str, expected: Option<Value>| {
+            let read = DhcpOption::from_text(code, text).ok();
+            assert_eq!(read.map(|option| option.to_json()), expected, "{code} {text}");
+        };
+        check(42, "10.1.1.9, 10.1.1.10", Some(json!(["10.1.1.9", "10.1.1.10"])));
+        check(26, "1400", Some(json!(1400)));
+        check(26, "big", None);
+        check(19, "1", Some(json!(true)));
+        check(19, "yes", None);
+        check(66, "10.1.1.9", Some(json!("10.1.1.9")));
+        check(67, "a\nb", None);
+        check(119, "a.example,b.example", Some(json!(["a.example", "b.example"])));
+        check(121, "10.0.0.0/8,10.1.1.1", Some(json!(["10.0.0.0/8 10.1.1.1"])));
+        check(121, "10.0.0.0/8", None);
+        check(43, "01a0", Some(json!("01:a0")));
+        check(3, "10.1.1.1", None);
+        check(42, "", None);
     }
 
     /// Each of these reaches a client as something else, measured with dnsmasq 2.90.

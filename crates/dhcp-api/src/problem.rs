@@ -45,6 +45,8 @@ kinds! {
     TooLarge = "too-large", 413, "The body is too large";
     InvalidValue = "invalid-value", 422, "A value is not valid";
     LimitExceeded = "limit-exceeded", 409, "A limit is reached";
+    SyncOff = "sync-off", 409, "No sync is configured";
+    SyncFailed = "sync-failed", 502, "The management server's book could not be read";
     ApplyFailed = "apply-failed", 502, "dnsmasq does not serve it";
     InstanceDown = "instance-down", 503, "dnsmasq is down";
     Storage = "storage", 500, "The state could not be written";

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::option::Options;
 use crate::read::{Faults, Object, Place, Read, body, list};
-use crate::resource::{BOOKKEEPING, DefaultRoute, Labels, ReservationContent};
+use crate::resource::{Addresses, BOOKKEEPING, DefaultRoute, Labels, ReservationContent};
 use crate::words::{HostName, LeaseTime, MacAddress, ResourceId, invalid};
 
 /// Most entries of a batch, upserts and deletions together.
@@ -24,6 +24,10 @@ body! {
         pub aliases: Vec<HostName>,
         /// For an AAAA record only; DHCPv6 is not served.
         pub ipv6: Option<Ipv6Addr>,
+        /// Further addresses of the NIC, configured inside the guest: named in DNS as
+        /// `hostname-10-1-1-51`, never given by DHCP.
+        #[serde(default)]
+        pub secondary_ips: Addresses,
         /// `false` suppresses router, DNS servers and domain (a NIC that is not the default one).
         #[serde(default)]
         pub default_route: DefaultRoute,
@@ -45,6 +49,7 @@ impl ReservationBody {
             hostname,
             aliases,
             ipv6,
+            secondary_ips,
             default_route,
             lease_time,
             options,
@@ -58,6 +63,7 @@ impl ReservationBody {
             hostname,
             aliases,
             ipv6,
+            secondary_ips,
             default_route,
             lease_time,
             options,

@@ -408,6 +408,10 @@ body! {
         pub aliases: Vec<HostName>,
         /// For an AAAA record only; DHCPv6 is not served.
         pub ipv6: Option<Ipv6Addr>,
+        /// Further addresses of the NIC, configured inside the guest: named in DNS as
+        /// `hostname-10-1-1-51`, never given by DHCP.
+        #[serde(default)]
+        pub secondary_ips: Addresses,
         /// `false` suppresses router, DNS servers and domain (a NIC that is not the default one).
         #[serde(default)]
         pub default_route: DefaultRoute,

@@ -27,6 +27,7 @@ use crate::desired::{Applied, Change, Precondition};
 use crate::observed::{Observed, Progress};
 use crate::release::Releaser;
 use crate::store::Store;
+use crate::sync::runner::Handle;
 
 mod collections;
 mod leases;
@@ -35,6 +36,7 @@ mod records;
 mod reservations;
 pub(crate) mod status;
 mod subnets;
+mod sync;
 mod zones;
 
 use problem::{Refusal, invalid};
@@ -55,6 +57,7 @@ pub(crate) struct Api {
     observed: watch::Receiver<Observed>,
     releaser: Releaser,
     dns: bool,
+    sync: Option<Handle>,
     tasks: TaskScope,
 }
 
@@ -66,9 +69,10 @@ impl Api {
         observed: watch::Receiver<Observed>,
         releaser: Releaser,
         dns: bool,
+        sync: Option<Handle>,
         tasks: TaskScope,
     ) -> Self {
-        Self { store, observed, releaser, dns, tasks }
+        Self { store, observed, releaser, dns, sync, tasks }
     }
 
     /// Every endpoint of the list.
@@ -156,6 +160,7 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::ShowStatus => get(status::status),
         O::ShowOpenApi => get(status::open_api),
         O::ShowConfig => get(status::config),
+        O::SyncNow => post(sync::now),
         O::ShowChange => get(status::change),
         O::ListZones => get(zones::list),
         O::ShowZone => get(zones::show),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use config_reader::{Section, Violations};
 
 use crate::layout::Layout;
+use crate::sync::config::SyncConfig;
 use dhcp_api::words::{InterfaceName, LeaseTime, Upstream};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/quickcloud/dhcp.sock";
@@ -25,6 +26,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// For zones and subnets that do not say.
     pub lease_time: LeaseTime,
+    /// The management server's book as a source, if there is one.
+    pub sync: Option<SyncConfig>,
     /// The role's own directory.
     pub directory: PathBuf,
 }
@@ -58,7 +61,13 @@ impl Config {
             LeaseTime::Infinite,
             "give \"infinite\" or a number of seconds",
         );
+        let has_sync = section.table("sync").is_some();
         section.finish();
+        let sync = table.get("sync").and_then(toml::Value::as_table).filter(|_| has_sync);
+        let sync = match sync {
+            Some(table) => SyncConfig::read(table, violations),
+            None => None,
+        };
         let directory = absolute(&crate::KIND.directory(state_directory));
         if !is_plain(&directory) {
             violations.add(
@@ -76,6 +85,7 @@ impl Config {
             dns,
             upstreams,
             lease_time,
+            sync,
             directory,
         })
     }
@@ -128,5 +138,11 @@ mod tests {
         assert!(violations.iter().any(|v| v.contains("did you mean \"dns\"?")), "{violations:#?}");
         assert!(read("", "/s").unwrap_err()[0].starts_with("roles.dhcp.interface: is missing"));
         assert!(read("interface = \"lo\"", "/s").unwrap_err()[0].contains("is the loopback"));
+        let sync = "interface = \"br0\"\n[sync]\nurls = [\"10.0.0.5\"]\nzone = \"z\"\n\
+            full_interval = \"1s\"\nmax_delete_percent = 200\nwebhook_listen = \"0.0.0.0:8252\"";
+        let found = read(sync, "/s").unwrap_err();
+        assert_eq!(found.len(), 6, "{found:#?}");
+        let sync = read("interface = \"br0\"\nsync = true", "/s").unwrap_err();
+        assert!(sync[0].contains("write [roles.dhcp.sync]"), "{sync:?}");
     }
 }

@@ -25,12 +25,14 @@ mod records;
 mod reservations;
 mod step;
 mod stored;
+mod sync;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use quarantine::Quarantined;
 pub use records::{RecordKey, Standings};
 pub(crate) use stored::Stored;
+pub use sync::{SyncChange, SyncNote, SyncZone};
 
 use quarantine::Settled;
 use step::Step;
@@ -122,6 +124,8 @@ pub enum Change {
         name: RecordName,
         kind: RecordType,
     },
+    /// What the management server says, as one transaction.
+    Sync(Box<SyncChange>),
 }
 
 impl Change {
@@ -137,7 +141,8 @@ impl Change {
             | Self::PutRange { .. }
             | Self::PutReservation { .. }
             | Self::Batch { .. }
-            | Self::PutRecord { .. } => false,
+            | Self::PutRecord { .. }
+            | Self::Sync(_) => false,
         }
     }
 }
@@ -163,12 +168,14 @@ pub struct Circumstances {
 }
 
 /// What a change did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Generation of the state afterwards.
     pub generation: u64,
     pub created: bool,
     pub changed: bool,
+    /// What of a transaction of the sync was not as asked.
+    pub notes: Vec<SyncNote>,
 }
 
 /// Why a change is refused. The state is untouched.
@@ -271,6 +278,7 @@ impl DesiredState {
                 let id = format!("{name} {kind}");
                 step.remove("record", &mut state.records, &(name, kind), &id)
             }
+            Change::Sync(change) => self.sync(*change, &step, facts),
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  REST on a Unix socket ──► store (durable) ──► reconciler ──► files ──► dnsmasq
-//!                                 ▲                  │ ▲                     │
-//!              (later: the management server's       │ └── log, lease file ◄─┘
-//!               API as a second writer)              └──► observed state
+//!  management server's API ──► sync ──┘               │ ▲                     │
+//!                                                     │ └── log, lease file ◄─┘
+//!                                                     └──► observed state
 //! ```
 //!
 //! | module | what |
@@ -13,6 +13,7 @@
 //! | `service` | one run: store, API, reconciler, reload |
 //! | [`desired`], [`store`] | what must hold, and its file |
 //! | `api` | REST on the Unix socket; its words and resources are the crate `dhcp-api` |
+//! | [`sync`] | what the management server knows, as a second writer of the store |
 //! | [`render`] | pure: state → files |
 //! | `plan`, `reconciler` | the one loop that applies |
 //! | `rollback` | which generation dnsmasq gets when the wanted one kills it |
@@ -21,9 +22,7 @@
 //! | [`leases`], `release` | who holds what, and taking it back |
 //!
 //! Whatever is missing on the machine (dnsmasq, privileges, the interface) makes the role degraded,
-//! never failed: the API works, files are rendered, and starting is tried again. A later writer,
-//! the sync with the management server, submits the same [`desired::Change`]s to the store with
-//! [`dhcp_api::resource::Source::Cloudstack`].
+//! never failed: the API works, files are rendered, and starting is tried again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::string_slice))]
 
 mod api;
@@ -46,6 +45,7 @@ pub mod render;
 mod rollback;
 mod service;
 pub mod store;
+pub mod sync;
 mod version;
 
 use std::io::ErrorKind;

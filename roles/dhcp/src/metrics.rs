@@ -20,6 +20,16 @@ pub(crate) struct Apply {
     result: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Operation {
+    op: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Received {
+    result: &'static str,
+}
+
 /// Handles of every metric; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -32,6 +42,10 @@ pub(crate) struct Metrics {
     pub(crate) restarts: Counter,
     pub(crate) released: Counter,
     pub(crate) rollbacks: Counter,
+    pub(crate) sync_success: Gauge,
+    pub(crate) sync_held: Gauge,
+    sync_changes: Family<Operation, Counter>,
+    webhooks: Family<Received, Counter>,
     applies: Family<Apply, Counter>,
     seconds: Histogram,
     messages: Family<Message, Counter>,
@@ -50,6 +64,10 @@ impl Metrics {
             restarts: Counter::default(),
             released: Counter::default(),
             rollbacks: Counter::default(),
+            sync_success: Gauge::default(),
+            sync_held: Gauge::default(),
+            sync_changes: Family::default(),
+            webhooks: Family::default(),
             applies: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 3.0, 10)),
             messages: Family::default(),
@@ -71,6 +89,12 @@ impl Metrics {
         sub.register("leases_released", "Leases taken back", self.released.clone());
         let rollbacks = self.rollbacks.clone();
         sub.register("rollbacks", "Returns to a generation that dnsmasq survives", rollbacks);
+        let success = self.sync_success.clone();
+        sub.register("sync_success_timestamp_seconds", "Last listing taken over", success);
+        sub.register("sync_held_deletes", "Deletions that wait for force", self.sync_held.clone());
+        let changes = self.sync_changes.clone();
+        sub.register("sync_changes", "Reservations changed by the sync", changes);
+        sub.register("webhook", "Webhooks by result", self.webhooks.clone());
         sub.register("apply", "Applied generations by kind and result", self.applies.clone());
         sub.register("apply_seconds", "Time to apply a generation", self.seconds.clone());
         sub.register("dhcp_messages", "DHCP messages by type", self.messages.clone());
@@ -83,6 +107,17 @@ impl Metrics {
         if ignored {
             self.ignored.inc();
         }
+    }
+
+    pub(crate) fn sync_changed(&self, upserts: usize, deletes: usize) {
+        for (op, count) in [("upsert", upserts), ("delete", deletes)] {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            self.sync_changes.get_or_create(&Operation { op }).inc_by(count);
+        }
+    }
+
+    pub(crate) fn webhook(&self, result: &'static str) {
+        self.webhooks.get_or_create(&Received { result }).inc();
     }
 
     pub(crate) fn applied(&self, kind: &'static str, ok: bool, seconds: f64) {

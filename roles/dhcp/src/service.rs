@@ -20,6 +20,8 @@ use crate::reconciler::Reconciler;
 use crate::release::Releaser;
 use crate::render::Settings;
 use crate::store::{self, LoadError, Loaded, Store};
+use crate::sync::runner::Runner;
+use crate::sync::{SyncState, webhook};
 
 /// Runs until the role stops.
 pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError> {
@@ -57,9 +59,21 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         cx.health.set_condition("state", text.clone());
     }
     let (observed, observer) = watch::channel(Observed { restored, ..Observed::default() });
-    report(&cx, &store, observer.clone());
     let releaser = Releaser { interface: config.interface.clone(), layout: layout.clone() };
-    let api = Api::new(store.clone(), observer, releaser, config.dns, cx.tasks.clone());
+    let sync = config.sync.clone().map(|sync| {
+        let interface = config.interface.clone();
+        let webhook = sync.webhook.clone();
+        let (handle, runner) =
+            Runner::new(cx.clone(), sync, interface, store.clone(), metrics.clone());
+        cx.tasks.spawn_vital("sync", runner.run());
+        if let Some(webhook) = webhook {
+            let (commands, metrics) = (handle.commands.clone(), metrics.clone());
+            cx.tasks.spawn("webhook", webhook::serve(webhook, commands, metrics, cx.clone()));
+        }
+        handle
+    });
+    report(&cx, &store, observer.clone(), sync.as_ref().map(|sync| sync.state.clone()));
+    let api = Api::new(store.clone(), observer, releaser, config.dns, sync, cx.tasks.clone());
     let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
     let serving =
         http_front::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
@@ -110,12 +124,18 @@ async fn reload(configured: watch::Sender<Settings>, spec: Arc<Spec>) -> ReloadR
 }
 
 /// What `/status` of the process shows about the role.
-fn report(cx: &RoleContext, store: &Store, observer: watch::Receiver<Observed>) {
+fn report(
+    cx: &RoleContext,
+    store: &Store,
+    observer: watch::Receiver<Observed>,
+    sync: Option<watch::Receiver<SyncState>>,
+) {
     // The source outlives the run: it must not keep the store's task alive.
     let store = store.subscribe();
     cx.health.report(move || {
         let desired = Arc::clone(&store.borrow());
-        published(&api::status::brief(&desired, &observer.borrow()))
+        let sync = sync.as_ref().map(|sync| sync.borrow().clone());
+        published(&api::status::brief(&desired, &observer.borrow(), sync.as_ref()))
     });
 }
 

@@ -1,5 +1,7 @@
 //! What is served: health, status, progress of changes, the rendered files.
 
+use std::time::Duration;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,9 +18,12 @@ use super::problem::Refusal;
 use super::{Answer, Context, key};
 use crate::desired::{DesiredState, SOFT_RESERVATIONS};
 use crate::observed::{Observed, Progress};
+use crate::sync::SyncState;
 
 /// Alarms of one kind that are shown.
 const MOST_ALARMS: usize = 32;
+/// Without a listing for so long an operator should know.
+const STALE: Duration = Duration::from_mins(10);
 
 /// The process is alive and the API answers.
 pub(super) async fn healthz() -> Response {
@@ -43,18 +48,25 @@ pub(super) async fn open_api() -> Response {
 }
 
 pub(super) async fn status(State(api): Context) -> Response {
-    let body = brief(&api.store.state(), &api.observed.borrow());
+    let sync = api.sync.as_ref().map(|sync| sync.state.borrow().clone());
+    let body = brief(&api.store.state(), &api.observed.borrow(), sync.as_ref());
     (StatusCode::OK, axum::Json(body)).into_response()
 }
 
 /// The status object, here and in the process's `/status`.
-pub(crate) fn brief(desired: &DesiredState, observed: &Observed) -> Status {
+pub(crate) fn brief(
+    desired: &DesiredState,
+    observed: &Observed,
+    sync: Option<&SyncState>,
+) -> Status {
     let instance = &observed.instance;
-    let alarms = alarms(desired, observed);
+    let mut alarms = alarms(desired, observed);
+    alarms.extend(sync.into_iter().flat_map(sync_alarms));
+    let is_well = alarms.iter().all(|alarm| is_remark(alarm.alarm));
     let state = match instance.phase {
         Phase::Starting => RoleState::Starting,
         Phase::Stopped => RoleState::Stopped,
-        Phase::Serving if alarms.is_empty() => RoleState::Ready,
+        Phase::Serving if is_well => RoleState::Ready,
         Phase::Serving | Phase::Down => RoleState::Degraded,
     };
     Status {
@@ -78,9 +90,56 @@ pub(crate) fn brief(desired: &DesiredState, observed: &Observed) -> Status {
             leases: count(observed.leases),
             last_apply: observed.last_apply.clone(),
         }],
-        sync: Sync { enabled: false },
+        sync: sync.map(shown).unwrap_or_default(),
         alarms,
     }
+}
+
+/// Alarms that are worth a look and take nothing from anybody.
+const fn is_remark(kind: AlarmKind) -> bool {
+    matches!(kind, AlarmKind::HostnameChanged | AlarmKind::DuplicateHostname)
+}
+
+/// Time since the last listing that was taken over.
+fn stale(sync: &SyncState) -> Duration {
+    sync.last_success.map_or(sync.started, |(_, at)| at).elapsed()
+}
+
+fn shown(sync: &SyncState) -> Sync {
+    Sync {
+        enabled: true,
+        zone: sync.zone.clone(),
+        last_success: sync.last_success.map(|(stamp, _)| stamp),
+        stale_seconds: Some(stale(sync).as_secs()),
+        last_error: sync.last_error.clone(),
+        held_deletes: count(sync.held),
+        reservations: count(sync.reservations),
+        listing_ms: sync.full_ms,
+        calls: sync.calls,
+    }
+}
+
+fn sync_alarms(sync: &SyncState) -> Vec<Alarm> {
+    let alarm = |alarm, text| Alarm { alarm, text, generation: None, count: None };
+    let mut alarms = Vec::new();
+    if stale(sync) >= STALE {
+        let minutes = stale(sync).as_secs() / 60;
+        let why = sync.last_error.as_deref().unwrap_or("no listing came to an end");
+        let text = format!(
+            "nothing was heard of the management server for {minutes} minutes, what was known is \
+             served: {why}"
+        );
+        alarms.push(alarm(AlarmKind::SyncStale, text));
+    }
+    if sync.held > 0 {
+        let text = "reservations are missing in the management server's listing, too many to be \
+                    believed: look at the rights of the user of the API, or confirm with POST \
+                    /v1/sync?force=true";
+        let held = Some(count(sync.held));
+        alarms.push(Alarm { count: held, ..alarm(AlarmKind::MassDeleteHeld, text.to_owned()) });
+    }
+    alarms.extend(sync.notes.iter().map(|note| alarm(note.kind, note.text.clone())));
+    alarms
 }
 
 fn count(number: usize) -> u64 {

@@ -59,6 +59,8 @@ impl Settled {
                 let (name, kind) = (&record.name, record.kind);
                 vec![Place::Whole(format!("zones/{zone}/records/{name} {kind}"))]
             }
+            // What it sets aside and brings back is its own business.
+            Change::Sync(_) => Vec::new(),
             Change::DeleteRecord { zone, name, kind } => {
                 vec![Place::Whole(format!("zones/{zone}/records/{name} {kind}"))]
             }

@@ -84,6 +84,6 @@ impl DesiredState {
         let state = self.zone_mut(zone)?;
         state.reservations.retain(|id, _| !delete.contains(id));
         state.reservations.extend(admitted.into_iter().map(|r| (r.id.clone(), r)));
-        Ok(Applied { generation: 0, created, changed })
+        Ok(Applied { created, changed, ..Applied::default() })
     }
 }

@@ -106,7 +106,7 @@ impl Step {
         mut new: R,
     ) -> Result<(R, Applied), ChangeError> {
         self.check(existing.map(Kept::meta))?;
-        let applied = |created, changed| Applied { generation: 0, created, changed };
+        let applied = |created, changed| Applied { created, changed, ..Applied::default() };
         let Some(old) = existing else {
             *new.meta_mut() = Meta {
                 revision: self.generation,
@@ -146,8 +146,8 @@ impl Step {
         Ok(Self::removed())
     }
 
-    pub(super) const fn removed() -> Applied {
-        Applied { generation: 0, created: false, changed: true }
+    pub(super) fn removed() -> Applied {
+        Applied { changed: true, ..Applied::default() }
     }
 }
 

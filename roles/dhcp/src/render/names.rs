@@ -7,6 +7,7 @@ use dhcp_api::record::RecordValue;
 
 use super::{Served, line};
 use crate::desired::{DesiredState, RecordKey, domain_of};
+use crate::sync::with_address;
 
 /// Names of reservations and of A and AAAA records. The full name stands first, so that it is the
 /// answer to a reverse query; a bare name that several domains have goes to the first.
@@ -34,6 +35,7 @@ pub(super) fn names(
             line!(&mut out, "{ipv6}{names}");
         }
     }
+    secondary(&mut out, served);
     for zone in state.zones.values() {
         for record in zone.records.values() {
             if !is_given(&(zone.zone.id.clone(), record.name.clone(), record.kind)) {
@@ -53,4 +55,20 @@ pub(super) fn names(
         }
     }
     out
+}
+
+/// Further addresses of a NIC, which are configured inside the guest: the name with the whole
+/// address behind it, unless somebody has that name or address himself.
+fn secondary(out: &mut String, served: &[Served<'_>]) {
+    let addresses: HashSet<_> = served.iter().map(|served| served.reservation.ipv4).collect();
+    let names: HashSet<_> = served.iter().flat_map(|served| served.reservation.names()).collect();
+    for Served { zone, subnet, reservation } in served {
+        let Some(hostname) = &reservation.hostname else { continue };
+        for address in reservation.secondary_ips.iter().filter(|ip| !addresses.contains(*ip)) {
+            let name = with_address(hostname, *address, 4).filter(|name| !names.contains(name));
+            if let Some(name) = name {
+                line!(out, "{address} {name}.{}", domain_of(&zone.zone, Some(subnet)));
+            }
+        }
+    }
 }

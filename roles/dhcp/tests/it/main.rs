@@ -11,10 +11,13 @@
 )]
 
 mod client;
+mod cloud;
 mod document;
 mod exact;
 mod failures;
 mod harness;
+mod lives;
 mod namespace;
 mod rest;
 mod serving;
+mod sync;
