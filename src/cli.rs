@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod dhcp;
 mod progress;
 mod reload;
 mod run;
@@ -60,6 +61,9 @@ enum Command {
     /// now and what needs a restart. SIGHUP does the same.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(reload::ReloadOptions),
+    /// Shows and steers DHCP and DNS of the running process
+    #[command(subcommand)]
+    Dhcp(dhcp::DhcpCommand),
     /// Shows and steers the secondary storage of the running process
     #[command(subcommand)]
     Ss(ss::SsCommand),
@@ -216,6 +220,7 @@ pub fn main_with(
         Command::Check(options) => check::check(options, registry),
         Command::Status(options) => status::status(&options),
         Command::Reload(options) => reload::reload(&options),
+        Command::Dhcp(command) => dhcp::dhcp(&command),
         Command::Ss(command) => ss::ss(&command),
         #[cfg(feature = "dev")]
         Command::Dev(options) => crate::dev::run(&options),
@@ -276,7 +281,7 @@ mod tests {
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
         ];
-        let joined = [&examples[..], ss::EXAMPLES].concat().join("\n").replace("\\\n", "");
+        let joined = [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES].concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {
             let Some(at) = line.find("quickcloud ") else { continue };

@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `environment` | server, screens, store, roles: put together, taken apart |
 //! | `page`, `origin` | the page and its JSON; who may use it |
+//! | `cloud` | a server of the CloudStack API, whose zone the dhcp role serves |
 //! | `check` | `--check`: goes through everything once |
 //! | `viewer` | an RFB client that looks through a console link |
 //! | `sample`, `bridge` | images to download, an interface for the demo zone |
 
 mod bridge;
 mod check;
+mod cloud;
 mod environment;
 mod origin;
 mod page;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DevOptions;
 use super::bridge::{Bridge, INTERFACE};
+use super::cloud::Cloud;
 use crate::config::{self, Loaded, Sources};
 use crate::lock::{DirectoryLock, LockError};
 use crate::process::{Environment, Process, StartError};
@@ -46,6 +47,8 @@ pub(crate) enum DevError {
     Page(#[source] BindError),
     #[error("cannot start the embedded management server")]
     Server(#[source] ServerError),
+    #[error("cannot start the demo's API")]
+    Cloud(#[source] std::io::Error),
     #[error("the demo's own configuration is wrong: {0}")]
     Config(String),
     #[error("cannot start the roles")]
@@ -71,6 +74,7 @@ pub(crate) struct DevEnvironment {
     pub(crate) page: Mutex<Option<Listener>>,
     pub(crate) admin_address: SocketAddr,
     pub(crate) socket: PathBuf,
+    pub(crate) cloud: Cloud,
     pub(crate) store: PathBuf,
     pub(crate) tasks: TaskScope,
     pub(crate) stop: CancellationToken,
@@ -111,7 +115,9 @@ impl DevEnvironment {
             .map_err(|source| DevError::Directory { path: authority.clone(), source })?;
         let socket = state.join("dhcp.sock");
         let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
+        let cloud = Cloud::start(&state, &tasks, &stop).await.map_err(DevError::Cloud)?;
         let mut set = settings(&texts, server.address(), public);
+        set.extend(cloud.settings.iter().cloned());
         set.extend(dnsmasq.as_ref().map(|path| format!("roles.dhcp.dnsmasq={}", quoted(path))));
         let sources = Sources { set, roles: Some("ss,cp,dhcp".to_owned()), ..Sources::default() };
         let process = process(&sources, &host).await?;
@@ -123,6 +129,7 @@ impl DevEnvironment {
             page_address,
             page: Mutex::new(Some(page)),
             socket,
+            cloud,
             store,
             tasks,
             stop,

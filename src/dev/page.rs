@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use status_api::ProcessStatus;
 
+use super::cloud::Cloud;
 use super::environment::{DevEnvironment, Machine, ZONE};
 use super::origin::guarded;
 use super::sample;
@@ -34,6 +35,7 @@ struct Page {
     machines: Arc<[Machine]>,
     admin: Client,
     dhcp: Client,
+    cloud: Cloud,
     origin: Arc<str>,
 }
 
@@ -45,6 +47,7 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
         machines: demo.machines.clone().into(),
         admin: Client::tcp(demo.admin_address),
         dhcp: Client::unix(&demo.socket),
+        cloud: demo.cloud.clone(),
         origin: format!("http://{}", demo.page_address).into(),
     };
     let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
@@ -73,6 +76,7 @@ fn router(page: Page) -> Router {
         .route("/api/reservations/{id}", delete(release))
         .route("/samples/{name}", get(download_sample))
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
+        .merge(page.cloud.clone().routes())
         .with_state(page)
 }
 
@@ -105,9 +109,9 @@ fn refused(error: ClientError) -> Refusal {
 }
 
 /// What a form of the page sends.
-type Form<T> = Result<Json<T>, JsonRejection>;
+pub(crate) type Form<T> = Result<Json<T>, JsonRejection>;
 
-fn form<T>(form: Form<T>) -> Result<T, Refusal> {
+pub(crate) fn form<T>(form: Form<T>) -> Result<T, Refusal> {
     let Json(fields) = form.map_err(|wrong| Refusal(wrong.status(), wrong.body_text()))?;
     Ok(fields)
 }
@@ -136,6 +140,7 @@ async fn state(State(page): State<Page>) -> Json<Value> {
         "vms": machines,
         "templates": templates,
         "reservations": reservations,
+        "machines": page.cloud.machines(&page.dhcp).await,
         "dhcp": dhcp,
     }))
 }

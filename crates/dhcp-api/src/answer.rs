@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
-use crate::resource::Reservation;
+use crate::resource::{Reservation, Source, Subnet};
 use crate::words::{MacAddress, ResourceId, Stamp};
 
 /// A page of a collection, ordered by id.
@@ -89,6 +89,25 @@ pub struct LeaseAnswer {
     pub reservation: Option<ResourceId>,
     /// Whether there is none.
     pub conflict: bool,
+}
+
+/// A change of the desired state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ChangeEntry {
+    /// The generation it made.
+    pub id: u64,
+    pub at: Stamp,
+    pub by: Source,
+    pub what: String,
+}
+
+/// The last changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ChangeList {
+    /// The newest first.
+    pub items: Vec<ChangeEntry>,
 }
 
 /// How far a change has come.
@@ -200,6 +219,54 @@ pub struct Sync {
     pub listing_ms: Option<u64>,
     /// Calls of the server's API since the start.
     pub calls: u64,
+}
+
+/// Why a client gets an address, or why it does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ExplainAnswer {
+    /// As it was asked.
+    pub who: String,
+    /// Whether dnsmasq answers to it, as far as is known.
+    pub served: bool,
+    /// Its reservations.
+    pub reservations: Vec<ResourceId>,
+    /// Everything that is known, in sentences.
+    pub reasons: Vec<String>,
+}
+
+/// Everything of one source in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DesiredShown {
+    pub source: Source,
+    /// Generation it was read from.
+    pub revision: u64,
+    pub subnets: Vec<Subnet>,
+    pub reservations: Vec<Reservation>,
+    pub records: Vec<Record>,
+}
+
+/// What replacing everything came to, or would come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DesiredAnswer {
+    /// Whether nothing was stored.
+    pub dry_run: bool,
+    /// Generation it made, unless nothing changed.
+    pub change: Option<u64>,
+    pub subnets: DesiredDifference,
+    pub reservations: DesiredDifference,
+    pub records: DesiredDifference,
+}
+
+/// Ids that come, change and go.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DesiredDifference {
+    pub created: Vec<String>,
+    pub updated: Vec<String>,
+    pub deleted: Vec<String>,
 }
 
 /// What a listing of the server comes to.

@@ -6,14 +6,17 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{
-    BatchAnswer, ChangeAnswer, LeaseAnswer, Liveness, Page, RecordAnswer, ReservationAnswer, Status,
+    BatchAnswer, ChangeAnswer, ChangeList, DesiredAnswer, DesiredShown,
+    ExplainAnswer, LeaseAnswer, Liveness, Page, RecordAnswer, ReservationAnswer, Status,
     SyncAnswer,
 };
 use crate::operation::{Method, Operation};
 use crate::problem::{Problem, ProblemKind, TYPE_PREFIX};
 use crate::read::{Read, whole};
 use crate::record::{Record, RecordType};
-use crate::request::{BatchBody, BatchEntry, ReservationBody};
+use crate::request::{
+    BatchBody, BatchEntry, DesiredBody, RecordEntry, ReservationBody, SubnetEntry,
+};
 use crate::resource::{
     BOOKKEEPING, Range, RangeContent, Source, Subnet, SubnetContent, Zone, ZoneContent,
 };
@@ -90,6 +93,13 @@ impl Document {
                 self.request::<BatchEntry>("BatchEntry", &BOOKKEEPING[1..]);
                 self.request::<BatchBody>("BatchBody", &[])
             }
+            Operation::PutDesired => {
+                let named = [&BOOKKEEPING[1..], &["applied_by"][..]].concat();
+                self.request::<BatchEntry>("BatchEntry", &BOOKKEEPING[1..]);
+                self.request::<SubnetEntry>("SubnetEntry", &BOOKKEEPING[1..]);
+                self.request::<RecordEntry>("RecordEntry", &named);
+                self.request::<DesiredBody>("DesiredBody", &["revision"])
+            }
             Operation::PutRecord => {
                 let values = json!({"type": "object", "properties": {"values": {
                     "type": "array",
@@ -116,6 +126,9 @@ impl Document {
             O::ShowStatus => vec![(200, self.answer::<Status>())],
             O::ShowOpenApi => vec![(200, Content::Json(json!({"type": "object"})))],
             O::ShowConfig => vec![(200, Content::Text("text/plain; charset=utf-8"))],
+            O::ListChanges => vec![(200, self.answer::<ChangeList>())],
+            O::Events => vec![(200, Content::Text("text/event-stream"))],
+            O::Explain => vec![(200, self.answer::<ExplainAnswer>())],
             O::SyncNow => vec![(200, self.answer::<SyncAnswer>()), (202, Content::Nothing)],
             O::ShowChange => vec![(200, self.answer::<ChangeAnswer>())],
             O::ListZones => vec![(200, self.answer::<Page<Zone>>())],
@@ -135,6 +148,8 @@ impl Document {
             O::BatchReservations => {
                 vec![(200, self.answer::<BatchAnswer>()), (202, self.answer::<BatchAnswer>())]
             }
+            O::ShowDesired => vec![(200, self.answer::<DesiredShown>())],
+            O::PutDesired => put(self, Self::answer::<DesiredAnswer>),
             O::ListRecords => vec![(200, self.answer::<Page<RecordAnswer>>())],
             O::ShowRecord => vec![(200, self.answer::<RecordAnswer>())],
             O::PutRecord => put(self, Self::answer::<RecordAnswer>),
@@ -165,6 +180,7 @@ impl Document {
             "source" => self.generator.subschema_for::<Source>().to_value(),
             "type" => self.generator.subschema_for::<RecordType>().to_value(),
             "name" => self.generator.subschema_for::<RecordName>().to_value(),
+            "who" => json!({"type": "string", "description": "MAC, IPv4 address or host name."}),
             "ip" => json!({"type": "string", "format": "ipv4"}),
             "id" => json!({"type": "integer", "minimum": 0}),
             _ => self.generator.subschema_for::<ResourceId>().to_value(),

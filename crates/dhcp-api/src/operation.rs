@@ -84,8 +84,14 @@ operations! {
     ShowOpenApi = Get "/v1/openapi.json" "showOpenApi" [];
     /// A rendered file of dnsmasq.
     ShowConfig = Get "/v1/instances/main/config" "showConfig" ["file"];
+    /// Why a client, by MAC, address or name, gets an address, or why it does not.
+    Explain = Get "/v1/explain/{who}" "explain" [];
     /// Reads the management server's book now, and says what came of it.
     SyncNow = Post "/v1/sync" "syncNow" ["force" "dry_run"];
+    /// The last changes: who made them, when, and what they were; the newest first.
+    ListChanges = Get "/v1/changes" "listChanges" ["limit"];
+    /// Changes and alarms as server-sent events; Last-Event-ID tells what was missed.
+    Events = Get "/v1/events" "events" [];
     /// How far a change has come.
     ShowChange = Get "/v1/changes/{id}" "showChange" [];
     /// Zones by id.
@@ -129,6 +135,10 @@ operations! {
         "deleteReservation" [];
     /// Creates, replaces and removes reservations: all or nothing, one reload.
     BatchReservations = Post "/v1/zones/{zone}/reservations:batch" "batchReservations" [];
+    /// Everything of one source in a zone; it can be put again.
+    ShowDesired = Get "/v1/zones/{zone}/desired" "showDesired" ["source"];
+    /// Replaces everything of the API in a zone: what is not listed goes.
+    PutDesired = Put "/v1/zones/{zone}/desired" "putDesired" ["force" "dry_run"];
     /// DNS records of a zone by name and type.
     ListRecords = Get "/v1/zones/{zone}/records" "listRecords" ["limit" "cursor"];
     /// One DNS record.

@@ -40,6 +40,7 @@ kinds! {
     SubnetOverlap = "subnet-overlap", 409, "Subnets overlap";
     NotEmpty = "not-empty", 409, "The resource is not empty";
     Owned = "owned-by-sync", 409, "Owned by the management server";
+    MassDelete = "mass-delete-held", 409, "Too much would go";
     PreconditionFailed = "precondition-failed", 412, "Precondition failed";
     PreconditionRequired = "precondition-required", 428, "Precondition required";
     TooLarge = "too-large", 413, "The body is too large";

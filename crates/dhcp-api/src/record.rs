@@ -179,7 +179,8 @@ impl Record {
         }
     }
 
-    fn values(
+    /// Reads the values of a record; what a record has besides is ignored.
+    pub(crate) fn values(
         kind: RecordType,
         body: Value,
         place: &Place,

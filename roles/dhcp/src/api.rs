@@ -24,12 +24,17 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::desired::{Applied, Change, Precondition};
+use crate::heard::Heard;
+use crate::history::History;
 use crate::observed::{Observed, Progress};
 use crate::release::Releaser;
 use crate::store::Store;
 use crate::sync::runner::Handle;
 
 mod collections;
+mod desired;
+mod events;
+mod explain;
 mod leases;
 mod problem;
 mod records;
@@ -58,21 +63,32 @@ pub(crate) struct Api {
     releaser: Releaser,
     dns: bool,
     sync: Option<Handle>,
+    heard: Heard,
+    history: History,
     tasks: TaskScope,
+}
+
+/// What the API shows of the rest of the role.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) sync: Option<Handle>,
+    pub(crate) heard: Heard,
+    pub(crate) history: History,
+    pub(crate) dns: bool,
 }
 
 type Answer = Result<Response, Refusal>;
 
 impl Api {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         store: Store,
         observed: watch::Receiver<Observed>,
         releaser: Releaser,
-        dns: bool,
-        sync: Option<Handle>,
+        parts: Parts,
         tasks: TaskScope,
     ) -> Self {
-        Self { store, observed, releaser, dns, sync, tasks }
+        let Parts { sync, heard, history, dns } = parts;
+        Self { store, observed, releaser, dns, sync, heard, history, tasks }
     }
 
     /// Every endpoint of the list.
@@ -160,6 +176,9 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::ShowStatus => get(status::status),
         O::ShowOpenApi => get(status::open_api),
         O::ShowConfig => get(status::config),
+        O::ListChanges => get(status::changes),
+        O::Events => get(events::events),
+        O::Explain => get(explain::explain),
         O::SyncNow => post(sync::now),
         O::ShowChange => get(status::change),
         O::ListZones => get(zones::list),
@@ -181,6 +200,8 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::PutReservation => put(reservations::put),
         O::DeleteReservation => delete(reservations::remove),
         O::BatchReservations => post(reservations::batch).layer(DefaultBodyLimit::max(BATCH_BODY)),
+        O::ShowDesired => get(desired::show),
+        O::PutDesired => put(desired::put).layer(DefaultBodyLimit::max(BATCH_BODY)),
         O::ListRecords => get(records::list),
         O::ShowRecord => get(records::show),
         O::PutRecord => put(records::put),

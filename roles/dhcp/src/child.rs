@@ -19,6 +19,7 @@ use tokio::process::Child as Process;
 use tokio::sync::mpsc;
 
 use crate::dnsmasq_log::{self, LogEvent};
+use crate::heard::Heard;
 use crate::machine::{RunAs, needed_capabilities};
 use crate::metrics::Metrics;
 
@@ -97,6 +98,7 @@ impl Child {
         run_as: &RunAs,
         tasks: &TaskScope,
         metrics: &Metrics,
+        heard: &Heard,
     ) -> Result<Self, ChildError> {
         let mut process =
             runner.start(command(dnsmasq, main_file, run_as)).map_err(ChildError::Start)?;
@@ -117,6 +119,7 @@ impl Child {
                 events: sender.clone(),
                 last_words: Arc::clone(&last_words),
                 metrics: metrics.clone(),
+                heard: heard.clone(),
             };
             tasks.spawn("dnsmasq output", output.follow(stream));
         }
@@ -175,6 +178,7 @@ struct Output {
     events: mpsc::Sender<LogEvent>,
     last_words: LastWords,
     metrics: Metrics,
+    heard: Heard,
 }
 
 impl Output {
@@ -211,8 +215,11 @@ impl Output {
             LogEvent::Rejected(_) => tracing::warn!(line = text, "dnsmasq does not take a line"),
             LogEvent::Withheld(_) => tracing::warn!(line = text, "dnsmasq withholds an address"),
             LogEvent::Dropped(_) => tracing::warn!(line = text, "dnsmasq leaves an option out"),
-            LogEvent::Message { kind, ignored } => {
+            LogEvent::Message { kind, ignored, mac } => {
                 self.metrics.message(kind, *ignored);
+                if let Some(mac) = mac {
+                    self.heard.note(*mac, kind, *ignored);
+                }
                 tracing::debug!(line = text, "dnsmasq");
             }
             LogEvent::Read(_) | LogEvent::Other => tracing::debug!(line = text, "dnsmasq"),

@@ -95,6 +95,11 @@ impl Config {
         self.directory.join("desired.json")
     }
 
+    /// Where the last changes are kept.
+    pub(crate) fn history_file(&self) -> PathBuf {
+        self.directory.join("changes.jsonl")
+    }
+
     /// Where the files of dnsmasq lie.
     pub fn layout(&self) -> Layout {
         Layout::new(self.directory.join("dnsmasq"))

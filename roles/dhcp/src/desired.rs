@@ -26,6 +26,7 @@ mod reservations;
 mod step;
 mod stored;
 mod sync;
+mod whole;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,6 +34,7 @@ pub use quarantine::Quarantined;
 pub use records::{RecordKey, Standings};
 pub(crate) use stored::Stored;
 pub use sync::{SyncChange, SyncNote, SyncZone};
+pub use whole::{Difference, WholeChange};
 
 use quarantine::Settled;
 use step::Step;
@@ -126,9 +128,52 @@ pub enum Change {
     },
     /// What the management server says, as one transaction.
     Sync(Box<SyncChange>),
+    /// Everything that the API wants in a zone.
+    Whole(Box<WholeChange>),
 }
 
 impl Change {
+    /// What it is, for the history.
+    pub(crate) fn summary(&self) -> String {
+        match self {
+            Self::PutZone(zone) => format!("put zone {}", zone.id),
+            Self::DeleteZone { zone, .. } => format!("delete zone {zone}"),
+            Self::PutSubnet { zone, subnet } => format!("put subnet {} of {zone}", subnet.id),
+            Self::DeleteSubnet { zone, subnet, .. } => format!("delete subnet {subnet} of {zone}"),
+            Self::PutRange { zone, subnet, range } => {
+                format!("put range {} of {zone}/{subnet}", range.id)
+            }
+            Self::DeleteRange { zone, subnet, range } => {
+                format!("delete range {range} of {zone}/{subnet}")
+            }
+            Self::PutReservation { zone, reservation } => {
+                let (id, mac, ipv4) = (&reservation.id, reservation.mac, reservation.ipv4);
+                format!("put reservation {id} of {zone}: {mac} gets {ipv4}")
+            }
+            Self::DeleteReservation { zone, reservation } => {
+                format!("delete reservation {reservation} of {zone}")
+            }
+            Self::Batch { zone, upsert, delete } => {
+                format!("batch in {zone}: {} put, {} deleted", upsert.len(), delete.len())
+            }
+            Self::PutRecord { zone, record } => {
+                format!("put record {} {} of {zone}", record.name, record.kind)
+            }
+            Self::DeleteRecord { zone, name, kind } => {
+                format!("delete record {name} {kind} of {zone}")
+            }
+            Self::Whole(change) => {
+                let (zone, count) = (&change.zone, change.reservations.len());
+                format!("replace everything of the API in {zone}: {count} reservations")
+            }
+            Self::Sync(change) => {
+                let (put, deleted) = (change.upsert.len(), change.delete.len());
+                let zone = change.zone.ids.first().map(ToString::to_string).unwrap_or_default();
+                format!("sync of {zone}: {put} put, {deleted} deleted")
+            }
+        }
+    }
+
     const fn is_removal(&self) -> bool {
         match self {
             Self::DeleteZone { .. }
@@ -142,7 +187,8 @@ impl Change {
             | Self::PutReservation { .. }
             | Self::Batch { .. }
             | Self::PutRecord { .. }
-            | Self::Sync(_) => false,
+            | Self::Sync(_)
+            | Self::Whole(_) => false,
         }
     }
 }
@@ -195,6 +241,8 @@ pub enum ChangeError {
     PreconditionRequired { what: &'static str, revision: u64 },
     #[error("no more than {limit} {what} are kept")]
     Limit { what: &'static str, limit: usize },
+    #[error("{gone} of {of} reservations would go")]
+    MassDelete { gone: usize, of: usize },
     #[error("{what} {id} belongs to {owner}, which alone changes and removes it")]
     Owned { what: &'static str, id: String, owner: Source },
 }
@@ -279,6 +327,7 @@ impl DesiredState {
                 step.remove("record", &mut state.records, &(name, kind), &id)
             }
             Change::Sync(change) => self.sync(*change, &step, facts),
+            Change::Whole(change) => self.whole(*change, &step, facts),
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use dhcp_api::words::MacAddress;
+
 /// One line of the log, as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogEvent {
@@ -14,6 +16,8 @@ pub(crate) enum LogEvent {
     Message {
         kind: &'static str,
         ignored: bool,
+        /// Whose it is.
+        mac: Option<MacAddress>,
     },
     /// An address is reserved but cannot be given now.
     Withheld(String),
@@ -63,7 +67,8 @@ pub(crate) fn parse(line: &str) -> LogEvent {
             .into_iter()
             .find(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with('(')))
     {
-        return LogEvent::Message { kind, ignored: text.ends_with(" ignored") };
+        let mac = rest.split(' ').find_map(|word| word.parse().ok());
+        return LogEvent::Message { kind, ignored: text.ends_with(" ignored"), mac };
     }
     let names_a_line = text.contains(" at line ") && text.contains(" of ");
     if names_a_line || REJECTIONS.iter().any(|start| text.starts_with(start)) {
@@ -95,11 +100,19 @@ mod tests {
         check("dnsmasq-dhcp[7]: read /x/base.hosts", LogEvent::Read("/x/base.hosts".into()));
         check(
             "dnsmasq-dhcp[7]: DHCPDISCOVER(br0) 02:00:00:00:00:99 ignored",
-            LogEvent::Message { kind: "DISCOVER", ignored: true },
+            LogEvent::Message {
+                kind: "DISCOVER",
+                ignored: true,
+                mac: "02:00:00:00:00:99".parse().ok(),
+            },
         );
         check(
             "dnsmasq-dhcp[7]: DHCPACK(br0) 10.77.0.50 02:00:00:00:00:32 web-1",
-            LogEvent::Message { kind: "ACK", ignored: false },
+            LogEvent::Message {
+                kind: "ACK",
+                ignored: false,
+                mac: "02:00:00:00:00:32".parse().ok(),
+            },
         );
         let line = "duplicate dhcp-host IP address 10.77.0.51 at line 1 of /x/hosts.d/2";
         check(&format!("dnsmasq[7]: {line}"), LogEvent::Rejected(line.to_owned()));

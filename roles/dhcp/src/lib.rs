@@ -32,6 +32,8 @@ pub mod desired;
 mod dnsmasq_log;
 mod doctor;
 mod files;
+mod heard;
+mod history;
 mod layout;
 pub mod leases;
 mod machine;

@@ -20,6 +20,7 @@ use crate::child::{Child, ChildError};
 use crate::desired::{DesiredState, RecordKey};
 use crate::dnsmasq_log::LogEvent;
 use crate::files::{self, FileError};
+use crate::heard::Heard;
 use crate::layout::Layout;
 use crate::metrics::Metrics;
 use crate::observed::{Observed, Rejection};
@@ -99,6 +100,8 @@ pub(crate) struct Reconciler {
     /// Who else listens on our ports.
     holder: Option<String>,
     survival: Survival,
+    /// What clients said last.
+    pub(crate) heard: Heard,
 }
 
 impl Reconciler {
@@ -131,6 +134,7 @@ impl Reconciler {
             refused: BTreeMap::new(),
             holder,
             survival: Survival::default(),
+            heard: Heard::default(),
         }
     }
 

@@ -11,9 +11,11 @@ use status_api::{Alarm, DhcpStatus, ReloadReport};
 use tokio::sync::watch;
 
 use crate::Spec;
-use crate::api::{self, Api};
+use crate::api::{self, Api, Parts};
 use crate::config::Config;
 use crate::files;
+use crate::heard::Heard;
+use crate::history::History;
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::reconciler::Reconciler;
@@ -50,7 +52,13 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         interface = %config.interface,
         "desired state loaded"
     );
-    let (store, store_task) = Store::new(path, state);
+    let history = {
+        let path = config.history_file();
+        cx.tasks.blocking("history", move || History::load(path)).await
+    };
+    let history = history
+        .map_err(|error| RoleError::internal("cannot load the history of changes", error))?;
+    let (store, store_task) = Store::new(path, state, history.clone());
     cx.tasks.spawn_vital("store", store_task.run(cx.host.clone(), cx.tasks.clone()));
     let metrics = Metrics::new();
     cx.health.install_metrics(metrics.registry());
@@ -73,7 +81,9 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         handle
     });
     report(&cx, &store, observer.clone(), sync.as_ref().map(|sync| sync.state.clone()));
-    let api = Api::new(store.clone(), observer, releaser, config.dns, sync, cx.tasks.clone());
+    let heard = Heard::default();
+    let parts = Parts { sync, heard: heard.clone(), history, dns: config.dns };
+    let api = Api::new(store.clone(), observer, releaser, parts, cx.tasks.clone());
     let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
     let serving =
         http_front::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
@@ -88,9 +98,11 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     let shutdown = cx.shutdown.clone();
     let (configured, settings) = watch::channel(settings);
     cx.reload.handle(move |spec: Arc<Spec>| reload(configured.clone(), spec));
-    Reconciler::new(cx, store, settings, config.dnsmasq, config.user, metrics, observed)
-        .run()
-        .await;
+    let (dnsmasq, user) = (config.dnsmasq, config.user);
+    let mut reconciler =
+        Reconciler::new(cx, store, settings, dnsmasq, user, metrics, observed);
+    reconciler.heard = heard;
+    reconciler.run().await;
     if shutdown.is_cancelled() {
         return Ok(());
     }

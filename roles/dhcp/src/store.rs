@@ -19,7 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::desired::{
     Applied, Change, ChangeError, Circumstances, DesiredState, Precondition, Stored,
 };
+use crate::history::{self, History};
+use dhcp_api::answer::ChangeEntry;
 use dhcp_api::resource::Source;
+use dhcp_api::words::Stamp;
 
 /// Version of the file; a newer one is refused, never guessed at.
 const VERSION: u32 = 1;
@@ -190,6 +193,7 @@ pub struct StoreTask {
     path: PathBuf,
     submissions: mpsc::Receiver<Submission>,
     state: watch::Sender<Arc<DesiredState>>,
+    history: History,
 }
 
 impl std::fmt::Debug for Submission {
@@ -200,10 +204,10 @@ impl std::fmt::Debug for Submission {
 
 impl Store {
     /// A store at `path` that holds `state`.
-    pub fn new(path: PathBuf, state: DesiredState) -> (Self, StoreTask) {
+    pub(crate) fn new(path: PathBuf, state: DesiredState, history: History) -> (Self, StoreTask) {
         let (submissions, queue) = mpsc::channel(QUEUE);
         let (sender, state) = watch::channel(Arc::new(state));
-        (Self { submissions, state }, StoreTask { path, submissions: queue, state: sender })
+        (Self { submissions, state }, StoreTask { path, submissions: queue, state: sender, history })
     }
 
     /// The state as last stored.
@@ -263,16 +267,25 @@ impl StoreTask {
         let before = Arc::clone(&self.state.borrow());
         let mut state = DesiredState::clone(&before);
         let mut answers = Vec::with_capacity(batch.len());
+        let mut entries = Vec::new();
+        let at = Stamp::from_unix_ms(facts.now_ms);
         for Submission { change, by, precondition, answer } in batch {
+            let what = change.summary();
             let outcome = state.apply(change, by, precondition, &facts);
+            if let Ok(Applied { changed: true, generation: id, .. }) = outcome {
+                entries.push(ChangeEntry { id, at, by, what });
+            }
             answers.push((answer, outcome));
         }
         let mut written = Ok(());
         if state.generation != before.generation {
             let state = Arc::new(state);
             let (path, copy) = (self.path.clone(), Arc::clone(&state));
-            written = match tasks.blocking("store", move || save(&path, &copy)).await {
+            let (log, told) = (self.history.path().to_owned(), entries.clone());
+            let write = move || save(&path, &copy).map(|()| history::append(&log, &told));
+            written = match tasks.blocking("store", write).await {
                 Ok(Ok(())) => {
+                    self.history.add(entries);
                     self.state.send_replace(state);
                     Ok(())
                 }
@@ -302,7 +315,7 @@ enum Failed {
 }
 
 /// IPv4 addresses of every interface of the machine.
-fn local_addresses() -> io::Result<Vec<Ipv4Addr>> {
+pub(crate) fn local_addresses() -> io::Result<Vec<Ipv4Addr>> {
     let all = crate::machine::interface_addresses()?.into_iter();
     Ok(all.map(|(_, address)| address).collect())
 }
@@ -401,7 +414,8 @@ mod tests {
     async fn a_change_that_cannot_be_written_did_not_happen() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("gone").join("desired.json");
-        let (store, task) = Store::new(path.clone(), DesiredState::default());
+        let history = History::load(directory.path().join("changes.jsonl"));
+        let (store, task) = Store::new(path.clone(), DesiredState::default(), history.clone());
         let tasks = TaskScope::new();
         tasks.spawn("store", task.run(Host::system(), tasks.clone()));
         let put = || Change::PutZone(Box::new(zone("z1")));
@@ -411,5 +425,7 @@ mod tests {
         fs::create_dir(directory.path().join("gone")).unwrap();
         assert!(store.submit(put(), Source::Api, Precondition::default()).await.unwrap().created);
         assert_eq!(load(&path).unwrap().state, *store.state());
+        let told: Vec<_> = history.newest(9).into_iter().map(|e| (e.id, e.what)).collect();
+        assert_eq!(told, [(1, "put zone z1".to_owned())]);
     }
 }

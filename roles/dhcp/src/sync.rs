@@ -37,7 +37,9 @@ use std::time::Instant;
 use dhcp_api::answer::AlarmKind;
 use dhcp_api::words::Stamp;
 
+pub use machine::Wake;
 pub(crate) use names::with_address;
+pub use webhook::wake_of;
 
 /// Remarks of one kind that are kept.
 const MOST_NOTES: usize = 32;

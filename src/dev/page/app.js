@@ -125,6 +125,18 @@ function show(state) {
     }
     actions.append(button('Delete', () => act(() => call('DELETE', `api/templates/${template.id}`)), 'quiet'));
   }, 'nothing registered');
+  fill('machines', state.machines, (row, item) => {
+    const path = `api/machines/${encodeURIComponent(item.id)}`;
+    cell(row, item.name);
+    cell(row, item.state);
+    cell(row, item.mac);
+    cell(row, item.ipv4);
+    cell(row, item.known_as ?? 'not yet');
+    cell(row, item.leased ? 'yes' : 'no');
+    const actions = cell(row, '', 'tight');
+    actions.append(button('Rename', () => act(() => call('PUT', path, { name: `${item.name}-x` })), 'quiet'), ' ');
+    actions.append(button('Expunge', () => act(() => call('DELETE', path)), 'quiet'));
+  }, 'none');
   fill('reservations', state.reservations, (row, item) => {
     cell(row, item.hostname);
     cell(row, item.mac);
@@ -153,6 +165,7 @@ function form(id, path) {
 
 form('register', 'api/templates');
 form('reserve', 'api/reservations');
+form('deploy', 'api/machines');
 for (const sample of document.querySelectorAll('[data-sample]')) {
   sample.addEventListener('click', () => act(() => call('POST', `api/samples/${sample.dataset.sample}`)));
 }

@@ -53,6 +53,10 @@ impl Window {
         Ok(Self { limit, after: cursor })
     }
 
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(super) fn of_query(paging: Result<Query<Paging>, QueryRejection>) -> Result<Self, Refusal> {
         let Paging { limit, cursor } = query(paging)?;
         Self::new(limit, cursor)

@@ -117,6 +117,9 @@ impl From<ChangeError> for Refusal {
                 let limit = u64::try_from(limit).ok();
                 Problem { limit, ..Problem::new(ProblemKind::LimitExceeded, detail) }.into()
             }
+            ChangeError::MassDelete { .. } => Problem::new(ProblemKind::MassDelete, detail)
+                .remedy("look at it with dry_run=true, or confirm with force=true")
+                .into(),
             ChangeError::Owned { .. } => Problem::new(ProblemKind::Owned, detail)
                 .remedy("change it where it comes from")
                 .into(),

@@ -7,15 +7,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dhcp_api::answer::{
-    Alarm, AlarmKind, ChangeAnswer, ChangeState, Instance, Liveness, Phase, ReloadMode, RoleState,
+    Alarm, AlarmKind, ChangeAnswer, ChangeList, ChangeState, Instance, Liveness, Phase, ReloadMode, RoleState,
     Status, Sync,
 };
 use dhcp_api::problem::ProblemKind;
 use serde::Deserialize;
 
-use super::collections::query;
+use super::collections::{Window, query};
 use super::problem::Refusal;
-use super::{Answer, Context, key};
+use super::{Answer, Api, Context, key};
 use crate::desired::{DesiredState, SOFT_RESERVATIONS};
 use crate::observed::{Observed, Progress};
 use crate::sync::SyncState;
@@ -48,9 +48,29 @@ pub(super) async fn open_api() -> Response {
 }
 
 pub(super) async fn status(State(api): Context) -> Response {
+    (StatusCode::OK, axum::Json(now(&api))).into_response()
+}
+
+/// The status as it is.
+pub(super) fn now(api: &Api) -> Status {
     let sync = api.sync.as_ref().map(|sync| sync.state.borrow().clone());
-    let body = brief(&api.store.state(), &api.observed.borrow(), sync.as_ref());
-    (StatusCode::OK, axum::Json(body)).into_response()
+    brief(&api.store.state(), &api.observed.borrow(), sync.as_ref())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HowMany {
+    limit: Option<usize>,
+}
+
+/// The last changes.
+pub(super) async fn changes(
+    State(api): Context,
+    how_many: Result<Query<HowMany>, QueryRejection>,
+) -> Answer {
+    let limit = Window::new(query(how_many)?.limit, None)?.limit();
+    let items = api.history.newest(limit);
+    Ok((StatusCode::OK, axum::Json(ChangeList { items })).into_response())
 }
 
 /// The status object, here and in the process's `/status`.

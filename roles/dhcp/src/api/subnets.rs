@@ -77,14 +77,8 @@ pub(super) async fn put(
     body: Body,
 ) -> Answer {
     let (zone, id): (ResourceId, ResourceId) = (key("zone", &zone)?, new_key("id", &subnet)?);
-    let mut subnet = Subnet::new(id.clone(), read::resource(&id, json(body)?)?, Source::Api);
-    subnet.attachment =
-        Some(attachment(subnet.attachment.take(), api.releaser.interface.as_str())?);
-    if let Some(gateway) = subnet.gateway.filter(|gateway| !subnet.cidr.has_host(*gateway)) {
-        let reason = format!("is not a host address of {}", subnet.cidr);
-        let remedy = "give a host address of the subnet, or null for no router";
-        return Err(invalid("gateway", gateway.to_string().into(), Invalid { reason, remedy }));
-    }
+    let subnet = Subnet::new(id.clone(), read::resource(&id, json(body)?)?, Source::Api);
+    let subnet = completed(subnet, api.releaser.interface.as_str())?;
     let owner = LineOwner::Subnet(subnet.cidr);
     let change = Change::PutSubnet { zone: zone.clone(), subnet: Box::new(subnet) };
     let show = |api: &Api| {
@@ -92,6 +86,17 @@ pub(super) async fn put(
         Some((subnet.meta.revision, subnet))
     };
     api.write(change, &headers, show, |observed| observed.rejected_line(owner)).await
+}
+
+/// A subnet of a request with everything that follows from the configuration.
+pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, Refusal> {
+    subnet.attachment = Some(attachment(subnet.attachment.take(), interface)?);
+    if let Some(gateway) = subnet.gateway.filter(|gateway| !subnet.cidr.has_host(*gateway)) {
+        let reason = format!("is not a host address of {}", subnet.cidr);
+        let remedy = "give a host address of the subnet, or null for no router";
+        return Err(invalid("gateway", gateway.to_string().into(), Invalid { reason, remedy }));
+    }
+    Ok(subnet)
 }
 
 /// On the one interface that is served.

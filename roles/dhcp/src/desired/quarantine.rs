@@ -61,6 +61,10 @@ impl Settled {
             }
             // What it sets aside and brings back is its own business.
             Change::Sync(_) => Vec::new(),
+            Change::Whole(change) => {
+                let (zone, kept) = (&change.zone, &change.reservations);
+                kept.iter().map(|kept| Place::Whole(reservation(zone, &kept.id))).collect()
+            }
             Change::DeleteRecord { zone, name, kind } => {
                 vec![Place::Whole(format!("zones/{zone}/records/{name} {kind}"))]
             }

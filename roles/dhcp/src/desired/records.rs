@@ -42,13 +42,16 @@ impl DesiredState {
         };
         let mut index = Index::of(self, |_, _| false, is_it);
         index.claim_record(&state.zone, &record)?;
-        if let (RecordType::Cname, Some(RecordValue::Domain(target))) =
-            (record.kind, record.values.first())
-        {
-            self.check_target(target)?;
-        }
+        self.check_alias(&record)?;
         self.zone_mut(zone)?.records.insert(key, record);
         Ok(outcome)
+    }
+
+    pub(super) fn check_alias(&self, record: &Record) -> Result<(), ChangeError> {
+        match (record.kind, record.values.first()) {
+            (RecordType::Cname, Some(RecordValue::Domain(target))) => self.check_target(target),
+            _ => Ok(()),
+        }
     }
 
     /// dnsmasq follows a CNAME only to names it has itself, so one that lies elsewhere never has an

@@ -18,8 +18,7 @@ use super::index::Index;
 use super::quarantine::Quarantined;
 use super::step::Step;
 use super::{
-    Applied, ChangeError, Circumstances, ConflictKind, DesiredState, Outcome, Precondition,
-    ZoneState,
+    Applied, ChangeError, Circumstances, ConflictKind, DesiredState, Outcome, ZoneState,
 };
 use crate::sync::with_address;
 
@@ -112,16 +111,6 @@ impl Work<'_> {
         self.notes.push(SyncNote { text, refused: None });
     }
 
-    /// A step that knows the revision it replaces.
-    const fn step(&self, revision: Option<u64>) -> Step {
-        Step {
-            by: self.step.by,
-            generation: self.step.generation,
-            now: self.step.now,
-            precondition: Precondition { revision, absent: false, required: false },
-        }
-    }
-
     fn zone(&mut self, wanted: &SyncZone) -> Result<ResourceId, ChangeError> {
         let known = self.state.synced_zone(wanted.zone.cloudstack_zone_id.as_ref());
         let known = known.map(|state| (state.zone.id.clone(), state.zone.meta.revision));
@@ -138,7 +127,7 @@ impl Work<'_> {
                 })?
             }
         };
-        let mut step = self.step(known.map(|(_, revision)| revision));
+        let mut step = self.step.knowing(known.map(|(_, revision)| revision));
         let zone = Zone::new(id.clone(), wanted.zone.clone(), step.by);
         self.state.put_zone(zone, &mut step)?;
         Ok(id)
@@ -155,7 +144,7 @@ impl Work<'_> {
                 None => (None, false),
             };
             if !is_same {
-                let mut step = self.step(revision);
+                let mut step = self.step.knowing(revision);
                 let subnet = Subnet::new(id.clone(), content.clone(), step.by);
                 if let Err(error) = self.state.put_subnet(zone, subnet, &mut step, self.facts) {
                     self.note(format!(
@@ -178,7 +167,7 @@ impl Work<'_> {
     ) {
         for (id, content) in wanted {
             let range = Range::new(id.clone(), content.clone(), self.step.by);
-            let step = self.step(None);
+            let step = self.step.knowing(None);
             if let Err(error) = self.state.put_range(zone, subnet, range, &step) {
                 self.note(format!("range {id} is not kept: {error}"));
             }
@@ -271,7 +260,7 @@ impl Work<'_> {
         old: Option<&Reservation>,
         index: &mut Index,
     ) -> Result<Result<Reservation, ChangeError>, ChangeError> {
-        let step = self.step(None);
+        let step = self.step.knowing(None);
         let own = content.hostname.clone();
         let others = own.as_ref().into_iter().flat_map(|name| {
             [2, 4].into_iter().filter_map(|count| with_address(name, content.ipv4, count)).map(Some)
@@ -366,7 +355,8 @@ impl Work<'_> {
             .map(|(id, _)| id.clone())
             .collect();
         for id in others {
-            let step = self.step(self.state.zones.get(&id).map(|state| state.zone.meta.revision));
+            let revision = self.state.zones.get(&id).map(|state| state.zone.meta.revision);
+            let step = self.step.knowing(revision);
             match forced.then(|| self.state.delete_zone(&id, true, &step)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => self.note(format!("zone {id} of an earlier sync stays: {error}")),

@@ -44,6 +44,7 @@ impl Reconciler {
             &run_as,
             &self.cx.tasks,
             &self.metrics,
+            &self.heard,
         )?;
         let (pid, started) = (child.pid.as_raw(), child.started);
         let awaited = self.awaited(rendered);

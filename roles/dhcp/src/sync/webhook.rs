@@ -39,7 +39,7 @@ struct Told {
 }
 
 /// Where an event says to look; `None` for one that is about nothing here.
-pub(crate) fn wake_of(body: &[u8]) -> Option<Wake> {
+pub fn wake_of(body: &[u8]) -> Option<Wake> {
     let told: Told = serde_json::from_slice(body).unwrap_or_default();
     let entity = told.entityuuid.filter(|_| told.entity.as_deref() == Some("VirtualMachine"));
     let machine: Option<Uuid> = told.machine.or(entity).and_then(|id| id.parse().ok());

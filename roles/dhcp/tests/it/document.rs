@@ -182,6 +182,7 @@ async fn the_document_has_every_field_of_every_resource() {
             "/v1/zones/z1/reservations/r1",
             json!({"mac": "02:00:00:00:00:01", "ipv4": "10.77.0.50",
             "subnet": "s1", "hostname": "web", "aliases": ["www"], "ipv6": "fd00::1",
+            "secondary_ips": ["10.77.0.51"],
             "default_route": false, "lease_time": "7200", "options": option, "labels": labels}),
         ),
         ("/v1/zones/z1/records/gate/A", json!({"values": ["10.77.0.1"]})),

@@ -164,7 +164,14 @@ impl Api {
         let request = request.body(Full::new(sent.clone())).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
+        let kind = parts.headers.get("content-type").map(hyper::header::HeaderValue::as_bytes);
+        let bytes = if kind == Some(b"text/event-stream") {
+            // It has no end: what comes first.
+            let mut body = body;
+            body.frame().await.unwrap().unwrap().into_data().unwrap()
+        } else {
+            body.collect().await.unwrap().to_bytes()
+        };
         connection.abort();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, text };

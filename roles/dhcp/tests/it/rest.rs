@@ -300,3 +300,100 @@ async fn preflight_names_only_what_the_api_needs() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].problem.contains("file"), "{found:?}");
 }
+
+/// Who changed what, as a list and as it happens; a listener that was away is told what it missed.
+#[tokio::test]
+async fn changes_are_listed_told_and_kept_over_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let more = "dnsmasq = \"/nonexistent/dnsmasq\"";
+    let running = Running::start(directory.path(), more, Host::system()).await;
+    running.api.set_up().await;
+    running.stop().await;
+    let running = Running::start(directory.path(), more, Host::system()).await;
+    let api = &running.api;
+    api.reserve("r1", "02:00:00:00:00:01", "10.77.0.50").await.expect(202);
+    let list = api.get("/v1/changes?limit=2").await.expect(200).json();
+    assert_eq!(list["items"][0]["what"], "put reservation r1 of z1: 02:00:00:00:00:01 gets 10.77.0.50");
+    assert_eq!(list["items"][1]["what"], "put subnet s1 of z1");
+    assert_eq!((&list["items"][0]["by"], &list["items"][0]["id"]), (&json!("api"), &json!(3)));
+    let first = api.send("GET", "/v1/events", &[("last-event-id", "2")], "").await.expect(200).text;
+    assert!(first.contains("event: change") && first.contains("id: 3"), "{first}");
+    let alarms = api.get("/v1/events").await.expect(200).text;
+    assert!(alarms.contains("event: alarms") && alarms.contains("instance-down"), "{alarms}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_without_an_address_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let more = "dnsmasq = \"/nonexistent/dnsmasq\"";
+    let running = Running::start(directory.path(), more, Host::system()).await;
+    let api = &running.api;
+    api.set_up().await;
+    api.reserve("r1", "02:00:00:00:00:01", "10.77.0.50").await.expect(202);
+    let reasons = async |who: &str| {
+        let answer = api.get(&format!("/v1/explain/{who}")).await.expect(200).json();
+        assert_eq!(answer["served"], false);
+        (answer["reservations"].clone(), answer["reasons"].to_string())
+    };
+    for who in ["02:00:00:00:00:01", "10.77.0.50", "vm-r1", "VM-R1.cs.example."] {
+        let (found, text) = reasons(who).await;
+        assert_eq!(found, json!(["r1"]), "{who}");
+        assert!(text.contains("02:00:00:00:00:01 gets 10.77.0.50"), "{text}");
+        assert!(text.contains("dnsmasq does not serve") && text.contains("is not there"), "{text}");
+    }
+    for who in ["02:00:00:00:00:02", "10.77.0.51", "vm-r1.other.example"] {
+        let (found, text) = reasons(who).await;
+        assert_eq!(found, json!([]), "{who}");
+        assert!(text.contains("there is no reservation"), "{text}");
+    }
+    api.get("/v1/explain/a%20b").await.problem(404, "not-found");
+    running.stop().await;
+}
+
+/// Everything of the API in a zone, read, replaced, rehearsed; what the sync owns is not touched.
+#[tokio::test]
+async fn everything_of_the_api_is_replaced_as_a_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let more = "dnsmasq = \"/nonexistent/dnsmasq\"";
+    let running = Running::start(directory.path(), more, Host::system()).await;
+    let api = &running.api;
+    api.set_up().await;
+    let path = "/v1/zones/z1/desired";
+    let reservation = |last: u8| {
+        json!({"id": format!("r{last}"), "mac": format!("02:00:00:00:00:{last:02x}"),
+            "ipv4": format!("10.77.0.{last}"), "hostname": format!("vm-{last}")})
+    };
+    let subnet = json!({"id": "s1", "cidr": "10.77.0.0/24", "gateway": "10.77.0.254"});
+    let body = |range: std::ops::Range<u8>| {
+        json!({"source": "api", "subnets": [subnet], "reservations":
+            range.map(reservation).collect::<Vec<_>>(),
+            "records": [{"name": "gate", "type": "A", "values": ["10.77.0.1"]}]})
+    };
+    let first = api.put(path, &body(10..40)).await.expect(202).json();
+    assert_eq!(first["reservations"]["created"].as_array().unwrap().len(), 30, "{first}");
+    assert_eq!(first["subnets"], json!({"created": [], "updated": [], "deleted": []}));
+    // What is shown can be put again, and changes nothing.
+    let shown = api.get(path).await.expect(200).json();
+    let again = api.put(path, &shown).await.expect(202).json();
+    assert_eq!(again["change"], Value::Null, "{again}");
+    // A rehearsal says what would go and stores nothing; so much needs force.
+    api.put(path, &body(10..20)).await.problem(409, "mass-delete-held");
+    let rehearsal = api.put(&format!("{path}?dry_run=true&force=true"), &body(10..20)).await;
+    let rehearsal = rehearsal.expect(200).json();
+    assert_eq!(rehearsal["reservations"]["deleted"].as_array().unwrap().len(), 20);
+    assert_eq!(api.get(path).await.json()["reservations"].as_array().unwrap().len(), 30);
+    let forced = api.put(&format!("{path}?force=true"), &body(10..20)).await.expect(202).json();
+    assert_eq!(forced["reservations"]["deleted"].as_array().unwrap().len(), 20);
+    // One fault, and all stays as it is.
+    let mut broken = body(10..15);
+    broken["reservations"][0]["ipv4"] = json!("10.99.0.1");
+    broken["records"][0]["type"] = json!("MX");
+    let problem = api.put(path, &broken).await.problem(422, "invalid-value");
+    assert_eq!(problem["errors"][0]["pointer"], "/records/0/type", "{problem}");
+    api.put(path, &json!({"source": "cloudstack"})).await.problem(422, "invalid-value");
+    assert_eq!(api.get(path).await.json()["reservations"].as_array().unwrap().len(), 10);
+    let others = api.get(&format!("{path}?source=cloudstack")).await.expect(200).json();
+    assert_eq!(others["reservations"], json!([]));
+    running.stop().await;
+}
