@@ -9,8 +9,10 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use ::dhcp::access::{self, AccessRole};
 
 use crate::exit::Outcome;
+use crate::output::{complain, say};
 use target::{Target, View};
 
 #[derive(Debug, Subcommand)]
@@ -37,6 +39,9 @@ pub(super) enum DhcpCommand {
     /// Reads the management server's book now, and says what came of it
     #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncOptions),
+    /// Makes a token for the API over TCP: the token on stderr, its line for the file on stdout
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(TokenOptions),
     /// Prints a file of dnsmasq as it is rendered
     Config(ConfigOptions),
     /// Reserves an address as CloudStack's edithosts scripts do
@@ -81,6 +86,13 @@ Examples:
   quickcloud dhcp sync --dry-run
   quickcloud dhcp sync --force";
 
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  quickcloud dhcp token monitoring --role reader
+  quickcloud dhcp token portal --role writer >> /etc/quickcloud/dhcp-tokens
+
+Only the digest is kept: nobody can read the token out of the file again.";
+
 /// Of every subcommand; a test parses them.
 #[cfg(test)]
 pub(super) const EXAMPLES: &[&str] = &[
@@ -90,6 +102,7 @@ pub(super) const EXAMPLES: &[&str] = &[
     EXPLAIN_EXAMPLES,
     PUT_EXAMPLES,
     SYNC_EXAMPLES,
+    TOKEN_EXAMPLES,
 ];
 
 #[derive(Debug, Args)]
@@ -186,6 +199,15 @@ pub(super) struct SyncOptions {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct TokenOptions {
+    /// Whose it is, one word
+    name: String,
+    /// What it allows: reader, writer (reservations, records, leases) or admin
+    #[arg(long)]
+    role: AccessRole,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ConfigOptions {
     /// Which file
     #[arg(default_value = "main", value_parser = ["main", "hosts", "opts", "names"])]
@@ -210,12 +232,23 @@ pub(super) fn dhcp(command: &DhcpCommand) -> Outcome {
         DhcpCommand::Leases(options) => show::leases(options),
         DhcpCommand::Explain(options) => show::explain(options),
         DhcpCommand::Config(options) => show::config(options),
+        DhcpCommand::Token(options) => token(options),
         DhcpCommand::Put(options) => change::put(options),
         DhcpCommand::Rm(options) => change::rm(options),
         DhcpCommand::Release(options) => change::release(options),
         DhcpCommand::Sync(options) => change::sync(options),
         DhcpCommand::Edithosts(options) => change::edithosts(options),
     }
+}
+
+fn token(options: &TokenOptions) -> Outcome {
+    if options.name.is_empty() || options.name.chars().any(|c| c.is_whitespace() || c == '#') {
+        complain("error: the name is not one word; give letters, digits and hyphens\n");
+        return Outcome::Usage;
+    }
+    let (token, line) = access::mint(&options.name, options.role);
+    complain(&format!("{token}\n"));
+    say(&format!("{line}\n"))
 }
 
 /// The role's table of the configuration holds where its socket is.

@@ -280,9 +280,12 @@ impl Document {
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "servers": [{"url": "http://localhost", "description": "On a Unix socket."}],
-            "security": [],
+            // None on the Unix socket.
+            "security": [{}, {"token": []}],
             "paths": paths,
             "components": {
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer",
+                    "description": "Over TCP; its role is reader, writer or admin."}},
                 "schemas": schemas,
                 "responses": {"Problem": {
                     "description": "An error (RFC 9457).",

@@ -32,6 +32,8 @@ macro_rules! kinds {
 kinds! {
     Malformed = "malformed-request", 400, "The request cannot be read";
     UnknownField = "unknown-field", 400, "The body has fields nobody knows";
+    Unauthenticated = "unauthenticated", 401, "A token is needed";
+    Forbidden = "forbidden", 403, "The token does not allow it";
     NotFound = "not-found", 404, "Not found";
     MethodNotAllowed = "method-not-allowed", 405, "Method not allowed";
     AddressConflict = "address-conflict", 409, "Address already reserved";

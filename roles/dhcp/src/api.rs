@@ -23,6 +23,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::access::Tokens;
 use crate::desired::{Applied, Change, Precondition};
 use crate::heard::Heard;
 use crate::history::History;
@@ -35,6 +36,7 @@ mod collections;
 mod desired;
 mod events;
 mod explain;
+mod guard;
 mod leases;
 mod problem;
 mod records;
@@ -91,21 +93,23 @@ impl Api {
         Self { store, observed, releaser, dns, sync, heard, history, tasks }
     }
 
-    /// Every endpoint of the list.
-    pub(crate) fn router(self) -> Router {
+    /// Every endpoint of the list; with tokens, only for those who have one.
+    pub(crate) fn router(self, tokens: Option<Tokens>) -> Router {
         let mut router = Router::new();
         for operation in Operation::ALL {
             router = router.route(operation.path(), handler(*operation));
         }
-        router
+        router = router
             .fallback(|| async { Refusal::new(ProblemKind::NotFound, "there is no such endpoint") })
             .method_not_allowed_fallback(|| async {
                 let text = "the endpoint does not know this method";
                 Refusal::new(ProblemKind::MethodNotAllowed, text)
             })
-            .layer(DefaultBodyLimit::max(BODY))
-            .layer(middleware::from_fn(envelope))
-            .with_state(self)
+            .layer(DefaultBodyLimit::max(BODY));
+        if let Some(tokens) = tokens {
+            router = router.layer(middleware::from_fn_with_state(tokens, guard::guard));
+        }
+        router.layer(middleware::from_fn(envelope)).with_state(self)
     }
 
     /// Waits until `generation` has come as far as it will for now.

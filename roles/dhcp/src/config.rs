@@ -6,6 +6,7 @@ use config_reader::{Section, Violations};
 
 use crate::layout::Layout;
 use crate::sync::config::SyncConfig;
+use crate::tcp::TcpConfig;
 use dhcp_api::words::{InterfaceName, LeaseTime, Upstream};
 
 pub(crate) const DEFAULT_SOCKET: &str = "/run/quickcloud/dhcp.sock";
@@ -26,6 +27,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// For zones and subnets that do not say.
     pub lease_time: LeaseTime,
+    /// The API over TCP, besides the socket.
+    pub tcp: Option<TcpConfig>,
     /// The management server's book as a source, if there is one.
     pub sync: Option<SyncConfig>,
     /// The role's own directory.
@@ -61,6 +64,7 @@ impl Config {
             LeaseTime::Infinite,
             "give \"infinite\" or a number of seconds",
         );
+        let tcp = TcpConfig::read(&mut section);
         let has_sync = section.table("sync").is_some();
         section.finish();
         let sync = table.get("sync").and_then(toml::Value::as_table).filter(|_| has_sync);
@@ -85,6 +89,7 @@ impl Config {
             dns,
             upstreams,
             lease_time,
+            tcp,
             sync,
             directory,
         })

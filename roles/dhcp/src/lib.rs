@@ -12,6 +12,7 @@
 //! | [`config`] | `[roles.dhcp]` |
 //! | `service` | one run: store, API, reconciler, reload |
 //! | [`desired`], [`store`] | what must hold, and its file |
+//! | [`access`], [`tcp`] | tokens, and the API over TCP |
 //! | `api` | REST on the Unix socket; its words and resources are the crate `dhcp-api` |
 //! | [`sync`] | what the management server knows, as a second writer of the store |
 //! | [`render`] | pure: state → files |
@@ -25,6 +26,7 @@
 //! never failed: the API works, files are rendered, and starting is tried again.
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::string_slice))]
 
+pub mod access;
 mod api;
 mod child;
 pub mod config;
@@ -48,6 +50,7 @@ mod rollback;
 mod service;
 pub mod store;
 pub mod sync;
+pub mod tcp;
 mod version;
 
 use std::io::ErrorKind;

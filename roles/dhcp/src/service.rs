@@ -85,8 +85,12 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     let parts = Parts { sync, heard: heard.clone(), history, dns: config.dns };
     let api = Api::new(store.clone(), observer, releaser, parts, cx.tasks.clone());
     let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
+    if let Some(tcp) = config.tcp {
+        cx.tasks.spawn("api over tcp", crate::tcp::serve(tcp, api.clone(), cx.clone()));
+    }
+    let router = api.router(None);
     let serving =
-        http_front::serve(listener, api.router(), limits, cx.tasks.clone(), cx.shutdown.clone());
+        http_front::serve(listener, router, limits, cx.tasks.clone(), cx.shutdown.clone());
     cx.tasks.spawn_vital("api", serving);
     let settings = Settings {
         interface: config.interface,

@@ -397,3 +397,61 @@ async fn everything_of_the_api_is_replaced_as_a_whole() {
     assert_eq!(others["reservations"], json!([]));
     running.stop().await;
 }
+
+/// Over TCP nothing is told without a token, and a token allows what its role may.
+#[tokio::test]
+async fn over_tcp_a_token_decides() {
+    use dhcp::access::{AccessRole, mint};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let directory = tempfile::tempdir().unwrap();
+    let (reader, first) = mint("look", AccessRole::Reader);
+    let (writer, second) = mint("reserve", AccessRole::Writer);
+    let (admin, third) = mint("all", AccessRole::Admin);
+    let file = directory.path().join("tokens");
+    std::fs::write(&file, format!("{first}\n{second}\n{third}\n")).unwrap();
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let more = format!(
+        "dnsmasq = \"/nonexistent/dnsmasq\"\napi_listen = \"127.0.0.1:{port}\"\n\
+         api_tokens_file = {:?}",
+        file.display().to_string()
+    );
+    let running = Running::start(directory.path(), &more, Host::system()).await;
+    running.api.set_up().await;
+    let send = async |method: &str, path: &str, token: &str, body: &str| {
+        let mut stream = crate::harness::eventually("the port is open", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+        })
+        .await;
+        let authorization = match token {
+            "" => String::new(),
+            token => format!("Authorization: Bearer {token}\r\n"),
+        };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{authorization}\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        (answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), answer)
+    };
+    let reservation = r#"{"mac":"02:00:00:00:00:01","ipv4":"10.77.0.50"}"#;
+    let path = "/v1/zones/z1/reservations/r1";
+    for wrong in ["", "qcd_0", &first] {
+        let (status, text) = send("GET", "/v1/status", wrong, "").await;
+        assert_eq!(status, 401, "{text}");
+        assert!(text.contains("urn:quickcloud:dhcp:unauthenticated"), "{text}");
+    }
+    assert_eq!(send("GET", "/v1/healthz", "", "").await.0, 200);
+    assert_eq!(send("GET", "/v1/status", &reader, "").await.0, 200);
+    let (status, text) = send("PUT", path, &reader, reservation).await;
+    assert_eq!(status, 403, "{text}");
+    assert!(text.contains("the token look is a reader's") && !text.contains(&reader), "{text}");
+    assert_eq!(send("PUT", path, &writer, reservation).await.0, 202);
+    let zone = r#"{"domain":"b.example"}"#;
+    assert_eq!(send("PUT", "/v1/zones/z2", &writer, zone).await.0, 403);
+    assert_eq!(send("PUT", "/v1/zones/z2", &admin, zone).await.0, 202);
+    running.stop().await;
+}

@@ -1,0 +1,168 @@
+//! Who may do what over TCP: bearer tokens, of which only digests are kept.
+//!
+//! A file with one token a line: `NAME ROLE DIGEST`, the SHA-256 of the token in hexadecimal. The
+//! Unix socket needs no token: who may open it is what its mode and group say.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// Tokens of one file.
+const MOST: usize = 256;
+
+/// What somebody may do; each may what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AccessRole {
+    /// Look.
+    Reader,
+    /// Change reservations, records and leases.
+    Writer,
+    /// Everything.
+    Admin,
+}
+
+impl FromStr for AccessRole {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "reader" => Ok(Self::Reader),
+            "writer" => Ok(Self::Writer),
+            "admin" => Ok(Self::Admin),
+            _ => Err("is none of reader, writer and admin"),
+        }
+    }
+}
+
+impl fmt::Display for AccessRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Known {
+    name: String,
+    role: AccessRole,
+    digest: [u8; 32],
+}
+
+/// The tokens that are accepted. Cloneable.
+#[derive(Clone, Default)]
+pub struct Tokens(Arc<[Known]>);
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|known| &known.name)).finish()
+    }
+}
+
+impl Tokens {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// The number of the line and what is wrong with it; never its content.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut known: Vec<Known> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let wrong = |what: &str| format!("line {number} {what}");
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(role), Some(digest), None) =
+                (words.next(), words.next(), words.next(), words.next())
+            else {
+                return Err(wrong("is not a name, a role and a digest"));
+            };
+            let role = role.parse().map_err(|error| wrong(&format!("has a role that {error}")))?;
+            let digest = unhex(digest)
+                .ok_or_else(|| wrong("has no SHA-256 in 64 hexadecimal digits as its digest"))?;
+            if known.iter().any(|other| other.name == name) {
+                return Err(wrong("repeats a name"));
+            }
+            known.push(Known { name: name.to_owned(), role, digest });
+            if known.len() > MOST {
+                return Err(format!("there are more than {MOST} tokens"));
+            }
+        }
+        if known.is_empty() {
+            return Err("there is no token in it".to_owned());
+        }
+        Ok(Self(known.into()))
+    }
+
+    /// Whose token it is, and what it allows.
+    pub fn check(&self, token: &str) -> Option<(&str, AccessRole)> {
+        let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        // All of them, whichever it is.
+        self.0.iter().fold(None, |found, known| {
+            let is_it: bool = known.digest.ct_eq(&digest).into();
+            if is_it { Some((known.name.as_str(), known.role)) } else { found }
+        })
+    }
+}
+
+/// A new token, and its line for the file.
+pub fn mint(name: &str, role: AccessRole) -> (String, String) {
+    let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+    let token = format!("qcd_{}{}", random[0].simple(), random[1].simple());
+    let digest = Sha256::digest(token.as_bytes());
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let line = format!("{name} {role} {hex}");
+    (token, line)
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_known_by_its_digest_alone() {
+        let (token, line) = mint("ci", AccessRole::Writer);
+        assert!(!line.contains(&token));
+        let (other, second) = mint("ops", AccessRole::Admin);
+        let tokens = Tokens::parse(&format!("# comment\n\n{line}\n{second}\n")).unwrap();
+        assert_eq!(tokens.check(&token), Some(("ci", AccessRole::Writer)));
+        assert_eq!(tokens.check(&other), Some(("ops", AccessRole::Admin)));
+        for wrong in ["", "qcd_", &token[1..], line.rsplit(' ').next().unwrap()] {
+            assert_eq!(tokens.check(wrong), None, "{wrong}");
+        }
+        assert_eq!(format!("{tokens:?}"), "[\"ci\", \"ops\"]");
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_refused_by_line_and_never_quoted() {
+        let digest = "ab".repeat(32);
+        for (text, expected) in [
+            (String::new(), "there is no token in it"),
+            ("secret".to_owned(), "line 1 is not a name, a role and a digest"),
+            (format!("a root {digest}"), "line 1 has a role that is none of"),
+            ("a admin plaintext".to_owned(), "line 1 has no SHA-256"),
+            (format!("a admin {digest}\na reader {digest}"), "line 2 repeats a name"),
+        ] {
+            let error = Tokens::parse(&text).unwrap_err();
+            assert!(error.starts_with(expected), "{error}");
+            assert!(!error.contains("plaintext") && !error.contains("secret"), "{error}");
+        }
+    }
+}
