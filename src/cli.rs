@@ -281,7 +281,8 @@ mod tests {
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
         ];
-        let joined = [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES].concat().join("\n").replace("\\\n", "");
+        let joined =
+            [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES].concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {
             let Some(at) = line.find("quickcloud ") else { continue };

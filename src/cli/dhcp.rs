@@ -8,8 +8,8 @@ mod target;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
 use ::dhcp::access::{self, AccessRole};
+use clap::{Args, Subcommand};
 
 use crate::exit::Outcome;
 use crate::output::{complain, say};

@@ -73,7 +73,8 @@ impl Cloud {
         let shown = machines.iter().map(|machine| {
             let nic = machine.pointer("/nic/0").cloned().unwrap_or_default();
             let id = format!("nic:{}", nic.get("id").and_then(Value::as_str).unwrap_or_default());
-            let reservation = known.iter().find(|r| r.get("id").and_then(Value::as_str) == Some(&id));
+            let reservation =
+                known.iter().find(|r| r.get("id").and_then(Value::as_str) == Some(&id));
             let field = |name: &str| machine.get(name).cloned().unwrap_or_default();
             json!({
                 "id": field("id"),

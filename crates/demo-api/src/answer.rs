@@ -33,7 +33,8 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
             };
             let zone = name == "zone" || fits("zoneid", "zoneid");
             // Without a project's number only what belongs to none.
-            let project = text(object, "projectid").is_none() || parameter("projectid") == Some("-1");
+            let project =
+                text(object, "projectid").is_none() || parameter("projectid") == Some("-1");
             let state = !is_machine || fits("state", "state");
             zone && project && state && fits("id", "id") && fits("name", "name")
         })
@@ -50,7 +51,9 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
         _ => return refusal(command, 431, "page and pagesize go together"),
     };
     let root = format!("{}response", command.to_ascii_lowercase());
-    let mut body = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><{root} cloud-stack-version=\"4.22.0.0\">");
+    let mut body = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><{root} cloud-stack-version=\"4.22.0.0\">"
+    );
     if count > 0 {
         body.push_str(&format!("<count>{count}</count>"));
     }
@@ -62,9 +65,11 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
 /// An error as the server writes it.
 pub fn refusal(command: &str, code: u16, words: &str) -> (u16, String) {
     let own = !matches!(code, 401 | 432);
-    let root = if own { command.to_ascii_lowercase() + "response" } else { "errorresponse".to_owned() };
+    let root =
+        if own { command.to_ascii_lowercase() + "response" } else { "errorresponse".to_owned() };
     let text = escaped(words);
-    let body = format!("<{root}><errorcode>{code}</errorcode><errortext>{text}</errortext></{root}>");
+    let body =
+        format!("<{root}><errorcode>{code}</errorcode><errortext>{text}</errortext></{root}>");
     (code, body)
 }
 

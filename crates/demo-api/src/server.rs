@@ -245,7 +245,8 @@ fn parse(query: &str) -> Query {
 fn is_signed(query: &Query, keys: &Keys) -> bool {
     let Some(given) = query.get("signature") else { return false };
     let pairs = query.iter().filter(|(name, _)| *name != "signature");
-    let pairs = pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, ESCAPED)));
+    let pairs =
+        pairs.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, ESCAPED)));
     let text = pairs.collect::<Vec<_>>().join("&").to_lowercase();
     let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(keys.secret.as_bytes()) else { return false };
     mac.update(text.as_bytes());

@@ -30,7 +30,8 @@ impl World {
     /// A basic zone with one pod, whose guests have 10.77.0.20 to 10.77.0.240.
     pub fn basic(name: &str) -> Self {
         let (zone, network) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
-        let service = |name: &str, provider: &str| json!({"name": name, "provider": [{"name": provider}]});
+        let service =
+            |name: &str, provider: &str| json!({"name": name, "provider": [{"name": provider}]});
         Self {
             zones: vec![json!({
                 "id": zone, "name": name, "networktype": "Basic", "securitygroupsenabled": true,
@@ -143,8 +144,12 @@ impl World {
 
 fn give(nic: &mut Value, mac: &str, address: &str) {
     if let Some(members) = nic.as_object_mut() {
-        let fields =
-            [("macaddress", mac), ("ipaddress", address), ("netmask", NETMASK), ("gateway", GATEWAY)];
+        let fields = [
+            ("macaddress", mac),
+            ("ipaddress", address),
+            ("netmask", NETMASK),
+            ("gateway", GATEWAY),
+        ];
         members.extend(fields.map(|(name, value)| (name.to_owned(), value.into())));
     }
 }

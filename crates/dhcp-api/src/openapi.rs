@@ -6,9 +6,8 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{
-    BatchAnswer, ChangeAnswer, ChangeList, DesiredAnswer, DesiredShown,
-    ExplainAnswer, LeaseAnswer, Liveness, Page, RecordAnswer, ReservationAnswer, Status,
-    SyncAnswer,
+    BatchAnswer, ChangeAnswer, ChangeList, DesiredAnswer, DesiredShown, ExplainAnswer, LeaseAnswer,
+    Liveness, Page, RecordAnswer, ReservationAnswer, Status, SyncAnswer,
 };
 use crate::operation::{Method, Operation};
 use crate::problem::{Problem, ProblemKind, TYPE_PREFIX};
@@ -206,7 +205,9 @@ impl Document {
         for (status, content) in self.answers(operation) {
             let description = match status {
                 201 => "Created, and served.",
-                202 if operation == Operation::SyncNow => "It goes on; status says what came of it.",
+                202 if operation == Operation::SyncNow => {
+                    "It goes on; status says what came of it."
+                }
                 202 => "Stored; the change that Location names says when it is served.",
                 204 => "Gone.",
                 _ => "As asked.",

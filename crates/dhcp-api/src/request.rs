@@ -185,12 +185,10 @@ impl Read for RecordEntry {
         let mut parsed = |field: &str, text: String, error| {
             faults.add(&place.member(field), text.into(), error);
         };
-        let name: Option<RecordName> = name.and_then(|text| {
-            text.parse().map_err(|error| parsed("name", text, error)).ok()
-        });
-        let kind: Option<RecordType> = kind.and_then(|text| {
-            text.parse().map_err(|error| parsed("type", text, error)).ok()
-        });
+        let name: Option<RecordName> =
+            name.and_then(|text| text.parse().map_err(|error| parsed("name", text, error)).ok());
+        let kind: Option<RecordType> =
+            kind.and_then(|text| text.parse().map_err(|error| parsed("type", text, error)).ok());
         let (Some(name), Some(kind)) = (name, kind) else {
             if value.get("values").is_none() {
                 let missing = invalid("is missing", "give a value");

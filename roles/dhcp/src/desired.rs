@@ -26,9 +26,9 @@ mod reservations;
 mod step;
 mod stored;
 mod sync;
-mod whole;
 #[cfg(test)]
 pub(crate) mod tests;
+mod whole;
 
 pub use quarantine::Quarantined;
 pub use records::{RecordKey, Standings};

@@ -174,9 +174,8 @@ pub(crate) fn write_proven(settings: &Settings, rendered: &Rendered) -> Result<(
         options: (&rendered.options).into(),
         names: (&rendered.names).into(),
     };
-    let text = serde_json::to_string(&proven)
-        .map_err(io::Error::from)
-        .map_err(failed("write", &path))?;
+    let text =
+        serde_json::to_string(&proven).map_err(io::Error::from).map_err(failed("write", &path))?;
     replace(&settings.layout, &path, &text)
 }
 

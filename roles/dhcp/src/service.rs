@@ -103,8 +103,7 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     let (configured, settings) = watch::channel(settings);
     cx.reload.handle(move |spec: Arc<Spec>| reload(configured.clone(), spec));
     let (dnsmasq, user) = (config.dnsmasq, config.user);
-    let mut reconciler =
-        Reconciler::new(cx, store, settings, dnsmasq, user, metrics, observed);
+    let mut reconciler = Reconciler::new(cx, store, settings, dnsmasq, user, metrics, observed);
     reconciler.heard = heard;
     reconciler.run().await;
     if shutdown.is_cancelled() {

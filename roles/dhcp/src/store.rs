@@ -207,7 +207,10 @@ impl Store {
     pub(crate) fn new(path: PathBuf, state: DesiredState, history: History) -> (Self, StoreTask) {
         let (submissions, queue) = mpsc::channel(QUEUE);
         let (sender, state) = watch::channel(Arc::new(state));
-        (Self { submissions, state }, StoreTask { path, submissions: queue, state: sender, history })
+        (
+            Self { submissions, state },
+            StoreTask { path, submissions: queue, state: sender, history },
+        )
     }
 
     /// The state as last stored.

@@ -41,7 +41,8 @@ impl TcpConfig {
         let listen = listen?;
         if certificate.is_none() && !listen.ip().is_loopback() {
             let problem = format!("{listen} would take tokens in clear");
-            let remedy = "give api_certificate_file and api_private_key_file, or a loopback address";
+            let remedy =
+                "give api_certificate_file and api_private_key_file, or a loopback address";
             section.violation("api_listen", problem, remedy);
         }
         let Some(tokens_file) = tokens_file else {
@@ -72,7 +73,8 @@ async fn open(config: &TcpConfig, cx: &RoleContext) -> Result<(Listener, Tokens)
     let files = config.clone();
     let read = move || {
         let shown = files.tokens_file.display();
-        let metadata = std::fs::metadata(&files.tokens_file).map_err(|e| format!("{shown}: {e}"))?;
+        let metadata =
+            std::fs::metadata(&files.tokens_file).map_err(|e| format!("{shown}: {e}"))?;
         if metadata.len() > LONGEST_FILE {
             return Err(format!("{shown} is too long for a file of tokens"));
         }

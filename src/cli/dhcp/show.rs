@@ -1,8 +1,6 @@
 //! What the role serves, as tables.
 
-use dhcp_api::answer::{
-    ExplainAnswer, LeaseAnswer, Phase, ReservationAnswer, RoleState, Status,
-};
+use dhcp_api::answer::{ExplainAnswer, LeaseAnswer, Phase, ReservationAnswer, RoleState, Status};
 use dhcp_api::operation::Operation;
 use http_client::Method;
 use serde_json::Value;

@@ -165,8 +165,7 @@ pub(super) async fn all(client: &Client, path: &str) -> Result<Vec<Value>, Probl
     let mut cursor = String::new();
     loop {
         let joint = if path.contains('?') { '&' } else { '?' };
-        let page: Page<Value> =
-            client.get(&format!("{path}{joint}limit={PAGE}{cursor}")).await?;
+        let page: Page<Value> = client.get(&format!("{path}{joint}limit={PAGE}{cursor}")).await?;
         items.extend(page.items);
         match page.next_cursor {
             Some(next) => cursor = format!("&cursor={}", escaped(&next)),

@@ -16,9 +16,7 @@ use super::collections::query;
 use super::problem::Refusal;
 use super::subnets::completed;
 use super::{Answer, Api, Body, Context, json, key, tagged};
-use crate::desired::{
-    Change, Circumstances, DesiredState, Difference, Precondition, WholeChange,
-};
+use crate::desired::{Change, Circumstances, DesiredState, Difference, Precondition, WholeChange};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,14 +75,13 @@ pub(super) async fn put(
     before.zone(&zone)?;
     let change = wanted(&api, &before, &zone, read::whole(json(body)?)?, force)?;
     let mut rehearsal = DesiredState::clone(&before);
-    let facts = Circumstances {
-        now_ms: 0,
-        local: crate::store::local_addresses().unwrap_or_default(),
-    };
+    let facts =
+        Circumstances { now_ms: 0, local: crate::store::local_addresses().unwrap_or_default() };
     let none = Precondition::default();
     rehearsal.apply(change.clone(), Source::Api, none, &facts)?;
     let difference = |dry_run, after: &DesiredState| {
-        let [subnets, reservations, records] = Difference::between(&before, after, &zone).map(shown);
+        let [subnets, reservations, records] =
+            Difference::between(&before, after, &zone).map(shown);
         let change = (after.generation != before.generation).then_some(after.generation);
         DesiredAnswer { dry_run, change, subnets, reservations, records }
     };

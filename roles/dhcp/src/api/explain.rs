@@ -89,7 +89,8 @@ pub(super) async fn explain(State(api): Context, Path(who): Path<String>) -> Ans
 
 impl Known<'_> {
     fn explain(&self, who: String, asked: &Who) -> ExplainAnswer {
-        let mut answer = ExplainAnswer { who, served: false, reservations: vec![], reasons: vec![] };
+        let mut answer =
+            ExplainAnswer { who, served: false, reservations: vec![], reasons: vec![] };
         for (zone, reservation) in self.state.reservations() {
             let subnet = zone.subnets.get(&reservation.subnet).map(|state| &state.subnet);
             if asked.fits(zone, subnet, reservation) {
@@ -114,9 +115,10 @@ impl Known<'_> {
         reasons: &mut Vec<String>,
     ) -> bool {
         let Reservation { id, content, .. } = reservation;
-        let name = content.hostname.as_ref().map(|name| {
-            format!(", called {name}.{}", domain_of(&zone.zone, subnet))
-        });
+        let name = content
+            .hostname
+            .as_ref()
+            .map(|name| format!(", called {name}.{}", domain_of(&zone.zone, subnet)));
         let (mac, ipv4, source) = (content.mac, content.ipv4, reservation.meta.source);
         reasons.push(format!(
             "reservation {id} of zone {}, made by {source}: {mac} gets {ipv4}{}",

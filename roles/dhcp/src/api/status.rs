@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dhcp_api::answer::{
-    Alarm, AlarmKind, ChangeAnswer, ChangeList, ChangeState, Instance, Liveness, Phase, ReloadMode, RoleState,
-    Status, Sync,
+    Alarm, AlarmKind, ChangeAnswer, ChangeList, ChangeState, Instance, Liveness, Phase, ReloadMode,
+    RoleState, Status, Sync,
 };
 use dhcp_api::problem::ProblemKind;
 use serde::Deserialize;

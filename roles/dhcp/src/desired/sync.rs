@@ -17,9 +17,7 @@ use serde_json::Value;
 use super::index::Index;
 use super::quarantine::Quarantined;
 use super::step::Step;
-use super::{
-    Applied, ChangeError, Circumstances, ConflictKind, DesiredState, Outcome, ZoneState,
-};
+use super::{Applied, ChangeError, Circumstances, ConflictKind, DesiredState, Outcome, ZoneState};
 use crate::sync::with_address;
 
 /// How the reason of what was set aside begins.
@@ -359,7 +357,9 @@ impl Work<'_> {
             let step = self.step.knowing(revision);
             match forced.then(|| self.state.delete_zone(&id, true, &step)) {
                 Some(Ok(_)) => {}
-                Some(Err(error)) => self.note(format!("zone {id} of an earlier sync stays: {error}")),
+                Some(Err(error)) => {
+                    self.note(format!("zone {id} of an earlier sync stays: {error}"))
+                }
                 None => self.note(format!(
                     "zone {id} is of an earlier sync and stays as it was; POST \
                      /v1/sync?force=true removes it"

@@ -9,9 +9,7 @@ use dhcp_api::words::{RecordName, ResourceId};
 
 use super::index::Index;
 use super::step::Step;
-use super::{
-    Applied, ChangeError, Circumstances, DesiredState, Outcome, Precondition, ZoneState,
-};
+use super::{Applied, ChangeError, Circumstances, DesiredState, Outcome, Precondition, ZoneState};
 
 /// So many reservations may go without `force`; more only if they are few of all.
 const FEW: usize = 10;

@@ -243,11 +243,20 @@ fn add_range(
             known.gateway = known.gateway.min(gateway);
             Ok(())
         }
-        Some(known) => Err(format!("in {cidr} overlaps {} of network {}", known.cidr, known.network)),
+        Some(known) => {
+            Err(format!("in {cidr} overlaps {} of network {}", known.cidr, known.network))
+        }
         None => {
             let is_local = local.iter().any(|address| cidr.contains(*address));
             let pod = range.pod_id;
-            subnets.push(SubnetFacts { cidr, network, gateway, ranges: vec![entry], pod, is_local });
+            subnets.push(SubnetFacts {
+                cidr,
+                network,
+                gateway,
+                ranges: vec![entry],
+                pod,
+                is_local,
+            });
             subnets.sort_by_key(|subnet| subnet.cidr);
             Ok(())
         }
@@ -284,7 +293,10 @@ pub(super) fn look(vm: &VirtualMachine, catalog: &Catalog, notes: &mut Notes) ->
     }
     for nic in vm.nics.iter().filter(|nic| catalog.networks.contains_key(&nic.network_id)) {
         let sighting = sighting(vm, nic, catalog).unwrap_or_else(|text| {
-            notes.add(AlarmKind::SyncConflict, format!("NIC {} of machine {}: {text}", nic.id, vm.id));
+            notes.add(
+                AlarmKind::SyncConflict,
+                format!("NIC {} of machine {}: {text}", nic.id, vm.id),
+            );
             None
         });
         seen.insert(nic.id, sighting);

@@ -85,8 +85,9 @@ fn join(seen: &mut Sightings, earlier: Sightings) {
     let addresses: HashSet<Ipv4Addr> = seen.values().flatten().map(|s| s.ipv4).collect();
     let macs: HashSet<MacAddress> = seen.values().flatten().map(|s| s.mac).collect();
     for (nic, sighting) in earlier {
-        let fits =
-            sighting.as_ref().is_none_or(|s| !addresses.contains(&s.ipv4) && !macs.contains(&s.mac));
+        let fits = sighting
+            .as_ref()
+            .is_none_or(|s| !addresses.contains(&s.ipv4) && !macs.contains(&s.mac));
         if !seen.contains_key(&nic) && fits {
             seen.insert(nic, sighting);
         }

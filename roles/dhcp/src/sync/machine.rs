@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use super::book::{Catalog, Sighting, look};
 use super::deletion::Deletion;
-pub(crate) use super::full::{Call, Found};
 use super::full::Full;
+pub(crate) use super::full::{Call, Found};
 use super::wanted::{MACHINE, reservation_id};
 use super::{Note, Notes};
 use crate::desired::{SyncChange, SyncNote};
@@ -101,7 +101,11 @@ pub(crate) struct Failure {
 #[derive(Debug)]
 pub(crate) enum Event {
     Timer,
-    Answered { call: Call, outcome: Result<Found, Failure>, took: Duration },
+    Answered {
+        call: Call,
+        outcome: Result<Found, Failure>,
+        took: Duration,
+    },
     /// A transaction ended: what is stored of the sync now, and what was said about it.
     Stored(Result<(BTreeMap<ResourceId, ReservationContent>, Vec<SyncNote>), String>),
     Woken(Wake),

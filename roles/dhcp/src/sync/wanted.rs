@@ -110,7 +110,10 @@ fn subnet(
 fn ranges(facts: &SubnetFacts) -> Vec<(ResourceId, RangeContent)> {
     let ranges = facts.ranges.iter().filter_map(|(id, start, end)| {
         let (start, end) = (*start, *end);
-        Some((id.to_string().parse().ok()?, RangeContent { start, end, purpose: Purpose::Reserved }))
+        Some((
+            id.to_string().parse().ok()?,
+            RangeContent { start, end, purpose: Purpose::Reserved },
+        ))
     });
     ranges.collect()
 }

@@ -143,12 +143,17 @@ mod tests {
     #[test]
     fn events_say_where_to_look_and_nothing_else() {
         let id = Uuid::from_u128(7);
-        let check = |body: String, expected| assert_eq!(wake_of(body.as_bytes()), expected, "{body}");
+        let check =
+            |body: String, expected| assert_eq!(wake_of(body.as_bytes()), expected, "{body}");
         let event = |event: &str, more: &str| format!("{{\"event\":\"{event}\"{more}}}");
-        let vm = format!(",\"entity\":\"VirtualMachine\",\"entityuuid\":\"{id}\",\"ip\":\"6.6.6.6\"");
+        let vm =
+            format!(",\"entity\":\"VirtualMachine\",\"entityuuid\":\"{id}\",\"ip\":\"6.6.6.6\"");
         check(event("VM.START", &vm), Some(Wake::Starting(id)));
         check(event("VM.CREATE", ""), Some(Wake::Anything));
-        check(event("VM.UPDATE", &format!(",\"VirtualMachine\":\"{id}\"")), Some(Wake::Changed(id)));
+        check(
+            event("VM.UPDATE", &format!(",\"VirtualMachine\":\"{id}\"")),
+            Some(Wake::Changed(id)),
+        );
         check(event("VM.WHATEVER", ",\"VirtualMachine\":\"../etc\""), Some(Wake::Anything));
         check(event("NET.IPASSIGN", ""), Some(Wake::Soon(None)));
         check(event("VLAN.IP.RANGE.CREATE", ""), Some(Wake::Anything));

@@ -161,7 +161,10 @@ async fn a_generation_that_kills_dnsmasq_is_rolled_back() {
     })
     .await;
     let error = change["error"].as_str().unwrap();
-    assert!(error.contains("does not survive generation") && error.contains("signal: 11"), "{error}");
+    assert!(
+        error.contains("does not survive generation") && error.contains("signal: 11"),
+        "{error}"
+    );
     let status = eventually("the older generation is served", async || {
         let status = api.status().await;
         (status["instances"][0]["state"] == "serving").then_some(status)

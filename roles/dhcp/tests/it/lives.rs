@@ -107,7 +107,9 @@ fn random_lives_of_many_machines_end_in_the_right_leases() {
                         0 => world.expunge(id),
                         1 => drop(world.deploy(&format!("new-{round}-{which}"))),
                         2 => world.set(id, "name", format!("Renamed_{round}.{which}")),
-                        3 => world.readdress(id, &format!("10.77.0.{}", 100 + round * 3 + which % 3)),
+                        3 => {
+                            world.readdress(id, &format!("10.77.0.{}", 100 + round * 3 + which % 3))
+                        }
                         _ => world.set(id, "state", "Stopped"),
                     }
                 });
@@ -117,9 +119,9 @@ fn random_lives_of_many_machines_end_in_the_right_leases() {
         // Two machines may have got one address by hand: the book must be one that can be.
         cloud.api.with(|world| {
             let mut seen = BTreeMap::new();
-            world.machines.retain(|m| {
-                seen.insert(m["nic"][0]["ipaddress"].to_string(), ()).is_none()
-            });
+            world
+                .machines
+                .retain(|m| seen.insert(m["nic"][0]["ipaddress"].to_string(), ()).is_none());
         });
         sync(api).await;
         let book: BTreeMap<String, String> = cloud.api.with(|world| {
@@ -144,7 +146,8 @@ fn random_lives_of_many_machines_end_in_the_right_leases() {
         assert_eq!(pid(api).await, before, "never started anew");
         assert_eq!(api.status().await["instances"][0]["restarts"], 0);
         let leases = api.get("/v1/zones/z1/leases?limit=1000").await.json();
-        let conflicts = leases["items"].as_array().unwrap().iter().filter(|l| l["conflict"] == true);
+        let conflicts =
+            leases["items"].as_array().unwrap().iter().filter(|l| l["conflict"] == true);
         assert_eq!(conflicts.count(), 0);
         running.stop().await;
     });

@@ -313,7 +313,10 @@ async fn changes_are_listed_told_and_kept_over_a_restart() {
     let api = &running.api;
     api.reserve("r1", "02:00:00:00:00:01", "10.77.0.50").await.expect(202);
     let list = api.get("/v1/changes?limit=2").await.expect(200).json();
-    assert_eq!(list["items"][0]["what"], "put reservation r1 of z1: 02:00:00:00:00:01 gets 10.77.0.50");
+    assert_eq!(
+        list["items"][0]["what"],
+        "put reservation r1 of z1: 02:00:00:00:00:01 gets 10.77.0.50"
+    );
     assert_eq!(list["items"][1]["what"], "put subnet s1 of z1");
     assert_eq!((&list["items"][0]["by"], &list["items"][0]["id"]), (&json!("api"), &json!(3)));
     let first = api.send("GET", "/v1/events", &[("last-event-id", "2")], "").await.expect(200).text;

@@ -75,7 +75,9 @@ async fn no_lie_of_the_server_takes_an_address_from_anybody() {
         Fault::Cut,
         Fault::Forged("<listvirtualmachinesresponse><count>15</count>".to_owned()),
         Fault::Forged("<listzonesresponse/>".to_owned()),
-        Fault::Forged("<!DOCTYPE x [<!ENTITY y SYSTEM 'file:///etc/passwd'>]><x>&y;</x>".to_owned()),
+        Fault::Forged(
+            "<!DOCTYPE x [<!ENTITY y SYSTEM 'file:///etc/passwd'>]><x>&y;</x>".to_owned(),
+        ),
     ];
     for command in ["listVirtualMachines", "listNetworks", "listVlanIpRanges", "listZones"] {
         for lie in &lies {
@@ -154,8 +156,10 @@ async fn a_listing_that_drifts_between_its_pages_loses_nobody() {
     let outcome = sync(api).await;
     assert_eq!(cloud.api.pending(), 0);
     assert_eq!(outcome["complete"], true, "the second round fits together");
-    eventually("only the one that is gone is gone", async || (count().await == all - 1).then_some(()))
-        .await;
+    eventually("only the one that is gone is gone", async || {
+        (count().await == all - 1).then_some(())
+    })
+    .await;
     // It drifts in both rounds, and one has gone before.
     let (first, second, gone) = (ids[5].clone(), ids[6].clone(), ids[7].clone());
     cloud.api.with(|world| world.expunge(&gone));
@@ -181,7 +185,9 @@ async fn sync_and_api_never_touch_each_others() {
     api.put(&path, &body).await.problem(409, "owned-by-sync");
     api.delete(&path).await.problem(409, "owned-by-sync");
     let batch = json!({"delete": [id]}).to_string();
-    api.send("POST", "/v1/zones/z1/reservations:batch", &[], batch).await.problem(409, "owned-by-sync");
+    api.send("POST", "/v1/zones/z1/reservations:batch", &[], batch)
+        .await
+        .problem(409, "owned-by-sync");
     for container in ["/v1/zones/z1", "/v1/zones/z1/subnets/s-10-77-0-0-24"] {
         let tag = api.get(container).await.tag();
         let headers = [("if-match", tag.as_str())];
@@ -234,7 +240,10 @@ async fn what_was_known_is_there_before_the_server_is() {
         api.status().await["sync"]["last_error"].as_str().map(str::to_owned)
     })
     .await;
-    assert!(error.contains("credentials are not accepted") && error.contains("api_key_file"), "{error}");
+    assert!(
+        error.contains("credentials are not accepted") && error.contains("api_key_file"),
+        "{error}"
+    );
     assert_eq!(reservations(api, "z1").await, known);
     running.stop().await;
 }

@@ -22,7 +22,8 @@ impl Machine {
         let Whole { catalog, seen, complete, notes } = whole;
         let is_dry = !self.served.is_empty() && self.served.iter().all(|(r, _)| r.dry_run);
         let forced = self.served.iter().any(|(request, _)| request.force && !request.dry_run);
-        let ids: BTreeSet<ResourceId> = seen.keys().filter_map(|nic| reservation_id(*nic)).collect();
+        let ids: BTreeSet<ResourceId> =
+            seen.keys().filter_map(|nic| reservation_id(*nic)).collect();
         let absent: BTreeSet<ResourceId> =
             self.stored.keys().filter(|id| !ids.contains(*id)).cloned().collect();
         let missing = absent.len();
@@ -123,8 +124,8 @@ impl Machine {
                 continue;
             }
             self.sightings.retain(|other, known| {
-                let is_taken = known.ipv4 == new.ipv4
-                    || (known.cidr, known.mac) == (new.cidr, new.mac);
+                let is_taken =
+                    known.ipv4 == new.ipv4 || (known.cidr, known.mac) == (new.cidr, new.mac);
                 *other == nic || !is_taken
             });
             self.sightings.insert(nic, new);
