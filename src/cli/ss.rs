@@ -2,6 +2,7 @@
 //! One submodule per subject; each asks the role's routes below `/roles/ss/` of the admin API.
 
 mod jobs;
+mod stores;
 
 use clap::Subcommand;
 
@@ -18,16 +19,30 @@ pub(super) enum SsCommand {
     /// Stops a download and removes what there is of it
     #[command(after_help = jobs::CANCEL_EXAMPLES)]
     Cancel(jobs::JobOptions),
+    /// Shows the stores: where they are, how full, and what is wrong with them
+    #[command(after_help = stores::EXAMPLES)]
+    Stores(super::view::ViewOptions),
+    /// Looks at everything on the stores; removes leftovers if told to
+    #[command(after_help = stores::VERIFY_EXAMPLES)]
+    Verify(stores::VerifyOptions),
 }
 
 /// Of every subcommand; a test parses them.
 #[cfg(test)]
-pub(super) const EXAMPLES: &[&str] = &[jobs::EXAMPLES, jobs::RETRY_EXAMPLES, jobs::CANCEL_EXAMPLES];
+pub(super) const EXAMPLES: &[&str] = &[
+    jobs::EXAMPLES,
+    jobs::RETRY_EXAMPLES,
+    jobs::CANCEL_EXAMPLES,
+    stores::EXAMPLES,
+    stores::VERIFY_EXAMPLES,
+];
 
 pub(super) fn ss(command: &SsCommand) -> Outcome {
     match command {
         SsCommand::Jobs(options) => jobs::jobs(options),
         SsCommand::Retry(options) => jobs::retry(options),
         SsCommand::Cancel(options) => jobs::cancel(options),
+        SsCommand::Stores(options) => stores::stores(options),
+        SsCommand::Verify(options) => stores::verify(options),
     }
 }

@@ -74,6 +74,9 @@ pub struct StoreStatus {
     /// Why it is not ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What an operator should know about how it is mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Where its files are, for stores that have a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
@@ -294,6 +297,7 @@ mod tests {
             url: "nfs://h/p".into(),
             state: StoreState::Lost,
             reason: Some("gone".into()),
+            notes: Vec::new(),
             directory: None,
             capacity_bytes: Some(1),
             used_bytes: None,

@@ -11,10 +11,12 @@
 //! | [`process`] | `/status`, `/readyz`: the process, its roles, its links |
 //! | [`details`] | what roles publish about themselves, below [`RoleStatus::details`] |
 //! | [`reload`] | `POST /reload` |
+//! | [`verify`] | `POST /roles/ss/verify` |
 
 pub mod details;
 pub mod process;
 pub mod reload;
+pub mod verify;
 
 pub use details::{
     Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
@@ -26,3 +28,4 @@ pub use process::{
     RoleStatus,
 };
 pub use reload::{ReloadAnswer, ReloadFault, ReloadReport, RoleReload, Violation};
+pub use verify::{Finding, FindingKind, VerifyReport};

@@ -2,6 +2,7 @@
 //! submodule per subject. Callers from other machines only get to read.
 
 mod jobs;
+mod stores;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -11,7 +12,9 @@ use crate::service::Assembled;
 
 /// Everything one run offers.
 pub fn router(parts: &Assembled) -> Router {
-    Router::new().merge(jobs::routes(parts.downloads.clone()))
+    Router::new()
+        .merge(jobs::routes(parts.downloads.clone()))
+        .merge(stores::routes(parts.stores.clone(), parts.surveys.clone()))
 }
 
 /// Why something is not done, in the form of the admin API.

@@ -1,7 +1,7 @@
 //! `[roles.secondary_storage]`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config_reader::{Section, Violations};
@@ -11,9 +11,7 @@ use role::ConfigInput;
 use crate::sources::Retries;
 use crate::sources::http::url::ProxySetting;
 use crate::sources::http::{HttpLimits, MinimumRate};
-use crate::stores::directory::mount::MountOptions;
-use crate::stores::directory::open::StoreSettings;
-use crate::stores::{Modes, StoreUrl};
+use crate::stores::config::StoreSettings;
 use bedrock::net::Network;
 
 /// Everything the role was told.
@@ -62,11 +60,7 @@ pub struct DownloadSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-const MOUNT_ROOT: &str = "/mnt/SecStorage";
 const LISTEN: &str = "0.0.0.0:80";
-/// Soft, so that a dead server fails commands instead of hanging them for ever; attributes of
-/// directories are not cached, because other hosts write to the same export.
-const NFS_OPTIONS: &str = "soft,timeo=133,retrans=10,tcp,acdirmax=0,acdirmin=0";
 /// The management server's default for templates.
 const SIZE_LIMIT: u64 = 50 << 30;
 const DOWNLOADS: usize = 8;
@@ -79,8 +73,6 @@ const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// `extract.url.expiration.interval` higher sets this higher, too.
 const LINK_LIFETIME: Duration = Duration::from_hours(24);
 const CANCEL_LIMIT: Duration = Duration::from_secs(30);
-const FILE_MODE: u32 = 0o666;
-const DIRECTORY_MODE: u32 = 0o777;
 
 impl SecondaryStorageConfig {
     /// Reads the tables, reporting every violation; `None` when something necessary is missing.
@@ -90,7 +82,7 @@ impl SecondaryStorageConfig {
         let mut section = Section::new("roles.secondary_storage", input.section, violations);
         let identity = Identity::read(&mut section);
         let listen = read_listen(&mut section);
-        let stores = read_stores(&mut section);
+        let stores = crate::stores::config::read(&mut section);
         let downloads = read_downloads(&mut section);
         let link_lifetime = read_link_lifetime(&mut section);
         section.finish();
@@ -174,71 +166,6 @@ fn read_listen(section: &mut Section<'_>) -> Vec<SocketAddr> {
     LISTEN.parse().into_iter().collect()
 }
 
-fn read_stores(section: &mut Section<'_>) -> StoreSettings {
-    const REMEDY: &str =
-        "list tables: [{ url = \"nfs://10.0.0.9/export/sec\", directory = \"/srv/sec\" }]";
-    let mount_root = section.path("mount_root", MOUNT_ROOT);
-    require_absolute(section, "mount_root", &mount_root);
-    let configured = section.tables("stores", REMEDY, |store| {
-        let url =
-            store.required::<StoreUrl>("url", "give the URL that the server knows the store by");
-        let directory = store.required::<PathBuf>("directory", "give the directory of the store");
-        let (url, directory) = (url?, directory?);
-        require_absolute(store, "directory", &directory);
-        Some((url, directory))
-    });
-    for (at, (url, directory)) in configured.iter().enumerate() {
-        let earlier = configured.iter().take(at);
-        let same =
-            |(other, path): &(StoreUrl, PathBuf)| other.key() == url.key() || path == directory;
-        if earlier.into_iter().any(same) {
-            section.violation(
-                "stores",
-                format!("{url} or {} is there twice", directory.display()),
-                "give each store a directory of its own: two in one would delete each other's volumes",
-            );
-        }
-    }
-    let options = section.or_default("nfs_options", NFS_OPTIONS.to_owned(), "give mount options");
-    if options.is_empty() || options.contains(char::is_whitespace) {
-        section.violation(
-            "nfs_options",
-            format!("{options:?} are not mount options"),
-            "separate them by commas",
-        );
-    }
-    let timeout = section.duration("mount_timeout", Duration::from_secs(60));
-    let deadline = section.duration("store_timeout", Duration::from_secs(60));
-    let file = read_mode(section, "file_mode", FILE_MODE);
-    let directory = read_mode(section, "directory_mode", DIRECTORY_MODE);
-    StoreSettings {
-        mount_root,
-        configured,
-        mount: MountOptions { options, timeout },
-        deadline,
-        modes: Modes { directory, file },
-    }
-}
-
-fn require_absolute(section: &mut Section<'_>, key: &str, path: &Path) {
-    if !path.is_absolute() {
-        section.violation(key, format!("{} is not absolute", path.display()), "give a path from /");
-    }
-}
-
-/// Octal permissions.
-fn read_mode(section: &mut Section<'_>, key: &'static str, default: u32) -> u32 {
-    const REMEDY: &str = "give octal permissions as a text: \"0660\"";
-    let text = section.or_default(key, format!("{default:04o}"), REMEDY);
-    match u32::from_str_radix(&text, 8) {
-        Ok(mode) if mode <= 0o777 && mode & 0o600 == 0o600 => mode,
-        Ok(_) | Err(_) => {
-            section.violation(key, format!("{text:?} are not usable permissions"), REMEDY);
-            default
-        }
-    }
-}
-
 fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
     let allowed_sources = section.list("allowed_sources", "give networks: [\"10.77.0.0/24\"]");
     let per_store = section.or_default("max_downloads", DOWNLOADS, "give a number from 1 to 64");
@@ -298,7 +225,10 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::stores::Modes;
 
     fn read(text: &str) -> (Option<SecondaryStorageConfig>, Vec<String>) {
         let table: toml::Table = text.parse().unwrap();
@@ -342,7 +272,7 @@ mod tests {
         assert_eq!(violations, Vec::<String>::new());
         assert_eq!(config.link.guid, "SecondaryStorage.1-NfsSecondaryStorageResource");
         assert_eq!(config.listen, []);
-        assert_eq!(config.stores.configured[0].1, Path::new("/srv/sec"));
+        assert_eq!(config.stores.directories().collect::<Vec<_>>(), [Path::new("/srv/sec")]);
         assert_eq!(config.downloads.allowed_sources.len(), 2);
         assert_eq!(config.downloads.decompressed_limit, Some(1 << 30));
         assert_eq!(config.downloads.proxy.as_ref().unwrap().url(), "http://p:80");

@@ -6,7 +6,9 @@ use role::{DoctorCheck, DoctorFinding, TaskScope};
 
 use crate::config::SecondaryStorageConfig;
 use crate::sources::http::trust::Trust;
+use crate::stores::config::{MountMode, StoreEntry};
 use crate::stores::directory::looks_like_store;
+use crate::stores::directory::mountinfo::mounted_at;
 
 /// Where distributions put the helper that `mount -t nfs` calls.
 const MOUNT_HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
@@ -14,16 +16,24 @@ const MOUNT_HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
 /// The checks for one configuration.
 pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
     let mut checks = Vec::new();
-    for (url, directory) in &config.stores.configured {
-        let (url, directory) = (url.to_string(), directory.clone());
+    for entry in &config.stores.configured {
+        let Some(directory) = entry.directory.clone() else { continue };
+        if entry.mount == MountMode::Yes {
+            continue;
+        }
+        let (url, required) = (entry.url.to_string(), entry.mount == MountMode::Required);
         checks.push(DoctorCheck::machine("store.directory", move |_cx| {
             blocking({
                 let (url, directory) = (url.clone(), directory.clone());
-                move || store_directory(&url, &directory)
+                move || match required.then(|| unmounted(&url, &directory)).flatten() {
+                    Some(fault) => fault,
+                    None => store_directory(&url, &directory),
+                }
             })
         }));
     }
-    if config.stores.configured.is_empty() {
+    let mounts = |entry: &StoreEntry| entry.mount == MountMode::Yes;
+    if config.stores.configured.is_empty() || config.stores.configured.iter().any(mounts) {
         let root = config.stores.mount_root.clone();
         checks.push(DoctorCheck::machine("store.mount", move |_cx| {
             let root = root.clone();
@@ -46,6 +56,20 @@ async fn blocking(look: impl FnOnce() -> DoctorFinding + Send + 'static) -> Doct
 
 fn fault(problem: String, remedy: &str) -> DoctorFinding {
     DoctorFinding::Fault { problem, remedy: remedy.to_owned() }
+}
+
+/// A directory that somebody else should have mounted.
+fn unmounted(url: &str, directory: &Path) -> Option<DoctorFinding> {
+    let shown = directory.display();
+    let real = std::fs::canonicalize(directory).unwrap_or_else(|_absent| directory.to_owned());
+    match mounted_at(&real) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(fault(
+            format!("nothing is mounted at {shown}, the directory of {url}"),
+            "mount the store there (fstab), or set mount = \"no\" in roles.secondary_storage.stores",
+        )),
+        Err(error) => Some(DoctorFinding::Skipped(bedrock::chain(&error))),
+    }
 }
 
 fn store_directory(url: &str, directory: &Path) -> DoctorFinding {

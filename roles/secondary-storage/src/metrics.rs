@@ -37,6 +37,8 @@ pub struct Metrics {
     commands: Family<ClassLabel, Counter>,
     capacity: Family<StoreLabel, Gauge<f64, AtomicU64>>,
     used: Family<StoreLabel, Gauge<f64, AtomicU64>>,
+    findings: Family<StoreLabel, Gauge<f64, AtomicU64>>,
+    reclaimable: Family<StoreLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -52,6 +54,8 @@ impl Default for Metrics {
             commands: Family::default(),
             capacity: Family::default(),
             used: Family::default(),
+            findings: Family::default(),
+            reclaimable: Family::default(),
         }
     }
 }
@@ -98,6 +102,17 @@ impl Metrics {
             Unit::Bytes,
             self.used.clone(),
         );
+        registry.register(
+            "store_findings",
+            "What is not whole or not listed, at the last look at everything",
+            self.findings.clone(),
+        );
+        registry.register_with_unit(
+            "store_reclaimable",
+            "Left by unfinished downloads and uploads, at the last look at everything",
+            Unit::Bytes,
+            self.reclaimable.clone(),
+        );
         registry
     }
 
@@ -128,6 +143,14 @@ impl Metrics {
     pub fn answered(&self, class: &str, result: bool) {
         let result = if result { "true" } else { "false" };
         self.commands.get_or_create(&ClassLabel { class: class.to_owned(), result }).inc();
+    }
+
+    /// What a look at everything on a store found.
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    pub fn findings(&self, store: &str, count: u64, reclaimable: u64) {
+        let label = StoreLabel { store: store.to_owned() };
+        self.findings.get_or_create(&label).set(count as f64);
+        self.reclaimable.get_or_create(&label).set(reclaimable as f64);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

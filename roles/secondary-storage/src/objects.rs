@@ -3,3 +3,4 @@
 pub mod delete;
 pub mod inventory;
 pub mod properties;
+pub mod verify;

@@ -21,6 +21,14 @@ pub const RELOADABLE: &[&str] = &[
     "roles.secondary_storage.answer_wait",
     "roles.secondary_storage.link_lifetime",
     "roles.secondary_storage.proxy",
+    "roles.secondary_storage.mount_root",
+    "roles.secondary_storage.stores",
+    "roles.secondary_storage.nfs_options",
+    "roles.secondary_storage.mount_timeout",
+    "roles.secondary_storage.store_timeout",
+    "roles.secondary_storage.file_mode",
+    "roles.secondary_storage.directory_mode",
+    "roles.secondary_storage.min_free",
     CA_FILE,
 ];
 
@@ -30,11 +38,12 @@ const CA_FILE: &str = "roles.secondary_storage.ca_file";
 pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
     let (settings, lifetime) = (parts.settings.clone(), parts.link_lifetime.clone());
     let (trust, tasks) = (parts.trust.clone(), cx.tasks.clone());
+    let stores = parts.stores.clone();
     let link = link.clone();
     cx.reload.handle(move |spec: std::sync::Arc<SecondaryStorageSpec>| {
         let (settings, lifetime) = (settings.clone(), lifetime.clone());
         let (trust, tasks) = (trust.clone(), tasks.clone());
-        let link = link.clone();
+        let (link, stores) = (link.clone(), stores.clone());
         async move {
             let config = spec.config().clone();
             let mut report = link.reload(config.link.management).await;
@@ -48,6 +57,7 @@ pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
             }
             settings.replace(config.downloads);
             lifetime.replace(config.link_lifetime);
+            stores.reconfigure(config.stores);
             report
         }
     });

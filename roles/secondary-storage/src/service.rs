@@ -32,6 +32,7 @@ use crate::stores::Stores;
 use crate::stores::directory::open::Directories;
 use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
+use crate::stores::survey::Surveys;
 use crate::stores::watch::{INTERVAL, watch};
 use crate::{doctor, reload};
 
@@ -76,7 +77,7 @@ impl RoleSpec for SecondaryStorageSpec {
             .listen
             .iter()
             .map(|addr| Resource::HttpRoute { addr: *addr, prefix: PREFIX });
-        let directories = self.config.stores.configured.iter().map(|(_, path)| path);
+        let directories = self.config.stores.directories();
         let own = [&self.config.state_directory];
         let host = self.config.link.host_resource(&self.config.resource_name);
         let directories = directories.chain(own).cloned().map(Resource::Dir);
@@ -130,6 +131,7 @@ impl Role for SecondaryStorage {
 pub struct Assembled {
     pub commands: Commands,
     pub stores: Stores,
+    pub surveys: Surveys,
     pub downloads: Downloads,
     pub links: Links,
     pub server: ServerSettings,
@@ -178,7 +180,7 @@ pub async fn assemble(
     config: &SecondaryStorageConfig,
     cx: &RoleContext,
 ) -> Result<Assembled, RoleError> {
-    let engines = Directories::new(config.stores.clone(), cx.host.clone(), cx.tasks.clone());
+    let engines = Directories::new(config.stores.clone(), cx.host.clone());
     assemble_on(Arc::new(engines), config, cx).await
 }
 
@@ -211,6 +213,12 @@ pub async fn assemble_on(
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context, config.downloads.per_store, waiting);
+    let surveys = Surveys::new(
+        stores.clone(),
+        downloads.clone(),
+        cx.host.clone(),
+        Arc::clone(&metrics),
+    );
     let access = StoreAccess { stores: stores.clone() };
     let tasks = cx.tasks.clone();
     let commands = Commands {
@@ -241,6 +249,7 @@ pub async fn assemble_on(
     Ok(Assembled {
         commands,
         stores,
+        surveys,
         downloads,
         links,
         server,
@@ -286,6 +295,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
         INTERVAL,
     );
     cx.tasks.spawn_vital("watch stores", watched);
+    cx.tasks.spawn_vital("survey stores", parts.surveys.clone().run(cx.shutdown.clone()));
     cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
     let service = parts.link_service();
     let serving =

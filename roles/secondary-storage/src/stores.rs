@@ -4,11 +4,13 @@
 //! makes sure that it is the store it was before (see [`marker`]), and opens it again when it was
 //! lost. A store that never got a set-up command is opened when the first command for it comes.
 
+pub mod config;
 pub mod directory;
 pub mod engine;
 pub mod marker;
 pub mod path;
 pub mod registry;
+pub mod survey;
 pub mod url;
 pub mod watch;
 pub mod work;
@@ -27,6 +29,9 @@ pub use registry::Stores;
 pub use url::StoreUrl;
 pub use work::Work;
 
+/// Of a small store no more than this part is kept free.
+pub const SMALL_STORE: u64 = 20;
+
 /// Why nothing can be done with a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -38,6 +43,8 @@ pub enum StoreError {
     Resolve { host: String, source: std::io::Error },
     #[error(transparent)]
     Mount(#[from] directory::mount::MountError),
+    #[error("store {url} is not mounted: mount it at {}, or add {{ url = \"{url}\", directory = \"ITS DIRECTORY\" }} to roles.secondary_storage.stores and run quickcloud reload", root.display())]
+    Unmounted { url: StoreUrl, root: PathBuf, source: directory::mount::MountError },
     #[error("{place} is not the store {url} that was there before (no or another {marker}): is it mounted? If the store was replaced on purpose, remove its entry from {}", memory.display(), marker = marker::MARKER_FILE)]
     Lost { url: StoreUrl, place: String, memory: PathBuf },
     #[error("cannot use {place} as store {url}")]
@@ -65,6 +72,12 @@ pub struct Store {
     /// Name of its directory in the management server's records.
     name: String,
     engine: Arc<dyn Engine>,
+    /// NFS version that the server asked for last.
+    version: Option<String>,
+    /// What an operator should know about how it is mounted.
+    notes: Vec<String>,
+    /// Why nothing can be stored, found when it was opened.
+    unwritable: Option<String>,
     /// The place turned out not to be the store any more; it is opened anew next time.
     lost: AtomicBool,
     held: AtomicBool,
@@ -90,6 +103,25 @@ impl Store {
 
     pub fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// What an operator must do something about, although the store can be read.
+    pub fn trouble(&self, space: Space) -> Option<String> {
+        if let Some(reason) = &self.unwritable {
+            return Some(format!("nothing can be stored in {}: {reason}", self.url));
+        }
+        let (free, kept) = (space.capacity.saturating_sub(space.used), self.engine.min_free());
+        let kept = kept.min(space.capacity / SMALL_STORE);
+        (free < kept).then(|| {
+            format!(
+                "store {} is full: {free} bytes are free, and {kept} stay free (min_free)",
+                self.url
+            )
+        })
     }
 
     /// The last known figures.

@@ -100,6 +100,20 @@ pub async fn listed_image(
     Ok(found.and_then(|bytes| Properties::parse(&bytes).get("filename").map(str::to_owned)))
 }
 
+/// What the properties of an object say of its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    pub file: String,
+    pub physical_size: u64,
+}
+
+/// Of an object that is listed; `None` when its properties are not complete.
+pub fn expected(index: &[u8], directory: &InstallPath) -> Option<Expected> {
+    let item = interpret(&Properties::parse(index), directory)?;
+    let file = item.install_path.rsplit('/').next().unwrap_or_default().to_owned();
+    Some(Expected { file, physical_size: u64::try_from(item.physical_size).unwrap_or(0) })
+}
+
 fn item(listed: &Listed) -> Option<Item> {
     let properties = Properties::parse(&listed.index);
     let mut item = interpret(&properties, &listed.directory)?;

@@ -7,6 +7,7 @@
 
 pub mod dir;
 pub mod mount;
+pub mod mountinfo;
 pub mod open;
 pub mod pool;
 
@@ -32,6 +33,8 @@ use pool::{Lane, Pool, Queue};
 
 /// How long syncing the last bytes of a file may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Written between two looks at the room that is left.
+const ROOM_STEP: u64 = 64 << 20;
 /// The tree, then account, then object; other parties nest no deeper.
 const LIST_DEPTH: u8 = 5;
 /// How deep an object's directory may be nested: archives unpack into sub-directories.
@@ -51,6 +54,7 @@ struct Shared {
     modes: Modes,
     deadline: Duration,
     pool: Arc<Pool>,
+    min_free: u64,
     pinned: Mutex<Option<Pinned>>,
 }
 
@@ -67,7 +71,17 @@ type Outcome<T> = Result<T, EngineError>;
 impl Directory {
     pub fn new(root: PathBuf, modes: Modes, deadline: Duration, pool: Arc<Pool>) -> Self {
         let pinned = Mutex::default();
-        Self { shared: Arc::new(Shared { root, modes, deadline, pool, pinned }) }
+        let min_free = 0;
+        Self { shared: Arc::new(Shared { root, modes, deadline, pool, min_free, pinned }) }
+    }
+
+    /// Nothing is written into the last `bytes` of the store, of a small one into its last part.
+    #[must_use]
+    pub fn keeping_free(mut self, bytes: u64) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.min_free = bytes;
+        }
+        self
     }
 
     /// Runs `work` on the verified root.
@@ -114,6 +128,10 @@ impl Shared {
 impl Engine for Directory {
     fn place(&self) -> String {
         self.shared.root.display().to_string()
+    }
+
+    fn min_free(&self) -> u64 {
+        self.shared.min_free
     }
 
     fn pin(&self, work: &Work, marker: Option<String>) -> Operation<()> {
@@ -223,6 +241,7 @@ impl Engine for Directory {
             };
             // A job that ended in the same directory may remove it, empty, between two steps.
             let file = create().or_else(|_gone| create())?;
+            dir::keep_free(&file, shared.min_free)?;
             let thread = Queue::start("ss-write", 1)?;
             Ok(Box::new(DirectoryPart { file: Arc::new(file), thread, owner, shared }) as _)
         })
@@ -364,9 +383,32 @@ impl DirectoryPart {
     }
 }
 
+impl Drop for DirectoryPart {
+    fn drop(&mut self) {
+        let pool = &self.shared.pool;
+        let file = std::mem::replace(&mut self.file, pool.nothing());
+        pool.close(file, self.owner.hold());
+    }
+}
+
+impl Drop for DirectoryFile {
+    fn drop(&mut self) {
+        let pool = &self.shared.pool;
+        let file = std::mem::replace(&mut self.file, pool.nothing());
+        pool.close(file, self.owner.hold());
+    }
+}
+
 impl Part for DirectoryPart {
     fn write(&mut self, offset: u64, bytes: Bytes) -> Operation<()> {
-        self.run(self.shared.deadline, move |file| file.write_all_at(&bytes, offset))
+        let min_free = self.shared.min_free;
+        self.run(self.shared.deadline, move |file| {
+            let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            if offset / ROOM_STEP != end / ROOM_STEP {
+                dir::keep_free(file, min_free)?;
+            }
+            file.write_all_at(&bytes, offset)
+        })
     }
 
     fn sync(&mut self) -> Operation<()> {
@@ -376,7 +418,8 @@ impl Part for DirectoryPart {
     fn finish(self: Box<Self>) -> Operation<Box<dyn Opened>> {
         Box::pin(async move {
             self.run(SYNC_LIMIT, File::sync_all).await?;
-            let Self { file, owner, shared, .. } = *self;
+            let (file, owner) = (Arc::clone(&self.file), self.owner.clone());
+            let shared = Arc::clone(&self.shared);
             let reader = Arc::clone(&file);
             let metadata = move || reader.metadata();
             let (lane, deadline) = (shared.pool.lane(Lane::Quick), shared.deadline);

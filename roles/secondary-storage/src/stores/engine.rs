@@ -14,6 +14,7 @@ use bytes::Bytes;
 use role::BoxFuture;
 
 use super::StoreError;
+use super::config::StoreSettings;
 use super::path::{FileName, InstallPath};
 use super::url::StoreUrl;
 use super::work::Work;
@@ -86,6 +87,11 @@ pub const SMALL: u64 = 64 * 1024;
 pub trait Engine: fmt::Debug + Send + Sync {
     /// Where it is, for people: a directory, a bucket.
     fn place(&self) -> String;
+
+    /// Bytes that nothing is written into, unless the store is small.
+    fn min_free(&self) -> u64 {
+        0
+    }
 
     /// From now on every operation first makes sure that the place still is the store it is now
     /// and has this marker, or fails with [`EngineError::Lost`]. For stores that cannot be swapped
@@ -178,6 +184,11 @@ pub trait Engines: fmt::Debug + Send + Sync {
     /// The stores that the configuration names.
     fn configured(&self) -> Vec<StoreUrl>;
 
+    /// Takes over other settings; says which stores mean another place, or another way to it, now.
+    fn reconfigure(&self, _settings: StoreSettings) -> Box<dyn Fn(&StoreUrl) -> bool + Send> {
+        Box::new(|_url| false)
+    }
+
     /// Makes the store reachable. `name` is its directory in the management server's records,
     /// when that is known from before.
     fn connect(
@@ -199,6 +210,8 @@ pub trait Engines: fmt::Debug + Send + Sync {
 pub struct Connected {
     pub name: String,
     pub engine: Arc<dyn Engine>,
+    /// What an operator should know about how it is reached.
+    pub notes: Vec<String>,
 }
 
 /// A file being written. Dropping it leaves whatever was written.

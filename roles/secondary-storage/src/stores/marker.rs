@@ -123,7 +123,8 @@ pub async fn verify_or_mark(
     }
 }
 
-fn takes_nothing(error: &std::io::Error) -> bool {
+/// Read-only or full.
+pub(crate) fn takes_nothing(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ReadOnlyFilesystem | ErrorKind::StorageFull | ErrorKind::QuotaExceeded

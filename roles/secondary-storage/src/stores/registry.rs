@@ -11,8 +11,9 @@ use status_api::{StoreState, StoreStatus};
 use tokio::sync::watch;
 
 use super::engine::{Connected, Engine, EngineError, Engines, Space};
-use super::marker::{Known, MarkerCheck, Memory, verify_or_mark};
-use super::{ObjectKind, Store, StoreError, StoreUrl, Work};
+use super::config::{StoreSettings, is_unset};
+use super::marker::{Known, MarkerCheck, Memory, takes_nothing, verify_or_mark};
+use super::{InstallPath, ObjectKind, Store, StoreError, StoreUrl, Work};
 
 /// One image store of a zone each; a bound against a server that names ever new ones.
 const MAX_STORES: usize = 32;
@@ -142,10 +143,10 @@ impl Stores {
     ) -> Result<Arc<Store>, StoreError> {
         let known = self.shared.memory.get(&url.key());
         let name = known.as_ref().map(|known| known.directory_name.clone());
-        let Connected { name, engine } =
-            self.shared.engines.connect(url.clone(), name, version).await?;
+        let Connected { name, engine, notes } =
+            self.shared.engines.connect(url.clone(), name, version.clone()).await?;
         let looked = look(&*engine, known.as_ref()).await;
-        let (check, space) = looked.map_err(|source| StoreError::Place {
+        let Looked { check, space, unwritable } = looked.map_err(|source| StoreError::Place {
             url: url.clone(),
             place: engine.place(),
             source,
@@ -164,6 +165,9 @@ impl Stores {
             url: url.clone(),
             name,
             engine,
+            version,
+            notes,
+            unwritable,
             lost: AtomicBool::new(false),
             held: AtomicBool::new(known.is_some_and(|known| known.held)),
             capacity: AtomicU64::default(),
@@ -240,7 +244,7 @@ impl Stores {
             let slots = self.slots();
             let due = slots.values().filter_map(|(url, slot)| match slot {
                 Slot::Ready(store) if store.is_lost() => {
-                    Some((url.clone(), Wanted { version: None, at: Instant::now() }))
+                    Some((url.clone(), store.wanted()))
                 }
                 Slot::Failed { at, wanted, .. } if at.elapsed() >= pause => {
                     Some((url.clone(), wanted.clone()))
@@ -251,6 +255,33 @@ impl Stores {
         };
         for (url, wanted) in due {
             // The first step starts a task; whoever wants its outcome asks for the store.
+            drop(self.open_wanted(&url, wanted).now_or_never());
+        }
+    }
+
+    /// Takes over another configuration. Stores that it changes are opened again at once, and so are
+    /// those that failed and those that are new; whoever works on one now ends where it began.
+    pub fn reconfigure(&self, settings: StoreSettings) {
+        let changed = self.shared.engines.reconfigure(settings);
+        let due: Vec<(StoreUrl, Wanted)> = {
+            let mut slots = self.slots();
+            let again = slots.values().filter_map(|(url, slot)| match slot {
+                Slot::Ready(store) if changed(url) => Some((url.clone(), store.wanted())),
+                Slot::Failed { wanted, .. } => Some((url.clone(), wanted.clone())),
+                Slot::Opening { .. } | Slot::Ready(_) => None,
+            });
+            let again: Vec<_> = again.collect();
+            for (url, _) in &again {
+                slots.remove(&url.key());
+            }
+            let wanted = Wanted { version: None, at: Instant::now() };
+            let new = self.shared.engines.configured().into_iter();
+            let new = new.filter(|url| changed(url) && !slots.contains_key(&url.key()));
+            let new: Vec<_> = new.map(|url| (url, wanted.clone())).collect();
+            again.into_iter().chain(new).collect()
+        };
+        for (url, wanted) in due {
+            tracing::info!(store = %url, "store is opened with another configuration");
             drop(self.open_wanted(&url, wanted).now_or_never());
         }
     }
@@ -285,6 +316,7 @@ impl Slot {
             url: url.to_string(),
             state: StoreState::Opening,
             reason: None,
+            notes: Vec::new(),
             directory: None,
             capacity_bytes: None,
             used_bytes: None,
@@ -298,6 +330,8 @@ impl Slot {
             Self::Ready(store) => {
                 let space = store.space();
                 status.state = if store.is_lost() { StoreState::Lost } else { StoreState::Ready };
+                status.reason = store.trouble(space);
+                status.notes = store.notes().to_vec();
                 status.directory = Some(store.place());
                 status.capacity_bytes = Some(space.capacity);
                 status.used_bytes = Some(space.used);
@@ -309,7 +343,21 @@ impl Slot {
 
 /// A version as the wire carries it: absent, blank and the text `null` all mean "not set".
 fn wire_version(version: Option<&str>) -> Option<&str> {
-    version.map(str::trim).filter(|version| !version.is_empty() && *version != "null")
+    version.filter(|version| !is_unset(version)).map(str::trim)
+}
+
+impl Store {
+    fn wanted(&self) -> Wanted {
+        Wanted { version: self.version.clone(), at: Instant::now() }
+    }
+}
+
+/// What the first look at a store found.
+struct Looked {
+    check: MarkerCheck,
+    space: Space,
+    /// Why nothing can be stored.
+    unwritable: Option<String>,
 }
 
 struct Unfinished<'a> {
@@ -330,22 +378,51 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// Looks at the marker, makes the trees that other parties expect, takes the figures.
-async fn look(
-    engine: &dyn Engine,
-    known: Option<&Known>,
-) -> Result<(MarkerCheck, Space), EngineError> {
+/// Looks at the marker, makes the trees that other parties expect, proves that what is written can
+/// be read and removed, takes the figures.
+async fn look(engine: &dyn Engine, known: Option<&Known>) -> Result<Looked, EngineError> {
     let work = Work::new();
     let check = verify_or_mark(engine, &work, known).await?;
+    let mut unwritable = None;
     if let MarkerCheck::Same(marker) = &check {
         if marker.is_some() {
+            unwritable = prove(engine, &work).await?;
+        } else {
+            unwritable = Some("it is read-only or full".to_owned());
+        }
+        if unwritable.is_none() {
             for kind in ObjectKind::ALL {
                 engine.ensure(&work, kind.tree()).await?;
             }
         }
         engine.pin(&work, marker.clone()).await?;
     }
-    Ok((check, engine.probe(&work).await?))
+    Ok(Looked { check, space: engine.probe(&work).await?, unwritable })
+}
+
+/// Writes, reads and removes a file; the reason when the store does not take it. One that gives back
+/// something else than it took is no store at all.
+async fn prove(engine: &dyn Engine, work: &Work) -> Result<Option<String>, EngineError> {
+    let id = uuid::Uuid::new_v4();
+    let name = format!(".quickcloud-probe-{id}");
+    let aside = format!("{name}.new").parse().map_err(std::io::Error::other)?;
+    let path = InstallPath::of(&name)?;
+    let content = bytes::Bytes::from(id.to_string());
+    match engine.put(work, path.clone(), aside, content.clone()).await {
+        Ok(()) => {}
+        Err(EngineError::Io(error))
+            if takes_nothing(&error) || error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            return Ok(Some(error.to_string()));
+        }
+        Err(error) => return Err(error),
+    }
+    let found = engine.get(work, path.clone()).await?;
+    let removed = engine.remove_file(work, path).await?;
+    if found.as_ref() == Some(&content) && removed {
+        return Ok(None);
+    }
+    Err(std::io::Error::other("what was written there is not what is read").into())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl StoreUrl {
         &self.scheme
     }
 
-    /// Name or address, without brackets.
+    /// Name or address, without brackets; empty for a directory of this machine.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -103,6 +103,8 @@ impl FromStr for StoreUrl {
             Some((inner, _port)) => Some(inner).filter(|inner| inner.parse::<Ipv6Addr>().is_ok()),
             // An address without brackets is meant, whatever the standard says.
             None if authority.parse::<Ipv6Addr>().is_ok() => Some(authority),
+            // A directory of this machine.
+            None if authority.is_empty() && scheme.eq_ignore_ascii_case("file") => Some(""),
             None => authority.split(':').next().filter(|host| is_host_name(host)),
         };
         let host = host.ok_or_else(bad)?;
@@ -192,6 +194,7 @@ mod tests {
             "nfs://fd00::1/x/",
             "nfs://nas.example:2049/a%20b%25c%3Fd",
             "cifs://u:p@h/share?user=u&password=p",
+            "file:///srv/sec",
         ] {
             let url: StoreUrl = text.parse().unwrap();
             assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url, "{text}");

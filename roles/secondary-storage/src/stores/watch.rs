@@ -60,7 +60,7 @@ async fn look(store: &Arc<Store>, metrics: &Metrics) -> Option<String> {
     match tokio::time::timeout(LOOK_LIMIT, store.probe()).await {
         Ok(Ok(space)) => {
             metrics.store(&store.url().to_string(), space.capacity, space.used);
-            None
+            store.trouble(space)
         }
         Ok(Err(error)) => Some(bedrock::chain(&error)),
         Err(_elapsed) => {

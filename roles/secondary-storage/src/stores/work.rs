@@ -60,6 +60,11 @@ impl Drop for Work {
 }
 
 impl Owned {
+    /// Counts as work until it is dropped, given up or not: what must be over before a clean-up.
+    pub fn hold(&self) -> Running {
+        Running(self.0.running.token())
+    }
+
     /// Marks the begin of a piece of work; `None` when its owner has given it up.
     pub fn begin(&self) -> Option<Running> {
         // Counted before the look: whoever gives up afterwards waits for this piece.

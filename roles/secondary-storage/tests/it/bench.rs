@@ -296,6 +296,14 @@ impl<K: Kind> Bench<K> {
         answer.template_infos.unwrap().into_iter().map(|(name, _)| name).collect()
     }
 
+    /// The install path of the one listed template.
+    pub async fn listed_path(&self) -> String {
+        let command =
+            ListTemplateCommand { store: Some(store_to()), ..ListTemplateCommand::default() };
+        let infos = self.ask(&command).await.template_infos.unwrap();
+        infos.into_iter().next().unwrap().1.install_path.unwrap()
+    }
+
     /// What the server would name in a link or a deletion.
     pub fn template(path: &str, id: i64) -> TemplateObjectTO {
         TemplateObjectTO {

@@ -395,7 +395,7 @@ impl Engines for MemoryStores {
     ) -> BoxFuture<'static, Result<Connected, StoreError>> {
         let engine = Arc::new(self.0.clone());
         let name = name.unwrap_or_else(|| "memory".to_owned());
-        Box::pin(async move { Ok(Connected { name, engine }) })
+        Box::pin(async move { Ok(Connected { name, engine, notes: Vec::new() }) })
     }
 
     fn connect_limit(&self) -> Duration {

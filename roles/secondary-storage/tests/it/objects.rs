@@ -276,3 +276,27 @@ async fn a_volume_is_deleted_as_recorded() {
         assert!(bench.store("volumes/2").exists());
     }
 }
+
+/// What moves data between stores comes later. Until then each command gets the class that its
+/// sender casts to; 4.23 takes any other for a copied template.
+#[tokio::test]
+async fn what_moves_data_is_refused_in_the_class_of_its_sender() {
+    use agent_protocol::storage::{
+        CopyCommand, CreateDatadiskTemplateCommand, DeleteSnapshotsDirCommand, GetDatadisksCommand,
+        HandleConfigDriveIsoCommand, QuerySnapshotZoneCopyCommand,
+    };
+    let bench: Bench = Bench::new().await;
+    for (command, class) in [
+        (Envelope::of(&CopyCommand::default()), "CopyCmdAnswer"),
+        (Envelope::of(&QuerySnapshotZoneCopyCommand::default()), "QuerySnapshotZoneCopyAnswer"),
+        (Envelope::of(&GetDatadisksCommand::default()), "GetDatadisksAnswer"),
+        (Envelope::of(&CreateDatadiskTemplateCommand::default()), "CreateDatadiskTemplateAnswer"),
+        (Envelope::of(&DeleteSnapshotsDirCommand::default()), "Answer"),
+        (Envelope::of(&HandleConfigDriveIsoCommand::default()), "HandleConfigDriveIsoAnswer"),
+    ] {
+        let answer = bench.raw(command).await;
+        assert_eq!(answer.simple_name(), class);
+        let base = answer.answer_base().unwrap();
+        assert!(!base.result && base.details.unwrap().contains("is not supported"), "{class}");
+    }
+}

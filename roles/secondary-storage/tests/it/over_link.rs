@@ -17,23 +17,34 @@ use crate::bench::{SOON, STORE, section};
 use crate::images::{ImageServer, raw, vector};
 use crate::recorded;
 
-const GUID: &str = "SecondaryStorage.1-NfsSecondaryStorageResource";
+pub const GUID: &str = "SecondaryStorage.1-NfsSecondaryStorageResource";
 
-struct Zone {
-    server: ManagementServer,
-    spec: Arc<dyn RoleSpec>,
-    images: ImageServer,
-    temp: tempfile::TempDir,
+/// The server says which private sources are allowed, unless a test does.
+fn with_defaults(more: &str) -> String {
+    let is_said = more.contains("allowed_sources");
+    format!("{}{more}", if is_said { "" } else { "allowed_sources = []\n" })
 }
 
-struct Running {
-    cx: RoleContext,
+pub struct Zone {
+    pub server: ManagementServer,
+    spec: Arc<dyn RoleSpec>,
+    images: ImageServer,
+    pub temp: tempfile::TempDir,
+}
+
+pub struct Running {
+    pub cx: RoleContext,
     task: JoinHandle<Result<(), role::RoleError>>,
 }
 
 impl Zone {
     /// `more` are lines of the role's configuration.
-    async fn new(more: &str) -> Self {
+    pub async fn new(more: &str) -> Self {
+        Self::changed(more, |_config| {}).await
+    }
+
+    /// With a server that `change` makes another one.
+    pub async fn changed(more: &str, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = ServerConfig::new("127.0.0.1:0".parse().unwrap());
         config.stores = vec![ImageStore { url: STORE.to_owned(), writable: true }];
         config.system_vms = vec![SystemVm {
@@ -47,11 +58,12 @@ impl Zone {
         config.images.poll_interval = Duration::from_millis(50);
         config.images.stats_interval = Some(Duration::from_millis(100));
         config.images.allowed_internal_sites = vec!["127.0.0.1/32".to_owned()];
+        change(&mut config);
         let server = ManagementServer::start(config).await.unwrap();
         let temp = tempfile::tempdir().unwrap();
         let ca_file = temp.path().join("ca.pem");
         std::fs::write(&ca_file, server.ca_pem()).unwrap();
-        let section = section(temp.path(), &format!("allowed_sources = []\n{more}"));
+        let section = section(temp.path(), &with_defaults(more));
         let management = format!(
             "servers = [\"{}\"]\nzone = \"z1\"\npod = \"p1\"\nca_file = \"{}\"",
             server.address(),
@@ -67,7 +79,18 @@ impl Zone {
         Self { server, spec: spec.unwrap(), images: ImageServer::start().await, temp }
     }
 
-    async fn start(&self) -> Running {
+    /// The role with other lines of configuration.
+    pub fn spec(&self, more: &str) -> Arc<dyn RoleSpec> {
+        let section = section(self.temp.path(), more);
+        let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
+        let mut violations = Violations::new();
+        let state = self.temp.path().join("state");
+        let input =
+            ConfigInput { section: &section, management: &management, state_directory: &state };
+        (DESCRIPTOR.configure)(input, &mut violations).unwrap()
+    }
+
+    pub async fn start(&self) -> Running {
         let cx = testkit::context(DESCRIPTOR.kind);
         let findings = self.spec.preflight(&cx.host).await;
         assert!(findings.is_empty(), "{findings:?}");
@@ -76,7 +99,7 @@ impl Zone {
         Running { cx, task }
     }
 
-    fn register(&self, path: &str, format: ImageFormat) -> i64 {
+    pub fn register(&self, path: &str, format: ImageFormat) -> i64 {
         let image = NewImage {
             kind: if format == ImageFormat::Iso { ImageKind::Iso } else { ImageKind::Template },
             name: "tiny".to_owned(),
@@ -90,7 +113,7 @@ impl Zone {
 }
 
 impl Running {
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.cx.shutdown.cancel();
         let outcome = tokio::time::timeout(SOON, self.task).await.unwrap().unwrap();
         assert!(outcome.is_ok(), "{outcome:?}");
@@ -104,7 +127,7 @@ impl Running {
         .await
     }
 
-    async fn until_ready(&self) {
+    pub async fn until_ready(&self) {
         testkit::eventually("ready", SOON, || {
             (self.cx.health.health() == Health::Ready).then_some(())
         })
@@ -145,7 +168,7 @@ async fn a_template_is_registered_fetched_over_its_link_and_deleted() {
     role.stop().await;
 }
 
-async fn fetch(url: &str) -> Vec<u8> {
+pub async fn fetch(url: &str) -> Vec<u8> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
@@ -187,15 +210,7 @@ async fn a_reload_puts_limits_and_allow_lists_in_force_and_keeps_what_it_cannot_
     let zone = Zone::new("").await;
     let role = zone.start().await;
     role.until_ready().await;
-    let spec = |more: &str| {
-        let section = section(zone.temp.path(), more);
-        let management: toml::Table = "servers = [\"127.0.0.1\"]".parse().unwrap();
-        let mut violations = Violations::new();
-        let state = zone.temp.path().join("state");
-        let input =
-            ConfigInput { section: &section, management: &management, state_directory: &state };
-        (DESCRIPTOR.configure)(input, &mut violations).unwrap()
-    };
+    let spec = |more: &str| zone.spec(more);
     let small = "size_limit = \"1MiB\"\ndecompressed_limit = \"1KiB\"\nca_file = \"/nowhere.pem\"";
     let report = role.cx.reload.begin(spec(small)).unwrap().await;
     assert!(report.mentions("roles.secondary_storage.ca_file"), "{report:?}");

@@ -19,6 +19,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::UnlinkatFlags;
 
+use crate::stores::SMALL_STORE;
 use crate::stores::engine::{Entry, EntryKind, Space};
 use crate::stores::path::{FileName, InstallPath};
 
@@ -320,6 +321,20 @@ impl Dir {
         let stat = nix::sys::stat::fstat(&self.0)?;
         Ok((stat.st_dev, stat.st_ino))
     }
+}
+
+/// Fails when less than `bytes` are free in the file system of an open file, or less than a part of
+/// it that is smaller than that.
+pub fn keep_free(file: &File, bytes: u64) -> Result<()> {
+    let stats = nix::sys::statvfs::fstatvfs(file)?;
+    let unit = stats.fragment_size();
+    let free = stats.blocks_available().saturating_mul(unit);
+    let kept = bytes.min(stats.blocks().saturating_mul(unit) / SMALL_STORE);
+    if free >= kept {
+        return Ok(());
+    }
+    let text = format!("the store is full: {free} bytes are free, and {kept} stay free (min_free)");
+    Err(Error::new(ErrorKind::StorageFull, text))
 }
 
 /// Attempts to empty a directory that others fill meanwhile.

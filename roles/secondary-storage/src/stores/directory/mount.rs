@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use role::{CommandSpec, Host};
 
+use crate::stores::config::is_version;
 use crate::stores::url::StoreUrl;
 
 /// Why a store could not be mounted.
@@ -21,6 +22,10 @@ pub enum MountError {
     MountPoint { path: PathBuf, source: std::io::Error },
     #[error("cannot read the list of mounts")]
     Mounts(#[source] std::io::Error),
+    #[error("{} has {found} mounted, not {wanted}: unmount it, or give source = {found:?} in roles.secondary_storage.stores if it is the store", path.display())]
+    Another { path: PathBuf, found: String, wanted: String },
+    #[error("nothing is mounted at {}, and mount = \"required\" says that somebody does that", path.display())]
+    Missing { path: PathBuf },
     #[error("cannot mount {device} at {}", path.display())]
     Run { device: String, path: PathBuf, source: role::host::CommandError },
     #[error("cannot mount {device} at {}: {message}", path.display())]
@@ -28,30 +33,10 @@ pub enum MountError {
 }
 
 /// How NFS stores are mounted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
     pub options: String,
     pub timeout: Duration,
-}
-
-/// Whether `path` is a mount point of this process. Blocks, but only on `/proc`.
-pub fn is_mounted(path: &Path) -> Result<bool, MountError> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").map_err(MountError::Mounts)?;
-    Ok(table.lines().filter_map(mount_point).any(|point| Path::new(&point) == path))
-}
-
-/// Fifth field, with the octal escapes that the kernel uses for blanks.
-fn mount_point(line: &str) -> Option<String> {
-    let field = line.split(' ').nth(4)?;
-    let mut out = String::with_capacity(field.len());
-    let mut parts = field.split('\\');
-    out.push_str(parts.next()?);
-    for part in parts {
-        let (octal, rest) = part.split_at_checked(3)?;
-        out.push(char::from(u8::from_str_radix(octal, 8).ok()?));
-        out.push_str(rest);
-    }
-    Some(out)
 }
 
 /// Runs the mount program. The caller has made sure that nothing is mounted there.
@@ -68,7 +53,7 @@ pub async fn mount_nfs(
     }
     let mut options = how.options.clone();
     if let Some(version) = version {
-        if !version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        if !is_version(version) {
             return Err(MountError::Version(version.to_owned()));
         }
         options.push_str(",vers=");
@@ -105,14 +90,6 @@ mod tests {
     use role::host::{CommandError, CommandOutput, CommandRunner};
 
     use super::*;
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        let line = "36 35 98:0 / /mnt/my\\040sec rw,noatime master:1 - ext3 /dev/root rw";
-        assert_eq!(mount_point(line).as_deref(), Some("/mnt/my sec"));
-        assert!(is_mounted(Path::new("/proc")).unwrap());
-        assert!(!is_mounted(Path::new("/proc/self")).unwrap());
-    }
 
     #[derive(Clone, Default)]
     struct Recorder(Arc<Mutex<Vec<CommandSpec>>>, Option<i32>);

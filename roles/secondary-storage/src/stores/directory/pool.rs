@@ -6,6 +6,7 @@
 //! caller never waits longer than its deadline, whatever the thread does.
 
 use std::fmt;
+use std::fs::File;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::stores::engine::EngineError;
-use crate::stores::work::Owned;
+use crate::stores::work::{Owned, Running};
 
 /// What a piece of work is, by how long it may keep a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct Queue(SyncSender<Piece>);
 pub struct Pool {
     quick: Queue,
     serve: Queue,
+    closing: Queue,
+    /// Stands in the place of a file that is being closed.
+    nothing: Arc<File>,
 }
 
 const QUICK_THREADS: usize = 3;
@@ -47,7 +51,32 @@ impl Pool {
         Ok(Self {
             quick: Queue::start("ss-quick", QUICK_THREADS)?,
             serve: Queue::start("ss-serve", SERVE_THREADS)?,
+            closing: Queue::start("ss-close", 1)?,
+            nothing: Arc::new(File::open("/dev/null")?),
         })
+    }
+
+    /// A file that is none.
+    pub fn nothing(&self) -> Arc<File> {
+        Arc::clone(&self.nothing)
+    }
+
+    /// Closes a file on a thread of the store: closing waits for the server, and may wait long. It is
+    /// work of the owner: on NFS a removed file keeps a name while it is open.
+    pub fn close(&self, file: Arc<File>, owned: Running) {
+        let close: Piece = Box::new(move || {
+            drop(file);
+            drop(owned);
+        });
+        if let Err(TrySendError::Full(close) | TrySendError::Disconnected(close)) =
+            self.closing.0.try_send(close)
+        {
+            // As many files as are open are closed at the same time; each was a thread's work before.
+            let name = "ss-close".to_owned();
+            if let Err(error) = std::thread::Builder::new().name(name).spawn(close) {
+                tracing::warn!(%error, "a file of a store was closed where others may wait for it");
+            }
+        }
     }
 
     pub const fn lane(&self, lane: Lane) -> &Queue {

@@ -8,7 +8,8 @@ use std::path::Path;
 use super::*;
 use crate::stores::Modes;
 use crate::stores::directory::mount::MountOptions;
-use crate::stores::directory::open::{Directories, StoreSettings};
+use crate::stores::config::{MountMode, StoreEntry};
+use crate::stores::directory::open::Directories;
 
 pub(crate) const URL: &str = "nfs://127.0.0.1/export/sec";
 const NAME: &str = "b523f0c4-0847-33cd-bb44-f46c4da95327";
@@ -38,20 +39,26 @@ impl CommandRunner for NoMount {
 
 fn stores(temp: &tempfile::TempDir, configured: &[&str]) -> Stores {
     let second = Duration::from_secs(20);
+    let entry = |url: &&str| StoreEntry {
+        url: url.parse().unwrap(),
+        directory: Some(temp.path().join("sec")),
+        mount: MountMode::No,
+        mount_options: None,
+        nfs_version: None,
+        source: None,
+    };
     let settings = StoreSettings {
         mount_root: temp.path().join("mnt"),
-        configured: configured
-            .iter()
-            .map(|url| (url.parse().unwrap(), temp.path().join("sec")))
-            .collect(),
+        configured: configured.iter().map(entry).collect(),
         mount: MountOptions { options: "soft".to_owned(), timeout: second },
         deadline: second,
         modes: Modes { directory: 0o777, file: 0o666 },
+        min_free: 0,
     };
     let host = Host { runner: Arc::new(NoMount), ..Host::system() };
     let memory = Memory::load(&temp.path().join("state")).unwrap();
     let tasks = TaskScope::new();
-    let engines = Directories::new(settings, host, tasks.clone());
+    let engines = Directories::new(settings, host);
     Stores::new(Arc::new(engines), tasks, memory)
 }
 
