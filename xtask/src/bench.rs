@@ -7,6 +7,11 @@ use crate::run::{command, root, step};
 use crate::setup;
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let [area, rest @ ..] = arguments
+        && area == "storage"
+    {
+        return storage(rest);
+    }
     setup::packages(&[setup::WEBSOCKIFY])?;
     step("cargo", &["build", "--release", "--locked", "--bin", "quickcloud"])?;
     let binary = root().join("target/release/quickcloud");
@@ -19,6 +24,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         bail!("the bench target failed: {status}");
     }
     Ok(())
+}
+
+/// The figures of secondary storage, of library calls: every bench target of its crate.
+fn storage(arguments: &[String]) -> Result<()> {
+    let mut line = vec!["bench", "--locked", "-p", "secondary-storage", "--benches", "--"];
+    line.extend(arguments.iter().map(String::as_str));
+    step("cargo", &line)
 }
 
 fn mib(bytes: u64) -> f64 {

@@ -29,6 +29,7 @@ cargo xtask COMMAND
   deny                    licences, sources and banned crates
   setup                   only install what tests and demo need (Debian packages, npm modules)
   bench                   figures: frames/s, start-up, memory, binary size, console relay
+  bench storage           figures of secondary storage: listing 100,000 templates
   package                 release build, stripped, with unit file, example config and checksum
   novnc [--update]        compare the bundled noVNC core with the locked npm package, or renew it
 ";
