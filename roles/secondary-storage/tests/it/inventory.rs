@@ -75,8 +75,9 @@ async fn a_store_is_opened_by_the_first_command_that_needs_it() {
     assert!(answer.used_bytes <= answer.capacity_bytes);
 }
 
+/// Row 20 of the weaknesses: the original's empty list makes the server fetch everything again.
 #[tokio::test]
-async fn an_emptied_store_is_never_listed_as_empty_not_even_after_a_restart() {
+async fn row_20_an_emptied_store_is_never_listed_as_empty_not_even_after_a_restart() {
     let (bench, _) = with_template().await;
     std::fs::remove_dir_all(bench.store("")).unwrap();
     std::fs::create_dir(bench.store("")).unwrap();
@@ -93,8 +94,9 @@ async fn an_emptied_store_is_never_listed_as_empty_not_even_after_a_restart() {
     assert_eq!(std::fs::read_dir(bench.store("")).unwrap().count(), 0);
 }
 
+/// Row 39 of the weaknesses: the original stays Up and says nothing when its mount is gone.
 #[tokio::test]
-async fn a_store_that_is_lost_shows_in_the_roles_health_and_heals() {
+async fn row_39_a_store_that_is_lost_shows_in_the_roles_health_and_heals() {
     let (bench, _) = with_template().await;
     let watching = secondary_storage::stores::watch::watch(
         bench.parts.stores.clone(),

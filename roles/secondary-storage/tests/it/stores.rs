@@ -109,9 +109,8 @@ async fn a_mount_that_the_operator_promises_is_demanded_and_looked_at() {
     assert!(stores[0]["reason"].as_str().unwrap().contains("nothing can be stored"), "{stores}");
 }
 
-/// Row 15 of the weaknesses: the original fills a store to its last byte.
 #[tokio::test]
-async fn row_15_nothing_is_written_into_the_last_bytes_of_a_store() {
+async fn nothing_is_written_into_the_last_bytes_of_a_store() {
     let temp = tempfile::tempdir().unwrap();
     let place = temp.path().join("sec");
     std::fs::create_dir(&place).unwrap();

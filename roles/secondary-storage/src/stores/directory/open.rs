@@ -167,8 +167,13 @@ impl Shared {
             options: own.unwrap_or_else(|| settings.mount.options.clone()),
             ..settings.mount.clone()
         };
+        let addresses = match place.addresses.as_slice() {
+            // It was not needed before, so nobody has heard yet that its name cannot be found.
+            [] => resolve(url).await?,
+            known => known.to_vec(),
+        };
         tracing::info!(store = %url, path = %place.root.display(), "mounting store");
-        match self.mount(url, place, &how).await {
+        match self.mount(url, place, addresses.first(), &how).await {
             Ok(()) => Ok(Vec::new()),
             Err(error) => {
                 let root = place.root.clone();
@@ -192,9 +197,9 @@ impl Shared {
         &self,
         url: &StoreUrl,
         place: &Place,
+        address: Option<&IpAddr>,
         how: &MountOptions,
     ) -> Result<(), MountError> {
-        let address = place.addresses.first();
         let address = *address.ok_or_else(|| MountError::Scheme(url.clone()))?;
         let version = place.version.as_deref();
         mount::mount_nfs(&self.host, url, address, &place.root, version, how).await
