@@ -213,12 +213,8 @@ pub async fn assemble_on(
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context, config.downloads.per_store, waiting);
-    let surveys = Surveys::new(
-        stores.clone(),
-        downloads.clone(),
-        cx.host.clone(),
-        Arc::clone(&metrics),
-    );
+    let surveys =
+        Surveys::new(stores.clone(), downloads.clone(), cx.host.clone(), Arc::clone(&metrics));
     let access = StoreAccess { stores: stores.clone() };
     let tasks = cx.tasks.clone();
     let commands = Commands {

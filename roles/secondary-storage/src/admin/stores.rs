@@ -44,9 +44,10 @@ async fn verify(
         Err(error) => return refusal(StatusCode::BAD_REQUEST, error.to_string()),
     };
     if let Some(url) = &only {
-        let known = stores.status().into_iter().any(|store| {
-            store.url.parse::<StoreUrl>().is_ok_and(|other| other.key() == url.key())
-        });
+        let known = stores
+            .status()
+            .into_iter()
+            .any(|store| store.url.parse::<StoreUrl>().is_ok_and(|other| other.key() == url.key()));
         if !known {
             return refusal(StatusCode::NOT_FOUND, format!("there is no store {url}"));
         }

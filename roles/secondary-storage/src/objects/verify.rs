@@ -12,9 +12,7 @@ use status_api::{Finding, FindingKind, VerifyReport};
 
 use super::inventory::{self, Expected};
 use crate::stores::engine::SMALL;
-use crate::stores::{
-    Entry, EntryKind, FileName, InstallPath, ObjectKind, Store, StoreError, Work,
-};
+use crate::stores::{Entry, EntryKind, FileName, InstallPath, ObjectKind, Store, StoreError, Work};
 
 /// Findings that are told one by one.
 const MAX_FINDINGS: usize = 1_000;
@@ -100,7 +98,10 @@ impl Survey<'_> {
     }
 
     /// Directories with a number for a name, in the order of their names.
-    async fn numbered(&self, directory: &InstallPath) -> Result<Vec<(InstallPath, Entry)>, StoreError> {
+    async fn numbered(
+        &self,
+        directory: &InstallPath,
+    ) -> Result<Vec<(InstallPath, Entry)>, StoreError> {
         let mut entries = self.entries(directory).await?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         let numbered = entries.into_iter().filter(|entry| {
@@ -170,10 +171,8 @@ impl Survey<'_> {
         let told = expected.physical_size;
         // Other parties note other sizes for archives.
         if !expected.file.ends_with(".ova") && file.size < told {
-            let text = format!(
-                "{} of {told} bytes are there: delete it and register it again",
-                file.size
-            );
+            let text =
+                format!("{} of {told} bytes are there: delete it and register it again", file.size);
             self.tell(FindingKind::Short, &format!("{path}/{}", expected.file), file.size, text);
         }
     }
@@ -188,7 +187,12 @@ impl Survey<'_> {
                 "no complete properties: the server does not know of it; a host may still write it"
             }
         };
-        self.tell(FindingKind::Unlisted, &found.directory.to_string(), found.bytes(), text.to_owned());
+        self.tell(
+            FindingKind::Unlisted,
+            &found.directory.to_string(),
+            found.bytes(),
+            text.to_owned(),
+        );
     }
 
     fn is_left(&self, found: &Found, touched: SystemTime) -> bool {
@@ -236,7 +240,13 @@ impl Survey<'_> {
         if repaired {
             tracing::info!(store = %self.store.url(), path, bytes, "leftover removed");
         }
-        self.push(Finding { kind: FindingKind::Leftover, path: path.to_owned(), bytes, text, repaired });
+        self.push(Finding {
+            kind: FindingKind::Leftover,
+            path: path.to_owned(),
+            bytes,
+            text,
+            repaired,
+        });
     }
 
     fn tell(&mut self, kind: FindingKind, path: &str, bytes: u64, text: String) {
@@ -302,7 +312,8 @@ mod tests {
         look.now = now + STALE + Duration::from_secs(3600);
         look.repair = false;
         let told = verify(&store, &look).await;
-        let left: Vec<_> = told.findings.iter().filter(|f| f.kind == FindingKind::Leftover).collect();
+        let left: Vec<_> =
+            told.findings.iter().filter(|f| f.kind == FindingKind::Leftover).collect();
         let paths: Vec<_> = left.iter().map(|finding| finding.path.as_str()).collect();
         let leftovers =
             ["template/tmpl/1/3/dnld7tmp_", "template/tmpl/1/6", "volumes/2/11", "volumes/2/9"];
@@ -312,7 +323,9 @@ mod tests {
         assert_eq!(verify(&store, &look).await.repaired, 4);
         let after = verify(&store, &look).await;
         assert_eq!(kinds(&after), lasting);
-        for kept in ["template/tmpl/1/3/a.qcow2", "template/tmpl/1/7/dnld8tmp_", "volumes/notes/1/x"] {
+        for kept in
+            ["template/tmpl/1/3/a.qcow2", "template/tmpl/1/7/dnld8tmp_", "volumes/notes/1/x"]
+        {
             assert!(root.join(kept).exists(), "{kept}");
         }
         assert!(!root.join("volumes/2/9").exists());

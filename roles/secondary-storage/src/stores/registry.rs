@@ -10,8 +10,8 @@ use role::TaskScope;
 use status_api::{StoreState, StoreStatus};
 use tokio::sync::watch;
 
-use super::engine::{Connected, Engine, EngineError, Engines, Space};
 use super::config::{StoreSettings, is_unset};
+use super::engine::{Connected, Engine, EngineError, Engines, Space};
 use super::marker::{Known, MarkerCheck, Memory, takes_nothing, verify_or_mark};
 use super::{InstallPath, ObjectKind, Store, StoreError, StoreUrl, Work};
 
@@ -243,9 +243,7 @@ impl Stores {
         let due: Vec<(StoreUrl, Wanted)> = {
             let slots = self.slots();
             let due = slots.values().filter_map(|(url, slot)| match slot {
-                Slot::Ready(store) if store.is_lost() => {
-                    Some((url.clone(), store.wanted()))
-                }
+                Slot::Ready(store) if store.is_lost() => Some((url.clone(), store.wanted())),
                 Slot::Failed { at, wanted, .. } if at.elapsed() >= pause => {
                     Some((url.clone(), wanted.clone()))
                 }

@@ -38,6 +38,6 @@ mod scripted;
 mod secure;
 mod slow_servers;
 mod sources;
-mod stopped;
 mod stalled;
+mod stopped;
 mod stores;

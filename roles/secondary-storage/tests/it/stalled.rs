@@ -24,7 +24,10 @@ fn commands_for(url: &str) -> Vec<Envelope> {
     vec![
         Envelope::of(&ListTemplateCommand { store: store(), ..ListTemplateCommand::default() }),
         Envelope::of(&ListVolumeCommand { store: store(), ..ListVolumeCommand::default() }),
-        Envelope::of(&GetStorageStatsCommand { store: store(), ..GetStorageStatsCommand::default() }),
+        Envelope::of(&GetStorageStatsCommand {
+            store: store(),
+            ..GetStorageStatsCommand::default()
+        }),
         Envelope::of(&DeleteCommand {
             data: Some(DataTO::from(template)),
             ..DeleteCommand::default()

@@ -98,7 +98,10 @@ async fn a_mount_that_the_operator_promises_is_demanded_and_looked_at() {
     assert!(bench.ask(&figures(STORE)).await.base.result, "tried again at the next command");
     let bench: Bench = Bench::with(&store(", source = \"10.0.0.9:/export/sec\"")).await;
     let text = refusal(&bench, STORE).await;
-    assert!(text.contains("has quickcloud-test (tmpfs) mounted, not 10.0.0.9:/export/sec"), "{text}");
+    assert!(
+        text.contains("has quickcloud-test (tmpfs) mounted, not 10.0.0.9:/export/sec"),
+        "{text}"
+    );
     drop(mounted);
     let _read_only = Tmpfs::at(&place, "size=8m,ro");
     let bench: Bench = Bench::with(&store("")).await;
@@ -215,7 +218,8 @@ async fn a_reload_takes_new_stores_and_moves_the_others() {
     std::fs::create_dir(temp.join("third")).unwrap();
     role.cx.reload.begin(zone.spec(&stores("sec", "third"))).unwrap().await;
     testkit::eventually("moved", crate::bench::SOON, || {
-        state(OTHER).filter(|store| store["directory"].as_str().is_some_and(|d| d.ends_with("third")))
+        state(OTHER)
+            .filter(|store| store["directory"].as_str().is_some_and(|d| d.ends_with("third")))
     })
     .await;
     role.stop().await;

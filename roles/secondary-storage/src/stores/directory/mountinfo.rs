@@ -160,7 +160,12 @@ mod tests {
     const NFS: &str = "71 29 0:52 / /mnt/my\\040sec rw,relatime shared:34 - nfs4 \
         10.0.0.9:/export/my\\040sec rw,vers=4.1,soft,proto=tcp,addr=10.0.0.9";
 
-    fn judge(line: &str, url: &str, source: Option<&str>, version: Option<&str>) -> Result<Vec<String>, String> {
+    fn judge(
+        line: &str,
+        url: &str,
+        source: Option<&str>,
+        version: Option<&str>,
+    ) -> Result<Vec<String>, String> {
         let url: StoreUrl = url.parse().unwrap();
         let addresses = ["10.0.0.9".parse().unwrap()];
         let expected = Expected { url: &url, addresses: &addresses, source, version };
@@ -171,7 +176,10 @@ mod tests {
     fn lines_of_the_kernel_are_read() {
         let mount = parse(NFS).unwrap();
         assert_eq!(mount.point, Path::new("/mnt/my sec"));
-        assert_eq!((mount.fs_type.as_str(), mount.source.as_str()), ("nfs4", "10.0.0.9:/export/my sec"));
+        assert_eq!(
+            (mount.fs_type.as_str(), mount.source.as_str()),
+            ("nfs4", "10.0.0.9:/export/my sec")
+        );
         assert_eq!(mount.value("vers"), Some("4.1"));
         let line = "36 35 98:0 / /mnt/caf\\303\\251 rw,noatime master:1 - ext3 /dev/root rw";
         assert_eq!(parse(line).unwrap().point, Path::new("/mnt/caf\u{e9}"));
@@ -189,7 +197,10 @@ mod tests {
         assert_eq!(judge(NFS, url, None, Some("4")), Ok(Vec::new()));
         assert_eq!(judge(NFS, "nfs://nas.example/export/my sec", None, None), Ok(Vec::new()));
         let error = judge(NFS, "nfs://10.0.0.9/export/my sec2", None, None).unwrap_err();
-        assert!(error.starts_with("/mnt/my sec has 10.0.0.9:/export/my sec (nfs4) mounted, not "), "{error}");
+        assert!(
+            error.starts_with("/mnt/my sec has 10.0.0.9:/export/my sec (nfs4) mounted, not "),
+            "{error}"
+        );
         let other = NFS.replace("10.0.0.9:/", "10.0.0.8:/");
         assert!(judge(&other, url, None, None).is_err());
         let source = Some("10.0.0.8:/export/my sec");

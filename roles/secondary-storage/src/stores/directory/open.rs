@@ -303,7 +303,8 @@ mod tests {
             source: None,
         };
         let (a, b) = ("nfs://h/a", "nfs://h/b");
-        let engines = Directories::new(settings(vec![entry(a, "/a"), entry(b, "/b")]), Host::system());
+        let engines =
+            Directories::new(settings(vec![entry(a, "/a"), entry(b, "/b")]), Host::system());
         let changed = engines.reconfigure(settings(vec![entry(a, "/a"), entry(b, "/c")]));
         assert!(!changed(&a.parse().unwrap()) && changed(&b.parse().unwrap()));
         let changed = engines.reconfigure(settings(vec![entry(a, "/a")]));

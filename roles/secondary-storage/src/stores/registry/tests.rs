@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::*;
 use crate::stores::Modes;
-use crate::stores::directory::mount::MountOptions;
 use crate::stores::config::{MountMode, StoreEntry};
+use crate::stores::directory::mount::MountOptions;
 use crate::stores::directory::open::Directories;
 
 pub(crate) const URL: &str = "nfs://127.0.0.1/export/sec";
