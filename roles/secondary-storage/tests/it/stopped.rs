@@ -75,8 +75,8 @@ impl Engines for StoppingStores {
     ) -> BoxFuture<'static, Result<Connected, StoreError>> {
         let (connecting, stop) = (self.0.connect(url, name, version), self.1.clone());
         Box::pin(async move {
-            let Connected { name, engine } = connecting.await?;
-            Ok(Connected { name, engine: Arc::new(Stopping { engine, stop }) })
+            let Connected { name, engine, notes } = connecting.await?;
+            Ok(Connected { name, engine: Arc::new(Stopping { engine, stop }), notes })
         })
     }
 
@@ -201,7 +201,7 @@ async fn a_download_and_a_deletion_pass_every_step() {
     };
     let config = config(Path::new(&directory), "");
     let cx = testkit::context(KIND);
-    let directories = Directories::new(config.stores.clone(), cx.host.clone(), cx.tasks.clone());
+    let directories = Directories::new(config.stores.clone(), cx.host.clone());
     let stop = Stop(std::env::var(STEP).unwrap().into());
     let stores = Arc::new(StoppingStores(directories, stop));
     let parts = assemble_on(stores, &config, &cx).await.unwrap();
