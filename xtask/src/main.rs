@@ -9,8 +9,8 @@
 mod bench;
 mod demo;
 mod deny;
-mod novnc;
 mod package;
+mod page;
 mod run;
 mod setup;
 mod test;
@@ -31,7 +31,8 @@ cargo xtask COMMAND
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   bench storage           figures of secondary storage: listing 100,000 templates
   package                 release build, stripped, with unit file, example config and checksum
-  novnc [--update]        compare the bundled noVNC core with the locked npm package, or renew it
+  page [--update]         compare noVNC's core with the locked npm package and the console page's script
+                          with its modules, or renew both
 ";
 
 fn main() -> ExitCode {
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
         "setup" => setup::run(),
         "bench" => bench::run(rest),
         "package" => package::run(),
-        "novnc" => novnc::run(rest),
+        "page" => page::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

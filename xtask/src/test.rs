@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::run::step;
-use crate::{demo, deny, novnc, setup, tidy};
+use crate::{demo, deny, page, setup, tidy};
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -26,6 +26,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     step("cargo", &["build", "-p", "quickcloud-fuzz", "--locked", "--quiet"])?;
     deny::run()?;
-    novnc::run(&[])?;
+    page::run(&[])?;
     demo::run(&["--check".to_owned()])
 }

@@ -1,50 +1,104 @@
-//! The files of the console page, built into the binary: our page and the unmodified noVNC core.
+//! The files of the console page: built into the binary, compressed, or from the operator's
+//! directory.
 
 use std::borrow::Cow;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use rust_embed::Embed;
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT_ENCODING;
+use flate2::read::GzDecoder;
 
-/// Our page.
-#[derive(Embed)]
-#[folder = "web/page"]
-struct Page;
+/// A file as the build script packs it.
+struct Packed {
+    /// Below `/resource/noVNC/`.
+    path: &'static str,
+    /// Of the content.
+    tag: &'static str,
+    /// The path changes with the content.
+    named: bool,
+    /// Bytes unpacked.
+    length: usize,
+    gz: &'static [u8],
+    br: &'static [u8],
+}
 
-/// The npm package's core, byte for byte.
-#[derive(Embed)]
-#[folder = "web/novnc"]
-struct NoVnc;
+include!(concat!(env!("OUT_DIR"), "/packed.rs"));
 
 /// Largest file served from a directory.
 const FILE_LIMIT: u64 = 16 << 20;
+
+/// How bytes are packed on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Identity,
+    Gzip,
+    Brotli,
+}
+
+impl Encoding {
+    /// The value of `Content-Encoding`.
+    pub(crate) const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Identity => None,
+            Self::Gzip => Some("gzip"),
+            Self::Brotli => Some("br"),
+        }
+    }
+
+    /// The best one that a client takes (RFC 9110 §12.5.3): what it refuses with `q=0` is not used.
+    pub(crate) fn accepted(headers: &HeaderMap) -> Self {
+        let mut best = Self::Identity;
+        let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        for item in values.flat_map(|value| value.split(',')) {
+            let mut parts = item.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let refused = parts
+                .filter_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")))
+                .any(|weight| weight.trim().parse::<f32>().is_ok_and(|weight| weight <= 0.0));
+            match name.to_ascii_lowercase().as_str() {
+                _ if refused => {}
+                "br" => best = Self::Brotli,
+                "gzip" | "x-gzip" if best == Self::Identity => best = Self::Gzip,
+                _ => {}
+            }
+        }
+        best
+    }
+}
 
 /// One file with what HTTP wants to know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asset {
     pub(crate) bytes: Cow<'static, [u8]>,
+    pub(crate) encoding: Encoding,
     pub(crate) content_type: &'static str,
     /// Strong entity tag, with its quotes.
     pub(crate) etag: String,
-}
-
-impl std::fmt::Debug for Page {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Page")
-    }
-}
-
-impl std::fmt::Debug for NoVnc {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NoVnc")
-    }
+    /// The content of this path never changes.
+    pub(crate) immutable: bool,
 }
 
 /// A built-in file by its path below `/resource/noVNC/`.
-pub(crate) fn built_in(path: &str) -> Option<Asset> {
-    let file = Page::get(path).or_else(|| NoVnc::get(path))?;
-    let etag = etag(&file.metadata.sha256_hash());
-    Some(Asset { bytes: file.data, content_type: content_type(path), etag })
+pub(crate) fn built_in(path: &str, accepted: Encoding) -> Option<Asset> {
+    let file = PACKED.iter().find(|file| file.path == path)?;
+    let bytes = match accepted {
+        Encoding::Brotli => Cow::Borrowed(file.br),
+        Encoding::Gzip => Cow::Borrowed(file.gz),
+        Encoding::Identity => {
+            let mut bytes = Vec::with_capacity(file.length);
+            // Packed by ourselves.
+            GzDecoder::new(file.gz).read_to_end(&mut bytes).ok()?;
+            Cow::Owned(bytes)
+        }
+    };
+    // Each representation has a tag of its own.
+    let etag = match accepted.name() {
+        Some(name) => format!("\"{}-{name}\"", file.tag),
+        None => format!("\"{}\"", file.tag),
+    };
+    let (content_type, immutable) = (content_type(path), file.named);
+    Some(Asset { bytes, encoding: accepted, content_type, etag, immutable })
 }
 
 /// The same from a directory; `None` for what is not there or not for viewers. Blocking.
@@ -70,7 +124,8 @@ pub(crate) fn from_directory(directory: &Path, path: &str) -> io::Result<Option<
     }
     let bytes = std::fs::read(&file)?;
     let etag = etag(&sha2::Sha256::digest(&bytes));
-    Ok(Some(Asset { bytes: bytes.into(), content_type: content_type(path), etag }))
+    let (encoding, content_type) = (Encoding::Identity, content_type(path));
+    Ok(Some(Asset { bytes: bytes.into(), encoding, content_type, etag, immutable: false }))
 }
 
 /// Not there, as opposed to "cannot be looked at". A name that no file can have is not there.
@@ -110,17 +165,60 @@ fn content_type(path: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    fn text_of(path: &str) -> String {
+        String::from_utf8(built_in(path, Encoding::Identity).unwrap().bytes.into_owned()).unwrap()
+    }
+
     #[test]
-    fn the_page_and_the_core_are_built_in_with_types_and_tags() {
-        let page = built_in("vnc.html").unwrap();
-        assert_eq!(page.content_type, "text/html; charset=utf-8");
-        let core = built_in("core/rfb.js").unwrap();
-        assert_eq!(core.content_type, "text/javascript; charset=utf-8");
-        assert!(core.etag.len() == 26 && core.etag != page.etag, "{}", core.etag);
-        assert!(built_in("vendor/pako/lib/zlib/inflate.js").is_some());
-        for missing in ["", "core", "../Cargo.toml", "core/../vnc.html", "package.json"] {
-            assert_eq!(built_in(missing), None, "{missing}");
+    fn the_page_names_files_that_are_there_and_never_change() {
+        let page = text_of("vnc.html");
+        let mut named = 0;
+        for reference in page.split(['"', '\'']).filter(|text| text.starts_with("app/")) {
+            let asset = built_in(reference, Encoding::Identity).unwrap();
+            assert!(asset.immutable, "{reference}");
+            named += 1;
         }
+        assert_eq!(named, 3, "{page}");
+        assert!(!built_in("vnc.html", Encoding::Identity).unwrap().immutable);
+        assert!(text_of("LICENSE.txt").contains("MPL"));
+        for missing in ["", "app", "../Cargo.toml", "app/../vnc.html", "package.json"] {
+            assert_eq!(built_in(missing, Encoding::Gzip), None, "{missing}");
+        }
+    }
+
+    #[test]
+    fn every_packing_holds_the_same_bytes_under_a_tag_of_its_own() {
+        for file in PACKED {
+            let plain = built_in(file.path, Encoding::Identity).unwrap();
+            assert_eq!(plain.bytes.len(), file.length, "{}", file.path);
+            let mut inflated = Vec::new();
+            GzDecoder::new(file.gz).read_to_end(&mut inflated).unwrap();
+            assert_eq!(inflated, plain.bytes.as_ref());
+            let mut unpacked = Vec::new();
+            brotli::BrotliDecompress(&mut &*file.br, &mut unpacked).unwrap();
+            assert_eq!(unpacked, plain.bytes.as_ref());
+            let tags = [Encoding::Identity, Encoding::Gzip, Encoding::Brotli]
+                .map(|encoding| built_in(file.path, encoding).unwrap().etag);
+            assert!(tags[0] != tags[1] && tags[1] != tags[2] && tags[0] != tags[2]);
+        }
+    }
+
+    #[test]
+    fn the_packing_is_what_the_client_takes() {
+        let check = |values: &[&'static str], expected: Encoding| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT_ENCODING, value.parse().unwrap());
+            }
+            assert_eq!(Encoding::accepted(&headers), expected, "{values:?}");
+        };
+        check(&[], Encoding::Identity);
+        check(&["gzip, deflate, br, zstd"], Encoding::Brotli);
+        check(&["gzip"], Encoding::Gzip);
+        check(&["br;q=0, gzip;q=0.5"], Encoding::Gzip);
+        check(&["deflate", "GZIP"], Encoding::Gzip);
+        check(&["br;q=0", "gzip; q=0.0"], Encoding::Identity);
+        check(&["identity, *;q=0"], Encoding::Identity);
     }
 
     #[test]

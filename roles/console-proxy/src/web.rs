@@ -17,8 +17,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
-    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
+    REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -26,7 +26,7 @@ use axum::middleware::Next;
 use axum::response::IntoResponse;
 use http_front::ClientAddress;
 
-use crate::assets::{self, Asset};
+use crate::assets::{self, Asset, Encoding};
 use crate::console::{self, UpgradeRequest};
 use crate::context::ConsoleContext;
 use crate::upgrade;
@@ -168,7 +168,7 @@ async fn page_file(
     host: Option<&Authority>,
 ) -> Response<Body> {
     let asset = match &context.config.novnc_dir {
-        None => Ok(assets::built_in(path)),
+        None => Ok(assets::built_in(path, Encoding::accepted(headers))),
         Some(directory) => {
             let (directory, path) = (directory.clone(), path.to_owned());
             let read = move || assets::from_directory(&directory, &path);
@@ -218,8 +218,17 @@ fn respond(
         headers.insert(ETAG, etag);
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
-    // The page's address holds a token; the files are asked for anew but rarely sent anew.
-    let cache = if page { "no-store" } else { "no-cache" };
+    // The page's address holds a token. Its files have new names when they change; an operator's own
+    // are asked for anew but rarely sent anew.
+    let cache = match (page, asset.immutable) {
+        (true, _) => "no-store",
+        (false, true) => "public, max-age=31536000, immutable",
+        (false, false) => "no-cache",
+    };
+    if let Some(encoding) = asset.encoding.name() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -59,7 +59,7 @@ async fn a_browser_opens_a_link_sees_the_demo_screen_and_types() {
         &["--expect-pixels", PATCHES, "--type", "hello", "--paste", "Pa$te!\n", "--keep", "300"],
     )
     .await;
-    assert_eq!((&said["name"], &said["title"]), (&"vm1".into(), &"vm1 – console".into()));
+    assert_eq!((&said["name"], &said["title"]), (&"vm1".into(), &"vm1 – Console".into()));
     assert_eq!(world.screen.typed_text(), "helloPa$te!<Enter>");
     world.closed_in_books(&link).await;
 }

@@ -1,162 +1,171 @@
-// The console page: state, banner, toolbar. The picture itself is noVNC's.
+// The console page: state, banner, toolbar. The picture itself is noVNC's, the connection `session`'s.
 
-import RFB from '../core/rfb.js';
-import { readLink, socketUrls } from './link.js';
-import { openSocket } from './socket.js';
-import { typeText } from './typing.js';
+import { keyPanel } from './keys.js';
+import { readLink } from './link.js';
+import { pastePanel } from './paste.js';
+import { Session } from './session.js';
+import { element, panels } from './panels.js';
+import { touchKeyboard } from './touch.js';
+import { viewPanel } from './view.js';
+import { language, say, translate } from './words.js';
 
-const element = (id) => document.getElementById(id);
-const AGAIN = 'Open the console again from the page of the virtual machine; each link works once.';
-
-let rfb = null;
-let over = false;
+let session = null;
 
 function setState(state, text) {
     document.body.dataset.state = state;
     element('state-text').textContent = text;
 }
 
-/** The end of it all: says why. */
-function end(state, title, text) {
-    if (over) {
-        return;
+/** Which buttons are of use now. */
+function enable() {
+    const screen = session.connected;
+    const input = screen && !session.rfb.viewOnly;
+    for (const button of document.querySelectorAll('.tools [data-needs]')) {
+        button.disabled = button.dataset.needs === 'input' ? !input : !screen;
     }
-    over = true;
-    setState(state, state === 'failed' ? 'Not connected' : 'Disconnected');
-    element('banner-title').textContent = title;
-    element('banner-text').textContent = text;
+    element('full-screen').disabled = !screen || !document.fullscreenEnabled;
+    if (!input) {
+        panels.close();
+    }
+}
+
+/** The server's words as a sentence. */
+function sentence(text) {
+    return text[0].toUpperCase() + text.slice(1) + (/[.!?。！？]$/.test(text) ? '' : '.');
+}
+
+/** The end, or a pause until the user decides: says why and what can be done. */
+function over({ opened, reason, advice, resumable }) {
+    setState(opened ? 'closed' : 'failed', say(opened ? 'closed' : 'failed'));
+    const advised = resumable || /open the console again/.test(reason)
+        ? ''
+        : { new_link: say('again'), retry: say('retry') }[advice] ?? '';
+    element('banner-title').textContent = say(opened ? 'wasClosed' : 'notOpened');
+    element('banner-text').textContent = `${sentence(reason)} ${advised}`.trim();
+    element('reconnect').hidden = !resumable;
     element('banner').hidden = false;
-    for (const button of document.querySelectorAll('.tools button')) {
-        button.disabled = true;
+    enable();
+    if (resumable) {
+        element('reconnect').focus();
     }
-    element('paste-panel').hidden = true;
 }
 
-/** The server's words as a sentence, and what to do unless they say it. */
-function advise(text) {
-    const sentence = text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.');
-    return text.includes('open the console again') ? sentence : `${sentence} ${AGAIN}`;
-}
-
-function attach(socket, link) {
-    let refusal = '';
-    let connected = false;
-    let closing = { code: 0, reason: '' };
-    socket.addEventListener('close', (event) => {
-        closing = { code: event.code, reason: event.reason };
-    });
-    rfb = new RFB(element('screen'), socket, { shared: true });
-    rfb.background = 'transparent';
-    rfb.scaleViewport = true;
-    rfb.showDotCursor = link.showDot;
-    rfb.addEventListener('connect', () => {
-        connected = true;
+function showState(state) {
+    if (state === 'connected') {
         const secure = window.location.protocol === 'https:';
-        setState('connected', secure ? 'Connected' : 'Connected, not encrypted');
-        for (const button of document.querySelectorAll('.tools button')) {
-            button.disabled = false;
-        }
-        element('full-screen').disabled = !document.fullscreenEnabled;
-        rfb.focus();
-    });
-    rfb.addEventListener('desktopname', (event) => {
-        const name = event.detail.name.trim();
-        element('name').textContent = name || 'Console';
-        document.title = name ? `${name} – console` : 'Console';
-    });
-    rfb.addEventListener('securityfailure', (event) => {
-        refusal = event.detail.reason ?? '';
-    });
-    rfb.addEventListener('credentialsrequired', () => {
-        refusal = 'the screen asks for a password that the console proxy should have given';
-        rfb.disconnect();
-    });
-    rfb.addEventListener('clipboard', (event) => {
-        element('paste-text').value = event.detail.text;
-    });
-    rfb.addEventListener('disconnect', () => {
-        // The close frame's event may come after noVNC's.
-        setTimeout(() => {
-            const reason = refusal.trim() || closing.reason.trim();
-            if (connected) {
-                const text = reason || 'the connection to the console proxy was lost';
-                end('closed', 'The console was closed.', advise(text));
-            } else {
-                const text = reason || 'the console proxy closed the connection without a reason';
-                end('failed', 'The console could not be opened.', advise(text));
-            }
-        }, 0);
-    });
+        setState('connected', say(secure ? 'connected' : 'plain'));
+    } else {
+        setState(state, say(state));
+    }
+    element('banner').hidden = true;
 }
 
-function toolbar() {
-    element('ctrl-alt-del').addEventListener('click', () => {
-        rfb.sendCtrlAltDel();
-        rfb.focus();
-    });
-    element('scale').addEventListener('click', () => {
-        rfb.scaleViewport = !rfb.scaleViewport;
-        element('scale').setAttribute('aria-pressed', String(rfb.scaleViewport));
-        rfb.focus();
-    });
-    element('full-screen').addEventListener('click', async () => {
+/** A word of the operator or the guest, with a button to copy it. */
+function notice(text, copied) {
+    element('notice-text').textContent = text;
+    const copy = element('notice-copy');
+    copy.hidden = copied === null;
+    copy.textContent = say('copy');
+    copy.onclick = async () => {
+        try {
+            await navigator.clipboard.writeText(copied);
+            copy.textContent = say('copied');
+        } catch {
+            // Not over plain http, or not allowed: the text is at hand in the panel.
+            element('paste-text').value = copied;
+            panels.open('paste-panel');
+            element('paste-text').select();
+        }
+    };
+    element('notice').hidden = false;
+}
+
+function fullScreen() {
+    const button = element('full-screen');
+    button.addEventListener('click', async () => {
+        // The whole page, so that the bar stays.
         if (document.fullscreenElement) {
             await document.exitFullscreen();
         } else {
-            await element('screen').requestFullscreen().catch(() => {});
+            await document.documentElement.requestFullscreen().catch(() => {});
         }
-        rfb.focus();
+        session.rfb?.focus();
     });
-    const panel = element('paste-panel');
-    const show = (visible) => {
-        panel.hidden = !visible;
-        element('paste').setAttribute('aria-expanded', String(visible));
-        if (visible) {
-            element('paste-text').focus();
-        } else {
-            rfb.focus();
-        }
-    };
-    element('paste').addEventListener('click', () => show(panel.hidden));
-    element('paste-close').addEventListener('click', () => show(false));
-    element('paste-clipboard').addEventListener('click', () => {
-        rfb.clipboardPasteFrom(element('paste-text').value);
-        show(false);
-    });
-    element('paste-type').addEventListener('click', async () => {
-        const text = element('paste-text').value;
-        const progress = element('paste-progress');
-        element('paste-type').disabled = true;
-        await typeText(rfb, text, (share) => {
-            progress.textContent = `${Math.round(share * 100)} %`;
-        }, () => over);
-        progress.textContent = '';
-        element('paste-type').disabled = false;
-        if (!over) {
-            show(false);
-        }
+    document.addEventListener('fullscreenchange', () => {
+        button.textContent = say(document.fullscreenElement ? 'leaveFullScreen' : 'fullScreen');
     });
 }
 
-async function start() {
+/** noVNC takes every key on the screen, so leaving it by keyboard needs one of ours. */
+function keyboardWayOut() {
+    window.addEventListener('keydown', (event) => {
+        if (event.code === 'KeyB' && event.ctrlKey && event.altKey && event.shiftKey) {
+            event.preventDefault();
+            event.stopImmediatePropagation();
+            document.querySelector('.tools button:not(:disabled)')?.focus();
+        }
+    }, { capture: true });
+}
+
+function watch(view) {
+    session.addEventListener('state', ({ detail }) => showState(detail));
+    session.addEventListener('over', ({ detail }) => over(detail));
+    session.addEventListener('name', ({ detail }) => {
+        element('name').textContent = detail || say('console');
+        element('name').removeAttribute('data-say');
+        document.title = detail ? `${detail} – ${say('console')}` : say('console');
+    });
+    session.addEventListener('opened', ({ detail: rfb }) => {
+        const canvas = element('screen').querySelector('canvas');
+        canvas?.setAttribute('aria-label', say('screenLabel', { shortcut: say('shortcut') }));
+        canvas?.setAttribute('role', 'application');
+        view.adopt(rfb);
+        enable();
+        rfb.focus();
+    });
+    session.addEventListener('viewonly', ({ detail }) => {
+        view.forceViewOnly(detail);
+        enable();
+        if (detail) {
+            notice(say('watching'), null);
+        }
+    });
+    session.addEventListener('notice', ({ detail }) => notice(`${say('message')}: ${detail}`, null));
+    session.addEventListener('clipboard', ({ detail }) => notice(say('guestCopied'), detail));
+    element('notice-dismiss').addEventListener('click', () => {
+        element('notice').hidden = true;
+        session.rfb?.focus();
+    });
+    element('reconnect').addEventListener('click', () => session.resume());
+    element('ctrl-alt-del').addEventListener('click', () => {
+        session.rfb.sendCtrlAltDel();
+        session.rfb.focus();
+    });
+}
+
+function start() {
+    translate(document);
+    document.documentElement.lang = language;
     const link = readLink(window.location);
     if (link.token === null) {
-        end('failed', 'This page has no console link.', `It may have been reloaded. ${AGAIN}`);
+        setState('failed', say('failed'));
+        element('banner-title').textContent = say('noLink');
+        element('banner-text').textContent = `${say('reloaded')} ${say('again')}`;
+        element('banner').hidden = false;
         return;
     }
-    toolbar();
-    setState('connecting', 'Connecting');
-    const urls = socketUrls(link, window.location);
+    const view = viewPanel(() => session, link, enable);
+    session = new Session(element('screen'), link, window.location, { prepare: view.prepare });
     // The token leaves address bar and history; it is of no use any more in a moment.
     window.history.replaceState(null, '', window.location.pathname);
-    if (!await openSocket(urls, (socket) => attach(socket, link))) {
-        end(
-            'failed',
-            'The console could not be opened.',
-            'The console proxy cannot be reached, or turns new consoles away at the moment. '
-                + 'Close other consoles and try again.',
-        );
-    }
+    panels.start(() => session.rfb?.focus());
+    keyPanel(() => session.rfb);
+    pastePanel(session);
+    touchKeyboard(() => session.rfb);
+    fullScreen();
+    keyboardWayOut();
+    watch(view);
+    session.open();
 }
 
 start();

@@ -1,58 +1,64 @@
-// Types a text into the virtual machine key by key.
-//
-// Screens of hypervisors translate key codes, not characters, so a character that needs Shift on
-// a US keyboard is sent with Shift held. Characters that keyboard does not have are sent as key
-// symbols alone; some servers understand them.
+// A text as key events, for the guest's keyboard.
 
-const PACE = 12;
-const SHIFT = { keysym: 0xffe1, code: 'ShiftLeft' };
+import KeyTable from '../../novnc/core/input/keysym.js';
+import keysyms from '../../novnc/core/input/keysymdef.js';
+import XtScancode from '../../novnc/core/input/xtscancodes.js';
+import { strokes } from './layouts.js';
 
-const KEYS = new Map();
-const row = (codes, plain, shifted) => {
-    codes.forEach((code, i) => {
-        KEYS.set(plain[i], { code, shift: false });
-        KEYS.set(shifted[i], { code, shift: true });
-    });
-};
-row(['Backquote', ...[...'1234567890'].map((digit) => 'Digit' + digit), 'Minus', 'Equal'],
-    '`1234567890-=', '~!@#$%^&*()_+');
-const letters = [...'abcdefghijklmnopqrstuvwxyz'];
-row(letters.map((letter) => 'Key' + letter.toUpperCase()), letters.join(''), letters.join('').toUpperCase());
-row(['BracketLeft', 'BracketRight', 'Backslash', 'Semicolon', 'Quote', 'Comma', 'Period', 'Slash'],
-    '[]\\;\',./', '{}|:"<>?');
-KEYS.set(' ', { code: 'Space', shift: false });
+const SHIFT = { keysym: KeyTable.XK_Shift_L, code: 'ShiftLeft' };
+const ALT_GR = { keysym: KeyTable.XK_ISO_Level3_Shift, code: 'AltRight' };
+const PLAIN = { '\n': KeyTable.XK_Return, '\t': KeyTable.XK_Tab, '\b': KeyTable.XK_BackSpace };
 
-/** The key symbol, key code and Shift of a character. */
-export function keyOf(character) {
-    if (character === '\n') {
-        return { keysym: 0xff0d, code: 'Enter', shift: false };
-    }
-    if (character === '\t') {
-        return { keysym: 0xff09, code: 'Tab', shift: false };
-    }
-    const point = character.codePointAt(0);
-    const latin = (point >= 0x20 && point <= 0x7e) || (point >= 0xa0 && point <= 0xff);
-    const keysym = latin ? point : 0x01000000 | point;
-    return { keysym, code: null, shift: false, ...KEYS.get(character) };
+/** Longest text, in characters; a longer one belongs into a file. */
+export const LONGEST = 8000;
+
+/** The characters of a text with one kind of line end and composed accents. */
+export function characters(text) {
+    return [...text.replaceAll('\r\n', '\n').replaceAll('\r', '\n').normalize('NFC')];
 }
 
-/** Types; `onProgress` gets the share done, `isOver` ends it early. */
-export async function typeText(rfb, text, onProgress, isOver) {
-    const characters = [...text.replaceAll('\r\n', '\n').replaceAll('\r', '\n')];
-    for (const [index, character] of characters.entries()) {
-        if (isOver()) {
-            return;
-        }
-        const { keysym, code, shift } = keyOf(character);
-        if (shift) {
-            rfb.sendKey(SHIFT.keysym, SHIFT.code, true);
-        }
-        rfb.sendKey(keysym, code, true);
-        rfb.sendKey(keysym, code, false);
-        if (shift) {
-            rfb.sendKey(SHIFT.keysym, SHIFT.code, false);
-        }
-        onProgress((index + 1) / characters.length);
-        await new Promise((resolve) => { setTimeout(resolve, PACE); });
+/** The characters of a text that are not on that keyboard, each once. */
+export function missing(layout, text) {
+    const absent = characters(text).filter((character) => strokes(layout, character) === null);
+    return [...new Set(absent)];
+}
+
+function keysymOf(character) {
+    return PLAIN[character] ?? keysyms.lookup(character.codePointAt(0));
+}
+
+/**
+ * One character as events { down, keysym, code }. `positions`: the screen takes key positions. One
+ * that goes by symbols gets the character itself, with Shift where the keyboard wants it; so does
+ * any screen for what is not on the keyboard, which some understand.
+ */
+export function eventsOf(layout, character, positions) {
+    const path = strokes(layout, character);
+    const keysym = keysymOf(character);
+    const bySymbol = path === null || (!positions && (path.length > 1 || path[0].altgr));
+    if (bySymbol) {
+        return [{ down: true, keysym, code: null }, { down: false, keysym, code: null }];
     }
+    return path.flatMap((stroke) => {
+        const held = [...(stroke.shift ? [SHIFT] : []), ...(stroke.altgr ? [ALT_GR] : [])];
+        const key = { keysym: keysymOf(stroke.character), code: stroke.code };
+        return [
+            ...held.map((modifier) => ({ down: true, ...modifier })),
+            { down: true, ...key },
+            { down: false, ...key },
+            ...held.toReversed().map((modifier) => ({ down: false, ...modifier })),
+        ];
+    });
+}
+
+/** The scan code of a key as RFB has it: the prefix of extended keys is the high bit. */
+function scanCode(code) {
+    const known = XtScancode[code] ?? 0;
+    return known >> 8 === 0xe0 ? (known & 0x7f) | 0x80 : known;
+}
+
+/** A whole text as the console proxy takes it: [down, keysym, scan code]. */
+export function textEvents(layout, text, positions) {
+    return characters(text).flatMap((character) => eventsOf(layout, character, positions))
+        .map(({ down, keysym, code }) => [down ? 1 : 0, keysym, positions && code ? scanCode(code) : 0]);
 }

@@ -1,25 +1,51 @@
-//! The bundled noVNC core is an unmodified copy of the locked npm package; this proves or renews it.
+//! The console page's script is one file, made of our modules and an unmodified copy of the locked
+//! noVNC package; this proves or renews both.
 //!
-//! The copy is committed so that a plain `cargo build` needs neither npm nor a network.
+//! Copy and script are committed so that a plain `cargo build` needs neither npm nor a network.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::root;
+use crate::run::{root, step};
 use crate::setup;
 
 const WEB: &str = "roles/console-proxy/web";
 /// Parts of the package that are bundled.
 const PARTS: &[&str] = &["core", "vendor", "LICENSE.txt", "docs/LICENSE.MPL-2.0", "AUTHORS"];
 
+/// The script as the bundler makes it.
+const BUNDLE: &str = "bundle/console.js";
+
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let update = arguments.iter().any(|argument| argument == "--update");
     setup::npm(WEB)?;
+    core(update)?;
+    bundle(update)
+}
+
+/// Makes the script anew and compares it with the kept one.
+fn bundle(update: bool) -> Result<()> {
+    let web = root().join(WEB);
+    let kept = web.join(BUNDLE);
+    let before = std::fs::read(&kept).unwrap_or_default();
+    let folder = web.display().to_string();
+    step("npm", &["run", "--silent", "--prefix", &folder, "bundle"])?;
+    let now = std::fs::read(&kept).with_context(|| format!("{} was not made", kept.display()))?;
+    if now != before && !update {
+        std::fs::write(&kept, before)?;
+        bail!("{BUNDLE} is not what the page's modules make; run cargo xtask page --update");
+    }
+    println!("console page: one script of {} bytes, as its modules make it", now.len());
+    Ok(())
+}
+
+fn core(update: bool) -> Result<()> {
     let package = root().join(WEB).join("node_modules/@novnc/novnc");
     let bundled = root().join(WEB).join("novnc");
     let theirs = files(&package)?;
-    if arguments.iter().any(|argument| argument == "--update") {
+    if update {
         if bundled.exists() {
             std::fs::remove_dir_all(&bundled)?;
         }
@@ -32,7 +58,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let ours = files(&bundled)?;
     for (name, bytes) in &theirs {
         match ours.get(name) {
-            None => bail!("{} is not bundled; run cargo xtask novnc --update", name.display()),
+            None => bail!("{} is not bundled; run cargo xtask page --update", name.display()),
             Some(copy) if copy != bytes => {
                 bail!("{} differs from the npm package", name.display());
             }
