@@ -2,13 +2,19 @@
 //
 //   node console.mjs --url URL [--expect-state connected|failed|closed] [--expect-reason TEXT]
 //                    [--expect-pixels "8,8,ff0000 24,8,00ff00" | --expect-colours 2]
-//                    [--may-complain TEXT] [--type TEXT] [--paste TEXT] [--keep MS] [--screenshot FILE.png] [--timeout MS]
+//                    [--may-complain TEXT] [--type TEXT] [--paste TEXT [--layout NAME]] [--keep MS] [--screenshot FILE.png]
+//                    [--device "iPhone 13"] [--scheme light|dark] [--locale de-DE] [--tap-type TEXT] [--accessible]
+//                    [--expect-bar TEXT] [--timeout MS]
+//
+// --accessible: axe-core finds nothing serious, with each panel open; the keyboard alone leaves the screen.
 //
 // Exit status 0 when every expectation was met, else 1; the JSON says which was not. The browser
 // is /usr/bin/chromium or the one named by CHROMIUM.
 
 import { parseArgs } from 'node:util';
-import { chromium } from 'playwright-core';
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { chromium, devices } from 'playwright-core';
 
 const { values: options } = parseArgs({
     options: {
@@ -19,6 +25,13 @@ const { values: options } = parseArgs({
         'expect-colours': { type: 'string' },
         type: { type: 'string' },
         paste: { type: 'string' },
+        layout: { type: 'string', default: 'us' },
+        device: { type: 'string' },
+        scheme: { type: 'string', default: 'dark' },
+        locale: { type: 'string', default: 'en-US' },
+        'tap-type': { type: 'string' },
+        accessible: { type: 'boolean', default: false },
+        'expect-bar': { type: 'string' },
         keep: { type: 'string', default: '0' },
         'may-complain': { type: 'string' },
         screenshot: { type: 'string' },
@@ -77,6 +90,32 @@ async function watchPixels(page) {
     result.screen = seen;
 }
 
+/** What people with assistive technology, or without a mouse, meet. */
+async function checkAccess(page) {
+    const source = await readFile(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
+    await page.evaluate(source);
+    for (const panel of [null, 'keys', 'paste', 'view']) {
+        if (panel) {
+            await page.click(`#${panel}`);
+        }
+        const { violations } = await page.evaluate(() => globalThis.axe.run());
+        const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+        for (const { id, nodes } of serious) {
+            expect(false, `accessibility, ${panel ?? 'bar'}: ${id}: ${nodes.map(({ html }) => html).join(' ')}`);
+        }
+        const wide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+        expect(!wide, `${panel ?? 'bar'}: wider than the window`);
+    }
+    // Escape closes the panel; the shortcut leaves the screen, which takes every other key.
+    await page.keyboard.press('Escape');
+    expect(await page.evaluate(() => document.getElementById('view-panel').hidden), 'Escape leaves the panel open');
+    await page.locator('#screen canvas').focus();
+    await page.keyboard.press('Tab');
+    expect(await page.evaluate(() => document.activeElement.tagName === 'CANVAS'), 'Tab left the screen');
+    await page.keyboard.press('Control+Alt+Shift+B');
+    expect(await page.evaluate(() => document.activeElement.id === 'ctrl-alt-del'), 'the shortcut does not leave the screen');
+}
+
 async function run(page) {
     const outside = [];
     const host = new URL(options.url).hostname;
@@ -122,11 +161,22 @@ async function run(page) {
     if (options.paste) {
         await page.click('#paste');
         await page.fill('#paste-text', options.paste);
+        await page.selectOption('#layout', options.layout);
         await page.click('#paste-type');
         await page.waitForFunction(() => document.getElementById('paste-panel').hidden, null, { timeout });
     }
+    if (options['tap-type']) {
+        await page.tap('#screen canvas');
+        await page.waitForFunction(() => document.activeElement.id === 'touch-input', null, { timeout });
+        await page.keyboard.type(options['tap-type'], { delay: 20 });
+        await page.keyboard.press('Backspace');
+    }
+    if (options.accessible) {
+        await checkAccess(page);
+    }
     await page.waitForTimeout(Number(options.keep));
     result.state = await page.evaluate(() => document.body.dataset.state);
+    result.bar = await page.evaluate(() => document.getElementById('bar').innerText.replace(/\s+/g, ' ').trim());
     result.name = await page.textContent('#name');
     result.title = await page.title();
     result.banner = await page.evaluate(() => {
@@ -142,6 +192,7 @@ async function run(page) {
     }
     expect(result.state === options['expect-state'], `state ${result.state}`);
     expect(!options['expect-reason'] || result.banner.includes(options['expect-reason']), `banner ${result.banner}`);
+    expect(!options['expect-bar'] || result.bar.includes(options['expect-bar']), `bar ${result.bar}`);
     expect(outside.length === 0, 'requests to other hosts');
     const allowed = options['may-complain'];
     const others = complaints.filter((text) => !allowed || !text.includes(allowed));
@@ -155,8 +206,9 @@ const browser = await chromium.launch({
     args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--host-resolver-rules=MAP *.test 127.0.0.1'],
 });
 try {
-    const page = await browser.newPage({ viewport: { width: 1000, height: 760 } });
-    await run(page);
+    const device = options.device ? devices[options.device] : { viewport: { width: 1000, height: 760 } };
+    const { scheme: colorScheme, locale } = options;
+    await run(await browser.newPage({ ...device, colorScheme, locale }));
 } catch (error) {
     result.failures.push(String(error));
 } finally {

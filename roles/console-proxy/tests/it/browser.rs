@@ -64,6 +64,41 @@ async fn a_browser_opens_a_link_sees_the_demo_screen_and_types() {
     world.closed_in_books(&link).await;
 }
 
+/// The keyboards that a text is typed for: tables and key events, run by Node.js.
+#[test]
+fn keyboards_of_guests_have_their_characters_where_people_press_them() {
+    let tests = script().with_file_name("layouts.test.mjs");
+    let run = std::process::Command::new("node").arg("--test").arg(tests).output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_typed_for_the_guests_keyboard() {
+    let world = start(Options::default()).await;
+    let link = world.link(1).await;
+    let said = ["--locale", "de-DE", "--layout", "de", "--paste", "Grüße, 100 €", "--keep", "300"];
+    let expected = [&said[..], &["--expect-bar", "Verbunden"]].concat();
+    browse(&at(&world, &link), &expected).await;
+    assert_eq!(world.screen.typed_text(), "Gr<fc><df>e, 100 <20ac>");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_is_accessible_in_light_and_dark_and_on_a_phone() {
+    let world = start(Options::default()).await;
+    let looks: [&[&str]; 3] = [
+        &["--scheme", "dark"],
+        &["--scheme", "light", "--locale", "fr-FR"],
+        &["--device", "iPhone 13", "--tap-type", "hix"],
+    ];
+    for look in looks {
+        let link = world.link(1).await;
+        browse(&at(&world, &link), &[look, &["--accessible"]].concat()).await;
+    }
+    // Of the shortcut the guest sees the modifiers alone.
+    let typed = "<Tab><Ctrl><Alt><Tab><Ctrl><Alt>hix<BS><Tab><Ctrl><Alt>";
+    assert_eq!(world.screen.typed_text(), typed);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
     let world = start(Options::default()).await;
