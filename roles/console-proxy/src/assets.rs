@@ -49,7 +49,8 @@ impl Encoding {
     /// The best one that a client takes (RFC 9110 §12.5.3): what it refuses with `q=0` is not used.
     pub(crate) fn accepted(headers: &HeaderMap) -> Self {
         let mut best = Self::Identity;
-        let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+        let values =
+            headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
         for item in values.flat_map(|value| value.split(',')) {
             let mut parts = item.split(';').map(str::trim);
             let name = parts.next().unwrap_or_default();
