@@ -32,14 +32,19 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::client::TrustedProxies;
+use crate::files::Files;
 use crate::listener::{BindError, Listener, Transport};
-use crate::serve::{HttpLimits, serve_counted};
+use crate::serve::{HttpLimits, Served, serve_counted};
 use crate::tls::{Certificates, choose};
 
 /// Connections of one shared listener; consoles and downloads hold theirs for hours.
 const CONNECTIONS: usize = 4096;
 /// How long a listener whose last role left may take to free its port for the next.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// The prefix of what nobody else serves on an address. Unlike every other one it may have several
+/// roles; "/" comes before it.
+pub const ANYTHING_ELSE: &str = "";
 
 /// What a role serves on an address.
 #[derive(Debug, Clone)]
@@ -106,15 +111,32 @@ struct Layers {
 }
 
 #[derive(Clone)]
-struct Route {
+pub(crate) struct Route {
     id: u64,
     /// As registered, with the real port once bound.
     addr: SocketAddr,
     prefix: &'static str,
     layers: Layers,
-    site: Arc<Site>,
+    pub(crate) site: Arc<Site>,
+    pub(crate) files: Option<Arc<dyn Files>>,
     /// The role's, for what its requests log.
-    span: Span,
+    pub(crate) span: Span,
+}
+
+/// The routes of one listener, as they are at each moment.
+#[derive(Clone)]
+pub(crate) struct FrontRoutes {
+    front: Weak<Shared>,
+    listener: u64,
+}
+
+impl FrontRoutes {
+    /// The route of a request that came to the address `local`.
+    pub(crate) fn find(&self, local: SocketAddr, path: &str) -> Option<Route> {
+        // A listener for both families writes IPv4 addresses in IPv6 form.
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        self.front.upgrade()?.find(self.listener, local, path)
+    }
 }
 
 /// Keeps the routes alive; dropping it removes them.
@@ -154,12 +176,29 @@ impl HttpFront {
     /// Serves the site until the registration is dropped. Binds its address unless the front listens
     /// there already, itself or through the unspecified address of the same port.
     pub async fn register(&self, site: Site) -> Result<Registration, BindError> {
+        self.register_with(site, None).await
+    }
+
+    /// As [`HttpFront::register`], for a site that also has files.
+    pub async fn register_files(
+        &self,
+        site: Site,
+        files: Arc<dyn Files>,
+    ) -> Result<Registration, BindError> {
+        self.register_with(site, Some(files)).await
+    }
+
+    async fn register_with(
+        &self,
+        site: Site,
+        files: Option<Arc<dyn Files>>,
+    ) -> Result<Registration, BindError> {
         loop {
             let closing = {
                 let mut state = self.shared.lock();
                 match state.closing(site.addr) {
                     Some(closing) => closing,
-                    None => return self.add(&mut state, site),
+                    None => return self.add(&mut state, site, files),
                 }
             };
             if tokio::time::timeout(CLOSING, closing.cancelled()).await.is_err() {
@@ -169,7 +208,12 @@ impl HttpFront {
         }
     }
 
-    fn add(&self, state: &mut FrontState, site: Site) -> Result<Registration, BindError> {
+    fn add(
+        &self,
+        state: &mut FrontState,
+        site: Site,
+        files: Option<Arc<dyn Files>>,
+    ) -> Result<Registration, BindError> {
         let layers = Layers {
             tls: site.transport.certificates.is_some(),
             proxy_protocol: site.transport.proxy_protocol.clone(),
@@ -183,7 +227,8 @@ impl HttpFront {
         let (id, site, span) = (state.next_id, Arc::new(site), Span::current());
         for &prefix in site.prefixes {
             let (layers, site, span) = (layers.clone(), Arc::clone(&site), span.clone());
-            state.routes.push(Route { id, addr, prefix, layers, site, span });
+            let files = files.clone();
+            state.routes.push(Route { id, addr, prefix, layers, site, files, span });
         }
         Ok(Registration { front: Arc::downgrade(&self.shared), id, local_addr: addr })
     }
@@ -210,10 +255,11 @@ impl HttpFront {
             HttpLimits { connections: CONNECTIONS, drain: Duration::MAX, ..HttpLimits::default() };
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
-        let router = request::router(Arc::downgrade(&self.shared), id);
+        let routes = FrontRoutes { front: Arc::downgrade(&self.shared), listener: id };
+        let what = Served { router: request::router(routes.clone()), routes: Some(routes) };
         let tasks = self.shared.tasks.clone();
         let serving =
-            serve_counted(listener, router, limits, tasks, stop.clone(), Arc::clone(&places));
+            serve_counted(listener, what, limits, tasks, stop.clone(), Arc::clone(&places));
         let guard = closed.clone().drop_guard();
         self.shared.tasks.spawn_in(self.shared.span.clone(), "http front", async move {
             serving.await;
@@ -268,11 +314,12 @@ impl FrontState {
         waiting.map(|(_, closed)| closed.clone())
     }
 
-    /// A prefix of an address belongs to one role.
+    /// A prefix of an address belongs to one role, but for [`ANYTHING_ELSE`].
     fn check_owners(&self, site: &Site, layers: &Layers) -> Result<(), BindError> {
         let other = self.routes.iter().find(|route| {
             route.site.owner != site.owner
                 && route.layers == *layers
+                && route.prefix != ANYTHING_ELSE
                 && site.prefixes.contains(&route.prefix)
                 && overlap(route.addr, site.addr)
         });

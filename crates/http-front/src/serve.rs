@@ -20,12 +20,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use task_scope::TaskScope;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::client::ClientAddress;
+use crate::files::{self, Http, Lookup};
+use crate::front::FrontRoutes;
 use crate::listener::{Listener, Socket};
-use crate::stream::{Counted, Stream};
+use crate::send::Plain;
+use crate::stream::{Ahead, Counted, Stream};
 use crate::strict;
 
 /// Who is at the other end of the connection; an extension of every request. Behind a proxy that is
@@ -72,6 +76,12 @@ pub(crate) struct Connection {
     pub(crate) cut: CancellationToken,
 }
 
+impl Connection {
+    fn of(remote: Option<IpAddr>) -> Self {
+        Self { remote, cut: CancellationToken::new() }
+    }
+}
+
 /// Serves `router` on `listener` until `shutdown` fires.
 pub async fn serve(
     listener: Listener,
@@ -81,13 +91,21 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let places = Arc::new(Semaphore::new(limits.connections));
-    serve_counted(listener, router, limits, tasks, shutdown, places).await;
+    let what = Served { router, routes: None };
+    serve_counted(listener, what, limits, tasks, shutdown, places).await;
+}
+
+/// What a listener serves.
+pub(crate) struct Served {
+    pub(crate) router: Router,
+    /// Where files are found, for listeners of the front.
+    pub(crate) routes: Option<FrontRoutes>,
 }
 
 /// The same, with the places of its connections to look at.
 pub(crate) async fn serve_counted(
     listener: Listener,
-    router: Router,
+    Served { router, routes }: Served,
     limits: HttpLimits,
     tasks: TaskScope,
     shutdown: CancellationToken,
@@ -95,7 +113,8 @@ pub(crate) async fn serve_counted(
 ) {
     let Listener { socket, tls, proxy_protocol } = listener;
     let handshakes = Semaphore::new(limits.handshakes);
-    let server = Arc::new(Server { router, limits, tls, proxy_protocol, handshakes, shutdown });
+    let server = Server { router, routes, limits, tls, proxy_protocol, handshakes, shutdown };
+    let server = Arc::new(server);
     let accepting = accept_all(&socket, &server, &tasks, &places);
     if server.shutdown.run_until_cancelled(accepting).await.is_some() {
         tracing::error!("the accept loop ended by itself");
@@ -135,7 +154,7 @@ async fn accept_all(
                 Accepted::Tcp(stream, peer) => server.tcp(stream, peer, place).await,
                 Accepted::Unix(stream) => {
                     let stream = Box::new(Counted::new(stream, place));
-                    server.http(stream, Peer::Unix, None).await;
+                    server.http(stream, Peer::Unix, Connection::of(None)).await;
                 }
             }
         });
@@ -164,6 +183,7 @@ async fn accept(socket: &Socket) -> std::io::Result<Accepted> {
 /// What every connection of a listener needs.
 struct Server {
     router: Router,
+    routes: Option<FrontRoutes>,
     limits: HttpLimits,
     tls: Option<tokio_rustls::TlsAcceptor>,
     proxy_protocol: Vec<bedrock::net::Network>,
@@ -191,18 +211,20 @@ impl Server {
         (remote, local): (SocketAddr, SocketAddr),
         place: OwnedSemaphorePermit,
     ) {
-        let stream = Counted::new(stream, place);
+        let stream = Ahead::from(Counted::new(stream, place));
         let has_header = self.proxy_protocol.iter().any(|network| network.contains(remote.ip()));
-        let opened: Result<(Box<dyn Stream>, SocketAddr), OpenError> =
-            if has_header || self.tls.is_some() {
-                self.open(stream, has_header.then_some(()), remote).await
-            } else {
-                Ok((Box::new(stream), remote))
-            };
+        let opened = if has_header || self.tls.is_some() {
+            self.open(stream, has_header, remote).await
+        } else {
+            Ok((files::over(files::without_tls(stream)), remote))
+        };
         match opened {
-            Ok((stream, source)) => {
-                let source = source.ip().to_canonical();
-                self.http(stream, Peer::Tcp { remote, local }, Some(source)).await;
+            Ok((http, source)) => {
+                let connection = Connection::of(Some(source.ip().to_canonical()));
+                let peer = Peer::Tcp { remote, local };
+                if let Some(http) = self.files(http, &peer, &connection).await {
+                    self.http(Box::new(http), peer, connection).await;
+                }
             }
             Err(error) => {
                 tracing::debug!(%remote, error = bedrock::chain(&error), "connection refused");
@@ -213,24 +235,22 @@ impl Server {
     /// Everything between accept and HTTP.
     async fn open(
         &self,
-        mut stream: Counted<TcpStream>,
-        has_header: Option<()>,
+        mut stream: Plain,
+        has_header: bool,
         remote: SocketAddr,
-    ) -> Result<(Box<dyn Stream>, SocketAddr), OpenError> {
+    ) -> Result<(Http, SocketAddr), OpenError> {
         let opening = async {
-            let source = match has_header {
-                Some(()) => stream.proxy_header().await?,
-                None => None,
-            };
-            let stream: Box<dyn Stream> = match &self.tls {
+            let source = if has_header { stream.proxy_header().await? } else { None };
+            let sender = match &self.tls {
                 Some(acceptor) => {
                     let _turn =
                         self.handshakes.acquire().await.map_err(|_closed| OpenError::Stopped)?;
-                    Box::new(acceptor.accept(stream).await.map_err(OpenError::Handshake)?)
+                    let tls = acceptor.accept(stream).await.map_err(OpenError::Handshake)?;
+                    Either::Right(Box::new(tls))
                 }
-                None => Box::new(stream),
+                None => files::without_tls(stream),
             };
-            Ok((stream, source.unwrap_or(remote)))
+            Ok((files::over(sender), source.unwrap_or(remote)))
         };
         tokio::select! {
             opened = tokio::time::timeout(self.limits.handshake_timeout, opening) => opened?,
@@ -238,9 +258,16 @@ impl Server {
         }
     }
 
-    async fn http(&self, stream: Box<dyn Stream>, peer: Peer, remote: Option<IpAddr>) {
-        let cut = CancellationToken::new();
-        let connection = Connection { remote, cut: cut.clone() };
+    /// Sends files as long as nothing else is asked for; `None` when the connection is over.
+    async fn files(&self, http: Http, peer: &Peer, connection: &Connection) -> Option<Http> {
+        let Some(routes) = &self.routes else { return Some(http) };
+        let header_timeout = self.limits.header_timeout;
+        let lookup = Lookup { routes, peer, connection, header_timeout };
+        lookup.serve(http, &self.shutdown).await
+    }
+
+    async fn http(&self, stream: Box<dyn Stream>, peer: Peer, connection: Connection) {
+        let cut = connection.cut.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let request = prepare(request, &peer, &connection);
             let router = self.router.clone();

@@ -1,4 +1,4 @@
-//! A connection below TLS and HTTP: counted until its last owner drops it, with a way to read ahead.
+//! A connection below HTTP: counted until its last owner drops it, with a way to read ahead.
 //!
 //! hyper hands the stream of an upgraded request on, so whoever holds a WebSocket holds the place of
 //! its connection as well.
@@ -19,11 +19,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// A counted connection.
 pub(crate) struct Counted<S> {
-    socket: S,
-    /// Read from the socket already, from `at` on not handed out yet.
-    ahead: Vec<u8>,
-    at: usize,
+    pub(crate) socket: S,
     _place: OwnedSemaphorePermit,
+}
+
+/// A stream of which some bytes were looked at before somebody reads them.
+pub(crate) struct Ahead<S> {
+    pub(crate) inner: S,
+    /// Read from the stream already, from `at` on not handed out yet.
+    bytes: Vec<u8>,
+    at: usize,
 }
 
 /// Why a PROXY header could not be had.
@@ -35,28 +40,71 @@ pub(crate) enum ReadHeaderError {
     Read(#[source] io::Error),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Counted<S> {
+impl<S> Counted<S> {
     pub(crate) const fn new(socket: S, place: OwnedSemaphorePermit) -> Self {
-        Self { socket, ahead: Vec::new(), at: 0, _place: place }
+        Self { socket, _place: place }
+    }
+}
+
+impl<S> From<S> for Ahead<S> {
+    fn from(inner: S) -> Self {
+        Self { inner, bytes: Vec::new(), at: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Ahead<S> {
+    /// What was looked at and not read yet.
+    pub(crate) fn unread(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    /// Takes as read what was looked at.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.at = self.at.saturating_add(count);
+        if self.at >= self.bytes.len() {
+            (self.bytes, self.at) = (Vec::new(), 0);
+        }
+    }
+
+    /// Looks further; gives the number of new bytes, 0 at the end. The caller bounds what is held.
+    pub(crate) async fn look(&mut self) -> io::Result<usize> {
+        let mut block = [0; 2048];
+        let count = self.inner.read(&mut block).await?;
+        self.bytes.extend_from_slice(block.get(..count).unwrap_or_default());
+        Ok(count)
     }
 
     /// Reads the PROXY header; what came after it stays to be read.
     pub(crate) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, ReadHeaderError> {
         loop {
-            if !self.ahead.is_empty()
-                && let ProxyHeader::Complete { length, source } = parse_proxy_header(&self.ahead)?
+            if !self.unread().is_empty()
+                && let ProxyHeader::Complete { length, source } = parse_proxy_header(self.unread())?
             {
-                self.at = length;
+                self.consume(length);
                 return Ok(source);
             }
             // The parser bounds what is held: it refuses a header that is too long.
-            let mut block = [0; 512];
-            let count = self.socket.read(&mut block).await.map_err(ReadHeaderError::Read)?;
-            if count == 0 {
+            if self.look().await.map_err(ReadHeaderError::Read)? == 0 {
                 return Err(ReadHeaderError::Read(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.ahead.extend_from_slice(block.get(..count).unwrap_or_default());
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ahead<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let unread = self.unread();
+        if unread.is_empty() {
+            return Pin::new(&mut self.inner).poll_read(cx, buf);
+        }
+        let count = unread.len().min(buf.remaining());
+        buf.put_slice(unread.get(..count).unwrap_or_default());
+        self.consume(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -66,47 +114,47 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let unread = this.ahead.get(this.at..).unwrap_or_default();
-        if unread.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
-        }
-        let count = unread.len().min(buf.remaining());
-        buf.put_slice(unread.get(..count).unwrap_or_default());
-        this.at += count;
-        if this.at >= this.ahead.len() {
-            (this.ahead, this.at) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
-    }
+/// Writing goes straight through.
+macro_rules! writes_through {
+    ($wrapper:ident, $inner:ident) => {
+        impl<S: AsyncWrite + Unpin> AsyncWrite for $wrapper<S> {
+            fn poll_write(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bytes: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$inner).poll_write(cx, bytes)
+            }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
-    }
+            fn poll_write_vectored(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                slices: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.$inner).poll_write_vectored(cx, slices)
+            }
 
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
+            fn is_write_vectored(&self) -> bool {
+                self.$inner.is_write_vectored()
+            }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$inner).poll_flush(cx)
+            }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
+            fn poll_shutdown(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.$inner).poll_shutdown(cx)
+            }
+        }
+    };
 }
+
+writes_through!(Counted, socket);
+writes_through!(Ahead, inner);

@@ -1,8 +1,6 @@
 //! One request of a role: run in the role's scope and span, to the last byte of its response.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Weak;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -15,22 +13,18 @@ use tokio::sync::oneshot;
 use tower::ServiceExt;
 use tracing::Span;
 
-use super::{Route, Shared};
+use super::{FrontRoutes, Route};
 use crate::client::{ClientAddress, client_address};
 use crate::serve::{Connection, Peer};
 
 /// What a listener of the front serves.
-pub(super) fn router(front: Weak<Shared>, listener: u64) -> Router {
+pub(super) fn router(routes: FrontRoutes) -> Router {
     Router::new().fallback(
         async move |Extension(peer): Extension<Peer>,
                     Extension(connection): Extension<Connection>,
                     request: Request<Body>| {
             let Peer::Tcp { local, .. } = peer else { return nobody() };
-            // A listener for both families writes IPv4 addresses in IPv6 form.
-            let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-            let path = request.uri().path();
-            let route = front.upgrade().and_then(|front| front.find(listener, local, path));
-            match route {
+            match routes.find(local, request.uri().path()) {
                 Some(route) => answer(route, connection, request).await,
                 None => nobody(),
             }

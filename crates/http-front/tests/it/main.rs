@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "tests start tasks of their own")]
 
+mod files;
 mod limits;
 mod proxies;
 mod requests;

@@ -4,12 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_front::{CertificateError, Certificates, HttpLimits, Listener, Site, Transport, serve};
+use http_front::{
+    ANYTHING_ELSE, CertificateError, Certificates, HttpLimits, Listener, Site, Transport, serve,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use task_scope::TaskScope;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{any, exchange, front, head, site};
@@ -18,7 +21,7 @@ fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-fn key(names: &[&str]) -> Arc<CertifiedKey> {
+pub(super) fn key(names: &[&str]) -> Arc<CertifiedKey> {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let made = rcgen::generate_simple_self_signed(names).unwrap();
     let private = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -26,17 +29,17 @@ fn key(names: &[&str]) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::from_der(chain, private, &provider()).unwrap())
 }
 
-fn certificates(keys: &[&Arc<CertifiedKey>]) -> Certificates {
+pub(super) fn certificates(keys: &[&Arc<CertifiedKey>]) -> Certificates {
     Certificates::new(keys.iter().map(|key| Arc::clone(key)).collect()).unwrap()
 }
 
-/// The certificate a client of `name` is shown, and the answer it gets.
-async fn visit(
+/// A connection over TLS as a client of `name`, after the bytes `before`.
+pub(super) async fn connect(
     addr: SocketAddr,
     before: &[u8],
     name: &'static str,
     roots: &[&Arc<CertifiedKey>],
-) -> (CertificateDer<'static>, String) {
+) -> TlsStream<TcpStream> {
     let mut store = rustls::RootCertStore::empty();
     for root in roots {
         store.add(root.cert[0].clone()).unwrap();
@@ -48,7 +51,17 @@ async fn visit(
     tokio::io::AsyncWriteExt::write_all(&mut stream, before).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from(name).unwrap();
-    let mut stream = connector.connect(name, stream).await.unwrap();
+    connector.connect(name, stream).await.unwrap()
+}
+
+/// The certificate a client of `name` is shown, and the answer it gets.
+async fn visit(
+    addr: SocketAddr,
+    before: &[u8],
+    name: &'static str,
+    roots: &[&Arc<CertifiedKey>],
+) -> (CertificateDer<'static>, String) {
+    let mut stream = connect(addr, before, name, roots).await;
     let answer = exchange(&mut stream, head("/", "").as_bytes()).await;
     let shown = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
     (shown, answer)
@@ -77,6 +90,13 @@ async fn roles_share_a_tls_port_and_each_name_gets_its_certificate() {
         assert_eq!(shown, expected.cert[0], "{name}");
         assert!(answer.ends_with("cp"), "{name}");
     }
+    // What nobody else wants has several owners, and "/" comes before it.
+    let rest = Site { transport: transport(&[&third]), ..site("ss", addr, &[ANYTHING_ELSE]) };
+    let rest = front.register(rest).await.unwrap();
+    assert!(visit(addr, b"", "c.example.org", &roots).await.1.ends_with("cp"));
+    drop(cp);
+    assert!(visit(addr, b"", "c.example.org", &roots).await.1.ends_with("ss"));
+    drop(rest);
     let error = front.register(site("ss", addr, &["/x/"])).await.unwrap_err();
     let expected = format!("cannot listen on {addr}: it is served with TLS already");
     assert_eq!(bedrock::chain(&error), expected);
