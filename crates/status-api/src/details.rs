@@ -35,6 +35,10 @@ impl Published for Option<CertificateStatus> {
     const NAME: &'static str = "certificate";
 }
 
+impl Published for Vec<CertificateStatus> {
+    const NAME: &'static str = "certificates";
+}
+
 impl Published for Listeners {
     const NAME: &'static str = "listeners";
 }
@@ -58,6 +62,8 @@ pub struct Details {
     pub listeners: Option<Listeners>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Vec<CertificateStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<DhcpStatus>,
     /// What has no type here: of a newer process, or of a role that is not ours.
@@ -334,6 +340,7 @@ mod tests {
             fingerprint: "00".into(),
             problem: Some("it is for b".into()),
         }));
+        check(&Vec::<CertificateStatus>::new());
         check(&DhcpStatus { state: "ready".into(), ..DhcpStatus::default() });
     }
 

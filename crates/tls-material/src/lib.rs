@@ -9,14 +9,17 @@
 //! | [`files`] | certificates, keys and key stores from files, bounded |
 //! | [`chain`] | whether a pinned certificate vouches for another one, a CA presented as itself included |
 //! | [`hosts`] | the check of hypervisor hosts, by an operator's policy |
+//! | [`own`] | a certificate of our own for a listener that was given none |
 //! | [`https`] | the check of ordinary servers: system roots, an operator's file, self-signed servers |
 
 pub mod chain;
 pub mod files;
 pub mod hosts;
 pub mod https;
+pub mod own;
 
 pub use chain::{ChainError, Chains};
 pub use files::{FileError, read_certificates, read_key, read_key_store, read_optional, read_pair};
 pub use hosts::{HostTrust, HostVerifier};
 pub use https::HttpsVerifier;
+pub use own::{OwnError, own_pair};
