@@ -24,7 +24,8 @@ use bytes::Bytes;
 pub use dir::{Dir, Modes};
 
 use super::engine::{
-    Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
+    Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Piece, SMALL,
+    Space, Threads,
 };
 use super::marker;
 use super::path::{FileName, InstallPath};
@@ -176,6 +177,21 @@ impl Engine for Directory {
                 tracing::warn!(file = %aside, %error, "cannot remove an unfinished file");
             }
             Ok(written?)
+        })
+    }
+
+    fn claim(
+        &self,
+        work: &Work,
+        path: InstallPath,
+        aside: FileName,
+        content: Bytes,
+    ) -> Operation<bool> {
+        self.run(work, move |root, modes| {
+            let split = path.split().ok_or(std::io::Error::from(ErrorKind::InvalidInput));
+            let (directory, name) = split?;
+            let dir = root.create_all(&directory, modes)?;
+            Ok(dir.claim(name.as_str(), aside.as_str(), &content, modes)?)
         })
     }
 
@@ -467,6 +483,27 @@ impl Opened for DirectoryFile {
                 Ok::<_, std::io::Error>(Bytes::from(bytes))
             };
             Ok(shared.pool.lane(Lane::Serve).run(owner, shared.deadline, read).await??)
+        })
+    }
+
+    fn local(&self) -> Option<LocalFile> {
+        let threads = Arc::new(Serving(Arc::clone(&self.shared)));
+        Some(LocalFile { file: Arc::clone(&self.file), threads })
+    }
+}
+
+/// The threads that read files for others. Whoever sends a file comes again and again, so there are
+/// turns before the queue: it must not be full for those that come once.
+#[derive(Debug)]
+struct Serving(Arc<Shared>);
+
+impl Threads for Serving {
+    fn run(&self, owner: Owned, work: Piece) -> Operation<()> {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let _turn =
+                shared.pool.turns.acquire().await.map_err(|_closed| EngineError::Panicked)?;
+            shared.pool.lane(Lane::Serve).run(owner, shared.deadline, work).await
         })
     }
 }

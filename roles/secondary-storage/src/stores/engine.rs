@@ -17,7 +17,7 @@ use super::StoreError;
 use super::config::StoreSettings;
 use super::path::{FileName, InstallPath};
 use super::url::StoreUrl;
-use super::work::Work;
+use super::work::{Owned, Work};
 
 /// An operation under way. It does nothing before it is polled first.
 pub type Operation<T> = BoxFuture<'static, Result<T, EngineError>>;
@@ -108,6 +108,19 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// Until then it may lie beside under the name `aside`.
     fn put(&self, work: &Work, path: InstallPath, aside: FileName, content: Bytes)
     -> Operation<()>;
+
+    /// Makes a small file whole, unless there is one of that name: of several callers, on any host,
+    /// one gets `true`. Until then it may lie beside under the name `aside`, which must be the
+    /// caller's own. A store that cannot do it fails with [`std::io::ErrorKind::Unsupported`].
+    fn claim(
+        &self,
+        _work: &Work,
+        _path: InstallPath,
+        _aside: FileName,
+        _content: Bytes,
+    ) -> Operation<bool> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()) })
+    }
 
     /// Makes sure that a directory is there, where there are directories.
     fn ensure(&self, work: &Work, directory: InstallPath) -> Operation<()>;
@@ -234,4 +247,40 @@ pub trait Opened: fmt::Debug + Send + Sync {
 
     /// Exactly the bytes of `range`, which lies in the file.
     fn read(&self, range: Range<u64>) -> Operation<Bytes>;
+
+    /// The file itself, where it has a descriptor on this machine.
+    fn local(&self) -> Option<LocalFile> {
+        None
+    }
+}
+
+/// A file with a descriptor, and the threads on which it may be used: it may lie on a server that
+/// does not answer.
+#[derive(Clone)]
+pub struct LocalFile {
+    pub file: Arc<std::fs::File>,
+    pub(super) threads: Arc<dyn Threads>,
+}
+
+/// Work that is given to threads.
+pub type Piece = Box<dyn FnOnce() + Send>;
+
+/// Threads of a store.
+pub trait Threads: fmt::Debug + Send + Sync {
+    /// Waits for its turn, then runs the work for its owner.
+    fn run(&self, owner: Owned, work: Piece) -> Operation<()>;
+}
+
+impl LocalFile {
+    /// Runs work with the file. It waits for its turn as long as need be, then no longer than the
+    /// store's deadline.
+    pub fn run(&self, owner: Owned, work: Piece) -> Operation<()> {
+        self.threads.run(owner, work)
+    }
+}
+
+impl fmt::Debug for LocalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalFile").field("file", &self.file).finish_non_exhaustive()
+    }
 }

@@ -213,6 +213,18 @@ impl Stores {
         }
     }
 
+    /// Opens the configured stores that nobody has asked for yet; one that cannot be opened is told
+    /// elsewhere.
+    pub async fn open_configured(&self) {
+        let untried: Vec<StoreUrl> = {
+            let slots = self.slots();
+            let configured = self.shared.engines.configured();
+            configured.into_iter().filter(|url| !slots.contains_key(&url.key())).collect()
+        };
+        let opening = untried.iter().map(|url| self.open(url, None));
+        drop(futures_util::future::join_all(opening).await);
+    }
+
     /// For `/status` and metrics.
     pub fn status(&self) -> Vec<StoreStatus> {
         let mut list: Vec<StoreStatus> =

@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -133,6 +133,44 @@ impl Dir {
 
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Makes a file whole unless there is one of that name: of several callers, on any host, one
+    /// gets `true`. A hard link is what every file system makes atomically, NFS included; where there
+    /// are none, an exclusive creation is, and a reader may see the file without its content. An
+    /// answer that got lost on its way looks like a name taken by somebody else, so the content is
+    /// compared: callers give each claim a content of its own.
+    pub fn claim(&self, name: &str, aside: &str, content: &[u8], modes: Modes) -> Result<bool> {
+        self.remove_file(aside)?;
+        let mut file = self.create_file(aside, modes)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        drop(file);
+        let flags = AtFlags::empty();
+        let linked = nix::unistd::linkat(&self.0, aside, &self.0, name, flags);
+        self.remove_file(aside)?;
+        let claimed = match linked {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => {
+                let mut found = Vec::new();
+                self.open_file(name)?.take(content.len() as u64 + 1).read_to_end(&mut found)?;
+                found == content
+            }
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {
+                match self.create_file(name, modes) {
+                    Ok(mut file) => {
+                        file.write_all(content)?;
+                        file.sync_all()?;
+                        true
+                    }
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        self.sync()?;
+        Ok(claimed)
     }
 
     /// Makes created and renamed names durable.
@@ -358,7 +396,6 @@ fn kind(stat: &FileStat) -> EntryKind {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
@@ -500,6 +537,29 @@ mod tests {
         assert_eq!(short, [("d", directory), ("f", file), ("\u{fffd}", file)]);
         assert_eq!(found[1].size, 4);
         assert!(found[1].modified > SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+    }
+
+    #[test]
+    fn of_many_claims_one_is_granted_and_a_repeated_one_again() {
+        let (temp, root) = root();
+        let granted: Vec<usize> = std::thread::scope(|scope| {
+            let claims: Vec<_> = (0..16)
+                .map(|n: usize| {
+                    let root = &root;
+                    let claim = move || {
+                        let content = format!("{n}");
+                        root.claim("lease", &format!("aside-{n}"), content.as_bytes(), MODES)
+                    };
+                    scope.spawn(move || claim().unwrap().then_some(n))
+                })
+                .collect();
+            claims.into_iter().filter_map(|claim| claim.join().unwrap()).collect()
+        });
+        assert_eq!(granted.len(), 1, "{granted:?}");
+        let content = std::fs::read_to_string(temp.path().join("lease")).unwrap();
+        assert_eq!(content, granted[0].to_string(), "whole from the first moment on");
+        assert!(root.claim("lease", "again", content.as_bytes(), MODES).unwrap(), "answer lost");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1, "nothing lies beside it");
     }
 
     #[test]

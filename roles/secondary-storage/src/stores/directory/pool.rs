@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::stores::engine::EngineError;
 use crate::stores::work::{Owned, Running};
@@ -39,11 +39,14 @@ pub struct Pool {
     closing: Queue,
     /// Stands in the place of a file that is being closed.
     nothing: Arc<File>,
+    /// For work that comes again and again; what waits here is not in the queue.
+    pub(super) turns: Semaphore,
 }
 
 const QUICK_THREADS: usize = 3;
 const SERVE_THREADS: usize = 4;
 const WAITING: usize = 64;
+const TURNS: usize = WAITING / 4;
 
 impl Pool {
     /// Starts the threads.
@@ -53,6 +56,7 @@ impl Pool {
             serve: Queue::start("ss-serve", SERVE_THREADS)?,
             closing: Queue::start("ss-close", 1)?,
             nothing: Arc::new(File::open("/dev/null")?),
+            turns: Semaphore::new(TURNS),
         })
     }
 
