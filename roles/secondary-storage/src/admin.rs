@@ -2,6 +2,7 @@
 //! submodule per subject. Callers from other machines only get to read.
 
 mod jobs;
+mod links;
 mod stores;
 
 use axum::http::StatusCode;
@@ -15,6 +16,7 @@ pub fn router(parts: &Assembled) -> Router {
     Router::new()
         .merge(jobs::routes(parts.downloads.clone()))
         .merge(stores::routes(parts.stores.clone(), parts.surveys.clone()))
+        .merge(links::routes(parts.links.clone(), parts.host.clone()))
 }
 
 /// Why something is not done, in the form of the admin API.

@@ -1,6 +1,6 @@
 //! `[roles.secondary_storage]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use config_reader::{Section, Violations};
 use management_link::{LinkConfig, ManagementConfig};
 use role::ConfigInput;
 
+use crate::serving::config::ServingConfig;
 use crate::sources::Retries;
 use crate::sources::http::url::ProxySetting;
 use crate::sources::http::{HttpLimits, MinimumRate};
@@ -25,8 +26,8 @@ pub struct SecondaryStorageConfig {
     /// In every link the server hands out.
     pub public_address: IpAddr,
     pub storage_address: IpAddr,
-    /// Where links are served.
-    pub listen: Vec<SocketAddr>,
+    /// Where links are served, and to whom.
+    pub serving: ServingConfig,
     pub stores: StoreSettings,
     pub downloads: DownloadSettings,
     /// After which a link ends, whether the server says so or not.
@@ -60,7 +61,6 @@ pub struct DownloadSettings {
     pub ca_file: Option<PathBuf>,
 }
 
-const LISTEN: &str = "0.0.0.0:80";
 /// The management server's default for templates.
 const SIZE_LIMIT: u64 = 50 << 30;
 const DOWNLOADS: usize = 8;
@@ -81,7 +81,7 @@ impl SecondaryStorageConfig {
         let state_directory = crate::service::KIND.directory(input.state_directory);
         let mut section = Section::new("roles.secondary_storage", input.section, violations);
         let identity = Identity::read(&mut section);
-        let listen = read_listen(&mut section);
+        let serving = ServingConfig::read(&mut section);
         let stores = crate::stores::config::read(&mut section);
         let downloads = read_downloads(&mut section);
         let link_lifetime = read_link_lifetime(&mut section);
@@ -94,7 +94,7 @@ impl SecondaryStorageConfig {
             private_address: identity.private_address,
             public_address: identity.public_address,
             storage_address: identity.storage_address,
-            listen,
+            serving,
             stores,
             downloads,
             link_lifetime,
@@ -156,14 +156,6 @@ fn read_link_lifetime(section: &mut Section<'_>) -> Duration {
         );
     }
     lifetime
-}
-
-fn read_listen(section: &mut Section<'_>) -> Vec<SocketAddr> {
-    let listen = section.list("listen", "give addresses with ports: [\"0.0.0.0:80\"]");
-    if section.raw("listen").is_some() {
-        return listen;
-    }
-    LISTEN.parse().into_iter().collect()
 }
 
 fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
@@ -252,7 +244,8 @@ mod tests {
         assert_eq!(violations, Vec::<String>::new());
         assert_eq!(config.link.guid, "s-900-VM-NfsSecondaryStorageResource");
         assert_eq!(config.public_address.to_string(), "10.0.0.7");
-        assert_eq!(config.listen, ["0.0.0.0:80".parse().unwrap()]);
+        assert_eq!(config.serving.listen, ["0.0.0.0:80".parse().unwrap()]);
+        assert_eq!(config.serving.tls_listen, ["0.0.0.0:443".parse().unwrap()]);
         assert_eq!(config.stores.mount_root, Path::new("/mnt/SecStorage"));
         assert_eq!(config.stores.modes, Modes { directory: 0o777, file: 0o666 });
         assert_eq!(config.state_directory, Path::new("/var/lib/quickcloud/ss"));
@@ -271,7 +264,7 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(violations, Vec::<String>::new());
         assert_eq!(config.link.guid, "SecondaryStorage.1-NfsSecondaryStorageResource");
-        assert_eq!(config.listen, []);
+        assert_eq!((config.serving.listen.len(), config.serving.tls_listen.len()), (0, 0));
         assert_eq!(config.stores.directories().collect::<Vec<_>>(), [Path::new("/srv/sec")]);
         assert_eq!(config.downloads.allowed_sources.len(), 2);
         assert_eq!(config.downloads.decompressed_limit, Some(1 << 30));

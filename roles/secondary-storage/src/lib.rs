@@ -12,6 +12,7 @@
 //! | [`objects`] | what a store holds, in Java's properties files; removing it |
 //! | [`stores`] | stores: verified roots with threads of their own |
 //! | [`links`] | links for users, and the listener behind them |
+//! | [`serving`] | addresses, certificates and the help page |
 //! | [`setup`] | what the management server said at set-up |
 //! | [`reload`], [`live`] | taking over another configuration; values that a reload replaces |
 //! | [`doctor`] | questions about stores and files |
@@ -34,6 +35,7 @@ pub mod objects;
 pub mod redacted;
 pub mod reload;
 pub mod service;
+pub mod serving;
 pub mod setup;
 pub mod sources;
 pub mod state_file;

@@ -1,28 +1,48 @@
 //! Links under which users fetch a template, a volume or a snapshot.
 //!
-//! The management server hands a link out for hours and does not ask again, so the table of links
-//! survives a restart. A link names a file by store and path, never by an open file or a link in
+//! The management server hands a link out for hours and does not ask again, and it tells any storage
+//! host of the zone to take it away. So a link lies on the store that its file lies on, as a small
+//! file that every host of the zone reads at each request (see [`shared`]): what one made all serve,
+//! what one took away nobody serves. On a store that takes no files (read-only, full) it is in this
+//! host's own table (see [`local`]). A link names a file by path, never by an open file or a link in
 //! the file system: what is served is looked up, walked and opened for each request.
+//!
+//! A link that ended is remembered for a while, so that whoever comes late is told so.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`shared`], [`local`] | where links are kept |
+//! | [`serve`], [`copy`] | requests for links, and for copies between zones |
+//! | [`files`], [`range`] | a file as an answer; ranges and conditions |
 
+pub mod copy;
+pub mod files;
+pub mod local;
 pub mod range;
 pub mod serve;
+pub mod shared;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use role::TaskScope;
 use serde::{Deserialize, Serialize};
 use status_api::{DownloadLink, DownloadLinksStatus};
+use tokio::sync::Semaphore;
 
 use crate::live::Live;
 use crate::metrics::Metrics;
-use crate::state_file::{self, StateError};
+use crate::state_file::StateError;
 use crate::stores::path::PathError;
-use crate::stores::{FileName, InstallPath, StoreUrl};
+use crate::stores::{EngineError, FileName, InstallPath, Store, StoreError, StoreUrl, Stores};
+use local::LocalTable;
 
 /// A link's two last path segments.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkName {
     pub directory: FileName,
     pub file: FileName,
@@ -35,7 +55,18 @@ pub struct Target {
     pub path: InstallPath,
 }
 
-/// Why a link cannot be made or removed.
+/// What a look for a link comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    Target(Target),
+    /// It was taken away, or its time is over.
+    Ended {
+        at_ms: i64,
+    },
+    Unknown,
+}
+
+/// Why a link cannot be made, found or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     #[error(transparent)]
@@ -44,21 +75,40 @@ pub enum LinkError {
     TooMany(usize),
     #[error("cannot remember the links")]
     State(#[from] StateError),
+    #[error(transparent)]
+    Store(Box<StoreError>),
+    #[error("not every store can be read: {0}")]
+    Unreadable(String),
+    #[error("link {0} is not what this program wrote")]
+    Content(LinkName, #[source] serde_json::Error),
+    #[error(transparent)]
+    Task(#[from] role::tasks::BlockingError),
 }
 
-/// A day's links of a busy zone many times over; a bound on file and memory.
+impl From<StoreError> for LinkError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(Box::new(error))
+    }
+}
+
+/// A day's links of a busy zone many times over; a bound on files and memory.
 const MAX_LINKS: usize = 20_000;
 /// In `/status`.
 const MAX_SHOWN: usize = 100;
+/// Looks on stores at the same time, for requests that come from anywhere.
+const LOOKS: usize = 8;
+/// How long an ended link is remembered.
+const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Saved {
-    store: StoreUrl,
+/// A link as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
     path: InstallPath,
     created_ms: i64,
+    /// When it was taken away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended_ms: Option<i64>,
 }
-
-type Table = BTreeMap<String, Saved>;
 
 /// All links. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
@@ -68,11 +118,14 @@ pub struct Links {
 
 #[derive(Debug)]
 struct Shared {
-    path: PathBuf,
+    local: LocalTable,
+    stores: Stores,
+    tasks: TaskScope,
     metrics: Arc<Metrics>,
     lifetime: Live<Duration>,
-    /// By `directory/file`. Held while saving, so that an older copy never replaces a newer one.
-    table: Mutex<Table>,
+    looks: Semaphore,
+    /// What this host knows of at the moment, for whoever asks without waiting.
+    known: Mutex<BTreeMap<LinkName, (StoreUrl, Kept)>>,
 }
 
 impl LinkName {
@@ -85,220 +138,253 @@ impl LinkName {
         let path = url.split(['?', '#']).next()?;
         let (rest, file) = path.rsplit_once('/')?;
         let (_, directory) = rest.rsplit_once('/')?;
-        Self::new(directory, file).ok()
+        let decode = |text| percent_encoding::percent_decode_str(text).decode_utf8().ok();
+        Self::new(&decode(directory)?, &decode(file)?).ok()
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.directory, self.file)
+    }
+}
+
+impl Kept {
+    /// When it ended, if it has.
+    fn ended(&self, lifetime: Duration, now_ms: i64) -> Option<i64> {
+        let limit = self.created_ms.saturating_add(millis_i64(lifetime));
+        self.ended_ms.into_iter().chain((limit <= now_ms).then_some(limit)).min()
     }
 
-    fn key(&self) -> String {
-        format!("{}/{}", self.directory, self.file)
+    /// Whether nobody has to be told any more that it ended.
+    fn is_forgotten(&self, lifetime: Duration, now_ms: i64) -> bool {
+        let ended = self.ended(lifetime, now_ms);
+        ended.is_some_and(|at| at.saturating_add(millis_i64(REMEMBERED)) <= now_ms)
     }
 }
 
 impl Links {
-    /// Reads `links.json` of the role's state directory; an entry that leads nowhere is left out.
-    /// A link ends by itself after `lifetime`. Blocks.
-    pub fn load(
-        state_directory: &Path,
+    pub fn new(
+        local: LocalTable,
+        stores: Stores,
+        tasks: TaskScope,
         metrics: Arc<Metrics>,
         lifetime: Live<Duration>,
-    ) -> Result<Self, StateError> {
-        let path = state_directory.join("links.json");
-        let saved: BTreeMap<String, serde_json::Value> = state_file::load(&path)?;
-        let mut table = Table::new();
-        for (name, value) in saved {
-            match serde_json::from_value(value) {
-                Ok(saved) => drop(table.insert(name, saved)),
-                Err(error) => tracing::warn!(name, %error, "a saved link leads nowhere"),
-            }
-        }
-        metrics.links(table.len());
-        let table = Mutex::new(table);
-        Ok(Self { shared: Arc::new(Shared { path, metrics, lifetime, table }) })
+    ) -> Self {
+        let known = Mutex::new(local.all());
+        let looks = Semaphore::new(LOOKS);
+        let shared = Shared { local, stores, tasks, metrics, lifetime, looks, known };
+        let this = Self { shared: Arc::new(shared) };
+        this.count();
+        this
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, BTreeMap<LinkName, (StoreUrl, Kept)>> {
+        self.shared.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the table and saves it; what cannot be saved is not changed, because it would come
-    /// back, or be lost, at the next start. Blocks.
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> Result<T, LinkError> {
-        let mut table = self.table();
-        let mut changed = table.clone();
-        let outcome = change(&mut changed);
-        if changed != *table {
-            state_file::save(&self.shared.path, &changed)?;
-            *table = changed;
-            self.shared.metrics.links(table.len());
-        }
-        Ok(outcome)
+    fn lifetime(&self) -> Duration {
+        *self.shared.lifetime.get()
     }
 
-    /// Makes a link, or points an existing one to `target`. Blocks.
-    pub fn add(&self, name: &LinkName, target: &Target, now_ms: i64) -> Result<(), LinkError> {
-        let saved =
-            Saved { store: target.store.clone(), path: target.path.clone(), created_ms: now_ms };
-        let lifetime = self.shared.lifetime.get();
-        self.change(|table| {
-            table.retain(|_, saved| saved.left(*lifetime, now_ms).is_some());
-            if table.len() >= MAX_LINKS && !table.contains_key(&name.key()) {
-                return Err(LinkError::TooMany(MAX_LINKS));
-            }
-            table.insert(name.key(), saved);
-            Ok(())
-        })?
+    fn count(&self) {
+        let known = self.known();
+        let active = known.values().filter(|(_, kept)| kept.ended_ms.is_none()).count();
+        self.shared.metrics.links(active);
     }
 
-    /// Removes a link; gives what it led to. Blocks.
-    pub fn remove(&self, name: &LinkName) -> Result<Option<Target>, LinkError> {
-        Ok(self.change(|table| table.remove(&name.key()))?.map(Saved::into_target))
-    }
-
-    /// Removes every link to something in a directory; gives their number. Blocks.
-    pub fn remove_below(
+    /// Runs something with the local table, on a thread.
+    async fn local<T: Send + 'static>(
         &self,
-        store: &StoreUrl,
+        work: impl FnOnce(&LocalTable) -> Result<T, StateError> + Send + 'static,
+    ) -> Result<T, LinkError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(self.shared.tasks.blocking("keep links", move || work(&shared.local)).await??)
+    }
+
+    /// Makes a link, or points an existing one to `target`.
+    pub async fn add(
+        &self,
+        name: &LinkName,
+        target: &Target,
+        now_ms: i64,
+    ) -> Result<(), LinkError> {
+        if self.known().len() >= MAX_LINKS && !self.known().contains_key(name) {
+            return Err(LinkError::TooMany(MAX_LINKS));
+        }
+        let kept = Kept { path: target.path.clone(), created_ms: now_ms, ended_ms: None };
+        let store = self.shared.stores.open(&target.store, None).await?;
+        self.keep(&store, name, kept).await
+    }
+
+    /// Writes a link to its store, or to the local table when the store takes no files.
+    async fn keep(&self, store: &Store, name: &LinkName, kept: Kept) -> Result<(), LinkError> {
+        let url = store.url().clone();
+        match shared::put(store, name, &kept).await {
+            Ok(()) => {
+                // One that was kept here while the store took nothing.
+                let other = name.clone();
+                self.local(move |table| table.remove(&other)).await?;
+            }
+            Err(LinkError::Store(error)) if takes_nothing(&error) => {
+                tracing::warn!(store = %url, link = %name, "the store takes no files: only this host serves the link");
+                let (name, url, kept) = (name.clone(), url.clone(), kept.clone());
+                self.local(move |table| table.put(&name, &url, &kept)).await?;
+            }
+            Err(error) => return Err(error),
+        }
+        self.known().insert(name.clone(), (url, kept));
+        self.count();
+        Ok(())
+    }
+
+    /// Takes a link away, whoever made it; gives what it led to.
+    pub async fn remove(
+        &self,
+        name: &LinkName,
+        now_ms: i64,
+    ) -> Result<Option<Target>, LinkError> {
+        let Some((store, kept)) = self.look(name).await? else { return Ok(None) };
+        let target = Target { store: store.url().clone(), path: kept.path.clone() };
+        if kept.ended(self.lifetime(), now_ms).is_none() {
+            self.keep(&store, name, Kept { ended_ms: Some(now_ms), ..kept }).await?;
+        }
+        Ok(Some(target))
+    }
+
+    /// Takes every link away that this host knows of and that leads into a directory; gives their
+    /// number. The files of others are gone with the directory.
+    pub async fn remove_below(
+        &self,
+        store: &Store,
         directory: &InstallPath,
+        now_ms: i64,
     ) -> Result<usize, LinkError> {
-        let key = store.key();
-        self.change(|table| {
-            let before = table.len();
-            table.retain(|_, saved| {
-                saved.store.key() != key || !saved.path.parts().starts_with(directory.parts())
+        let (key, lifetime) = (store.url().key(), self.lifetime());
+        let below: Vec<(LinkName, Kept)> = {
+            let known = self.known();
+            let inside = known.iter().filter(|(_, (url, kept))| {
+                url.key() == key
+                    && kept.path.parts().starts_with(directory.parts())
+                    && kept.ended(lifetime, now_ms).is_none()
             });
-            before - table.len()
+            inside.map(|(name, (_, kept))| (name.clone(), kept.clone())).collect()
+        };
+        for (name, kept) in &below {
+            let ended = Kept { ended_ms: Some(now_ms), ..kept.clone() };
+            self.keep(store, name, ended).await?;
+        }
+        Ok(below.len())
+    }
+
+    /// What a link leads to.
+    pub async fn find(&self, name: &LinkName, now_ms: i64) -> Result<Found, LinkError> {
+        let Some((store, kept)) = self.look(name).await? else { return Ok(Found::Unknown) };
+        Ok(match kept.ended(self.lifetime(), now_ms) {
+            Some(at_ms) => Found::Ended { at_ms },
+            None => Found::Target(Target { store: store.url().clone(), path: kept.path }),
         })
     }
 
-    /// Removes the links whose time is over; gives their number. Blocks.
-    pub fn remove_ended(&self, now_ms: i64) -> Result<usize, LinkError> {
-        let lifetime = self.shared.lifetime.get();
-        self.change(|table| {
-            let before = table.len();
-            table.retain(|_, saved| saved.left(*lifetime, now_ms).is_some());
-            before - table.len()
-        })
+    /// Looks for a link here, then on all stores at once.
+    async fn look(&self, name: &LinkName) -> Result<Option<(Arc<Store>, Kept)>, LinkError> {
+        let stores = &self.shared.stores;
+        if let Some((url, kept)) = self.shared.local.get(name) {
+            return Ok(Some((stores.open(&url, None).await?, kept)));
+        }
+        // The server makes these names; a store is not asked for anything else.
+        if name.directory.as_str().parse::<uuid::Uuid>().is_err() {
+            return Ok(None);
+        }
+        let Ok(_turn) = self.shared.looks.acquire().await else { return Ok(None) };
+        stores.open_configured().await;
+        let mut looking: FuturesUnordered<_> = stores
+            .ready()
+            .into_iter()
+            .map(|store| async move { (shared::get(&store, name).await, store) })
+            .collect();
+        let mut failed = None;
+        while let Some((found, store)) = looking.next().await {
+            match found {
+                Ok(Some(kept)) => return Ok(Some((store, kept))),
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let failures = stores.failures();
+        if failures.is_empty() { Ok(None) } else { Err(LinkError::Unreadable(failures.join("; "))) }
     }
 
-    /// What a link leads to, unless its time is over.
-    pub fn find(&self, name: &LinkName, now_ms: i64) -> Option<Target> {
-        let saved = self.table().get(&name.key())?.clone();
-        saved.left(*self.shared.lifetime.get(), now_ms)?;
-        Some(saved.into_target())
+    /// Reads all links of all stores and drops those that ended long ago; gives the number of these.
+    pub async fn sweep(&self, now_ms: i64) -> Result<usize, LinkError> {
+        let lifetime = self.lifetime();
+        let mut known = self
+            .local(move |table| {
+                table.retain(|kept| !kept.is_forgotten(lifetime, now_ms))?;
+                Ok(table.all())
+            })
+            .await?;
+        let mut dropped = 0;
+        for store in self.shared.stores.ready() {
+            for (name, kept) in shared::list(&store).await? {
+                if kept.is_forgotten(lifetime, now_ms) {
+                    shared::remove(&store, &name).await?;
+                    dropped += 1;
+                } else {
+                    known.insert(name, (store.url().clone(), kept));
+                }
+            }
+        }
+        *self.known() = known;
+        self.count();
+        Ok(dropped)
     }
 
     /// For `/status`: how many, and the newest.
     pub fn status(&self, now_ms: i64) -> DownloadLinksStatus {
-        let lifetime = self.shared.lifetime.get();
-        let table = self.table();
-        let mut newest: Vec<(&String, &Saved)> = table.iter().collect();
-        newest.sort_by_key(|(_, saved)| std::cmp::Reverse(saved.created_ms));
-        let links = newest.into_iter().take(MAX_SHOWN).map(|(name, saved)| DownloadLink {
-            link: name.clone(),
-            store: saved.store.to_string(),
-            path: saved.path.to_string(),
-            created_ago_ms: millis(saved.age(now_ms)),
-            expires_in_ms: saved.left(*lifetime, now_ms).map(millis),
+        let mut links = self.shown(now_ms);
+        let count = links.len();
+        links.truncate(MAX_SHOWN);
+        DownloadLinksStatus { count, links }
+    }
+
+    /// Those that can be used, the newest first.
+    pub fn shown(&self, now_ms: i64) -> Vec<DownloadLink> {
+        let lifetime = self.lifetime();
+        let known = self.known();
+        let mut active: Vec<_> =
+            known.iter().filter(|(_, (_, kept))| kept.ended(lifetime, now_ms).is_none()).collect();
+        active.sort_by_key(|(_, (_, kept))| std::cmp::Reverse(kept.created_ms));
+        let links = active.into_iter().map(|(name, (store, kept))| {
+            let age = millis(now_ms.saturating_sub(kept.created_ms));
+            let left = millis_i64(lifetime).saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
+            DownloadLink {
+                link: name.to_string(),
+                store: store.to_string(),
+                path: kept.path.to_string(),
+                created_ago_ms: age,
+                expires_in_ms: Some(millis(left)),
+            }
         });
-        DownloadLinksStatus { count: table.len(), links: links.collect() }
+        links.collect()
     }
 }
 
-impl Saved {
-    fn into_target(self) -> Target {
-        Target { store: self.store, path: self.path }
-    }
-
-    fn age(&self, now_ms: i64) -> Duration {
-        Duration::from_millis(u64::try_from(now_ms.saturating_sub(self.created_ms)).unwrap_or(0))
-    }
-
-    /// Time until the link ends; `None` when it has ended.
-    fn left(&self, lifetime: Duration, now_ms: i64) -> Option<Duration> {
-        lifetime.checked_sub(self.age(now_ms)).filter(|left| !left.is_zero())
-    }
+fn takes_nothing(error: &StoreError) -> bool {
+    matches!(error, StoreError::Operation { source: EngineError::Io(error), .. }
+        if crate::stores::marker::takes_nothing(error))
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn millis(ms: i64) -> u64 {
+    u64::try_from(ms).unwrap_or(0)
+}
+
+fn millis_i64(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(path: &str) -> Target {
-        Target { store: "nfs://h/p".parse().unwrap(), path: path.parse().unwrap() }
-    }
-
-    fn load(directory: &Path) -> Links {
-        Links::load(directory, Arc::default(), Live::new(Duration::from_millis(1_000))).unwrap()
-    }
-
-    #[test]
-    fn links_survive_a_restart_until_removed() {
-        let temp = tempfile::tempdir().unwrap();
-        let links = || load(temp.path());
-        let name = LinkName::new("245aa84f", "g-plain.qcow2").unwrap();
-        links().add(&name, &target("template/tmpl/2/320/a.qcow2"), 1).unwrap();
-        assert_eq!(links().find(&name, 1), Some(target("template/tmpl/2/320/a.qcow2")));
-        let by_url = LinkName::of_url("http://10.77.1.2/userdata/245aa84f/g-plain.qcow2").unwrap();
-        assert_eq!(by_url, name);
-        assert_eq!(links().remove(&name).unwrap(), Some(target("template/tmpl/2/320/a.qcow2")));
-        assert_eq!(links().find(&name, 1), None);
-        assert_eq!(links().remove(&name).unwrap(), None);
-    }
-
-    #[test]
-    fn links_end_by_themselves_and_with_what_they_lead_to() {
-        let temp = tempfile::tempdir().unwrap();
-        let links = load(temp.path());
-        let name = |file: &str| LinkName::new("d", file).unwrap();
-        for (file, path, at) in [
-            ("old", "template/tmpl/2/320/a", 100),
-            ("one", "template/tmpl/2/320/a", 500),
-            ("two", "template/tmpl/2/320/b", 500),
-            ("near", "template/tmpl/2/3201/a", 500),
-        ] {
-            links.add(&name(file), &target(path), at).unwrap();
-        }
-        assert!(links.find(&name("old"), 1_099).is_some());
-        assert!(links.find(&name("old"), 1_100).is_none(), "its time is over");
-        assert!(links.find(&name("old"), 0).is_some(), "a clock that was set back ends nothing");
-        assert_eq!(links.remove_ended(1_100).unwrap(), 1);
-        let other = "nfs://other/p".parse().unwrap();
-        let directory = "template/tmpl/2/320".parse().unwrap();
-        assert_eq!(links.remove_below(&other, &directory).unwrap(), 0);
-        let same = "nfs://h/p/".parse().unwrap();
-        assert_eq!(links.remove_below(&same, &directory).unwrap(), 2);
-        let status = load(temp.path()).status(600);
-        assert_eq!((status.count, status.links[0].link.as_str()), (1, "d/near"));
-        assert_eq!(
-            (status.links[0].created_ago_ms, status.links[0].expires_in_ms),
-            (100, Some(900))
-        );
-    }
-
-    #[test]
-    fn what_cannot_be_saved_does_not_happen() {
-        let temp = tempfile::tempdir().unwrap();
-        let state = temp.path().join("state");
-        let links = load(&state);
-        let name = LinkName::new("d", "f").unwrap();
-        links.add(&name, &target("a/b"), 1).unwrap();
-        std::fs::rename(&state, temp.path().join("aside")).unwrap();
-        std::fs::write(&state, "in the way").unwrap();
-        assert!(links.remove(&name).is_err());
-        assert!(links.remove_ended(10_000).is_err());
-        assert_eq!(links.find(&name, 1), Some(target("a/b")), "as after a restart");
-        assert!(links.add(&LinkName::new("d", "g").unwrap(), &target("a/b"), 1).is_err());
-        assert_eq!(links.status(1).count, 1);
-    }
-
-    #[test]
-    fn names_are_single_segments() {
-        assert!(LinkName::new("a/b", "c").is_err());
-        assert!(LinkName::new("..", "c").is_err());
-        assert!(LinkName::new("a", "c/d").is_err());
-        assert!(LinkName::of_url("nothing").is_none());
-    }
-}
+mod tests;

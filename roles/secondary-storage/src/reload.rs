@@ -20,6 +20,12 @@ pub const RELOADABLE: &[&str] = &[
     "roles.secondary_storage.retry_delay",
     "roles.secondary_storage.answer_wait",
     "roles.secondary_storage.link_lifetime",
+    CERTIFICATE_FILE,
+    "roles.secondary_storage.certificate_key_file",
+    "roles.secondary_storage.trusted_proxies",
+    "roles.secondary_storage.copy_allowed",
+    "roles.secondary_storage.copy_user",
+    "roles.secondary_storage.copy_password",
     "roles.secondary_storage.proxy",
     "roles.secondary_storage.mount_root",
     "roles.secondary_storage.stores",
@@ -32,6 +38,7 @@ pub const RELOADABLE: &[&str] = &[
     CA_FILE,
 ];
 
+const CERTIFICATE_FILE: &str = "roles.secondary_storage.certificate_file";
 const CA_FILE: &str = "roles.secondary_storage.ca_file";
 
 /// Handles reloads of this run from now on. What runs already keeps the values it began with.
@@ -39,11 +46,12 @@ pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
     let (settings, lifetime) = (parts.settings.clone(), parts.link_lifetime.clone());
     let (trust, tasks) = (parts.trust.clone(), cx.tasks.clone());
     let stores = parts.stores.clone();
+    let serving = parts.serving.clone();
     let link = link.clone();
     cx.reload.handle(move |spec: std::sync::Arc<SecondaryStorageSpec>| {
         let (settings, lifetime) = (settings.clone(), lifetime.clone());
         let (trust, tasks) = (trust.clone(), tasks.clone());
-        let (link, stores) = (link.clone(), stores.clone());
+        let (link, stores, serving) = (link.clone(), stores.clone(), serving.clone());
         async move {
             let config = spec.config().clone();
             let mut report = link.reload(config.link.management).await;
@@ -58,6 +66,11 @@ pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
             settings.replace(config.downloads);
             lifetime.replace(config.link_lifetime);
             stores.reconfigure(config.stores);
+            // The certificate's files are read again although the keys may be the same.
+            match serving.replace(config.serving.live).await {
+                Ok(()) => report.apply("certificate and access of links and copies"),
+                Err(error) => report.fail(CERTIFICATE_FILE, bedrock::chain(&error)),
+            }
             report
         }
     });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config_reader::Violations;
-use http_front::{Site, Transport, TrustedProxies};
+use http_front::TrustedProxies;
 use management_link::ManagementLink;
 use role::{
     BoxFuture, ConfigInput, DoctorCheck, Host, PreflightError, Resource, Role, RoleContext,
@@ -22,10 +22,14 @@ use crate::commands::setup::SetupCommands;
 use crate::config::{DownloadSettings, SecondaryStorageConfig};
 use crate::ingest::{DownloadContext, Downloads};
 use crate::ingest::{journal, records};
+use crate::links::copy::CopyRules;
+use crate::links::local::LocalTable;
+use crate::links::serve::{FileService, router};
 use crate::links::Links;
-use crate::links::serve::{LinkService, PREFIX, router};
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::serving::certificates::{ServedCertificates, own_names};
+use crate::serving::{Reloadable, listeners};
 use crate::setup::ServerSettings;
 use crate::sources::http::trust::Trust;
 use crate::stores::Stores;
@@ -44,8 +48,6 @@ pub const DESCRIPTOR: RoleDescriptor =
 pub const KIND: RoleKind =
     RoleKind { short: "ss", title: "secondary storage", section: "secondary_storage" };
 
-/// How often an address that could not be bound is tried again.
-const BIND_RETRY: Duration = Duration::from_secs(10);
 /// Between two looks at the links whose time is over; they serve nothing before either.
 const LINKS_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -72,16 +74,12 @@ impl RoleSpec for SecondaryStorageSpec {
     }
 
     fn resources(&self) -> Vec<Resource> {
-        let routes = self
-            .config
-            .listen
-            .iter()
-            .map(|addr| Resource::HttpRoute { addr: *addr, prefix: PREFIX });
+        let routes = listeners::resources(&self.config.serving);
         let directories = self.config.stores.directories();
         let own = [&self.config.state_directory];
         let host = self.config.link.host_resource(&self.config.resource_name);
         let directories = directories.chain(own).cloned().map(Resource::Dir);
-        routes.chain(directories).chain([host]).collect()
+        routes.into_iter().chain(directories).chain([host]).collect()
     }
 
     /// A directory that is missing is not a reason to stay down: the store in it fails with a reason
@@ -139,22 +137,20 @@ pub struct Assembled {
     pub(crate) settings: Live<DownloadSettings>,
     pub(crate) link_lifetime: Live<Duration>,
     pub(crate) trust: Trust,
-    host: Host,
+    pub(crate) serving: Reloadable,
+    copy: CopyRules,
+    pub(crate) host: Host,
 }
 
 /// What is read from disk before anything starts.
 struct Loaded {
     trust: Trust,
     memory: Memory,
-    links: Links,
+    links: LocalTable,
     server: ServerSettings,
 }
 
-fn load(
-    config: &SecondaryStorageConfig,
-    metrics: Arc<Metrics>,
-    lifetime: Live<Duration>,
-) -> Result<Loaded, RoleError> {
+fn load(config: &SecondaryStorageConfig) -> Result<Loaded, RoleError> {
     let trust = Trust::load(config.downloads.ca_file.as_deref()).map_err(|error| {
         RoleError::misconfigured("roles.secondary_storage.ca_file cannot be used", error)
     })?;
@@ -164,7 +160,7 @@ fn load(
         trust,
         memory: Memory::load(state)
             .map_err(unreadable("cannot read what is known about stores"))?,
-        links: Links::load(state, metrics, lifetime)
+        links: LocalTable::load(state)
             .map_err(unreadable("cannot read the table of links"))?,
         server: ServerSettings::load(state)
             .map_err(unreadable("cannot read the list of other storage hosts"))?,
@@ -196,11 +192,15 @@ pub async fn assemble_on(
     let metrics = Arc::new(Metrics::default());
     let settings = Live::new(config.downloads.clone());
     let link_lifetime = Live::new(config.link_lifetime);
-    let (read, figures, lifetime) = (config.clone(), Arc::clone(&metrics), link_lifetime.clone());
-    let loaded = cx.tasks.blocking("read state", move || load(&read, figures, lifetime)).await;
+    let read = config.clone();
+    let loaded = cx.tasks.blocking("read state", move || load(&read)).await;
     let Loaded { trust, memory, links, server } =
         loaded.map_err(|error| RoleError::internal("cannot read state", error))??;
     let stores = Stores::new(engines, cx.tasks.clone(), memory);
+    let (figures, lifetime) = (Arc::clone(&metrics), link_lifetime.clone());
+    let links = Links::new(links, stores.clone(), cx.tasks.clone(), figures, lifetime);
+    let serving = serving(config, cx).await?;
+    let copy = CopyRules::new(serving.settings.clone(), server.clone());
     let context = DownloadContext {
         stores: stores.clone(),
         host: cx.host.clone(),
@@ -222,6 +222,8 @@ pub async fn assemble_on(
             access: access.clone(),
             trust: trust.clone(),
             server: server.clone(),
+            copy: copy.clone(),
+            certificates: serving.certificates.clone(),
             tasks: tasks.clone(),
         },
         downloads: DownloadCommands {
@@ -236,9 +238,9 @@ pub async fn assemble_on(
             access: access.clone(),
             downloads: downloads.clone(),
             links: links.clone(),
-            tasks: tasks.clone(),
+            host: cx.host.clone(),
         },
-        links: LinkCommands { access, links: links.clone(), host: cx.host.clone(), tasks },
+        links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
         metrics: Arc::clone(&metrics),
     };
     let host = cx.host.clone();
@@ -253,18 +255,53 @@ pub async fn assemble_on(
         settings,
         link_lifetime,
         trust,
+        serving,
+        copy,
         host,
     })
 }
 
+/// What is served with, apart from files: certificates, and whom to believe.
+async fn serving(
+    config: &SecondaryStorageConfig,
+    cx: &RoleContext,
+) -> Result<Reloadable, RoleError> {
+    let settings = Live::new(config.serving.live.clone());
+    let addresses = [config.public_address, config.private_address];
+    let certificates = ServedCertificates::open(
+        settings.clone(),
+        &config.state_directory,
+        own_names(&addresses, &config.name),
+        cx.host.clone(),
+        cx.tasks.clone(),
+    )
+    .await
+    .map_err(|error| RoleError::misconfigured("cannot serve https", error))?;
+    let trusted_proxies = TrustedProxies::from(config.serving.live.trusted_proxies.clone());
+    Ok(Reloadable { settings, trusted_proxies, certificates })
+}
+
 impl Assembled {
     /// The listener's view.
-    pub fn link_service(&self) -> LinkService {
-        LinkService {
+    pub fn file_service(&self) -> FileService {
+        FileService {
             links: self.links.clone(),
             stores: self.stores.clone(),
             metrics: Arc::clone(&self.metrics),
             host: self.host.clone(),
+            copy: self.copy.clone(),
+            certificates: self.serving.certificates.clone(),
+        }
+    }
+
+    /// What every listener of the role serves.
+    pub fn web(&self) -> listeners::Service {
+        let files = self.file_service();
+        listeners::Service {
+            router: router(files.clone()),
+            files: Arc::new(files),
+            certificates: self.serving.certificates.clone(),
+            trusted_proxies: self.serving.trusted_proxies.clone(),
         }
     }
 }
@@ -293,10 +330,11 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     cx.tasks.spawn_vital("watch stores", watched);
     cx.tasks.spawn_vital("survey stores", parts.surveys.clone().run(cx.shutdown.clone()));
     cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
-    let service = parts.link_service();
-    let serving =
-        cx.tasks.spawn_vital("serve links", serve_links(cx.clone(), config.listen, service));
+    let certificates = parts.serving.certificates.clone();
+    cx.tasks.spawn_vital("renew certificates", listeners::renew(cx.clone(), certificates));
     cx.admin.publish(crate::admin::router(&parts));
+    let serving = listeners::serve(cx.clone(), config.serving, parts.web());
+    let serving = cx.tasks.spawn_vital("serve links", serving);
     cx.health.started();
     let agent = StorageAgent {
         name: config.name,
@@ -321,70 +359,24 @@ fn publish(cx: &RoleContext, parts: &Assembled) {
     cx.health.report(move || source.status());
     let (source, host) = (parts.links.clone(), cx.host.clone());
     cx.health.report(move || source.status(host.clock.unix_ms()));
+    let source = parts.serving.certificates.clone();
+    cx.health.report(move || source.status());
     cx.health.install_metrics(parts.metrics.registry());
 }
 
-/// Removes links whose time is over, now and then.
+/// Looks at all links now and then: those that ended long ago are forgotten.
 async fn end_links(links: Links, cx: RoleContext) {
     loop {
-        let (table, now) = (links.clone(), cx.host.clock.unix_ms());
-        match cx.tasks.blocking("end links", move || table.remove_ended(now)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(ended)) => tracing::info!(ended, "links ended"),
-            Ok(Err(error)) => {
-                tracing::warn!(error = bedrock::chain(&error), "cannot end links");
+        match links.sweep(cx.host.clock.unix_ms()).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(dropped, "links that ended long ago are forgotten"),
+            Err(error) => {
+                tracing::warn!(error = bedrock::chain(&error), "cannot look through the links");
             }
-            Err(error) => tracing::warn!(error = bedrock::chain(&error), "cannot end links"),
         }
         tokio::select! {
             () = cx.shutdown.cancelled() => return,
             () = tokio::time::sleep(LINKS_INTERVAL) => {}
-        }
-    }
-}
-
-/// Keeps the link listener on every configured address until shutdown. An address that cannot be
-/// bound makes the role degraded, not dead, and is tried again.
-async fn serve_links(cx: RoleContext, addresses: Vec<std::net::SocketAddr>, service: LinkService) {
-    const CONDITION: &str = "links";
-    let mut registrations = Vec::new();
-    let mut missing = addresses;
-    loop {
-        let mut failed = Vec::new();
-        let mut reasons = Vec::new();
-        for addr in missing {
-            let site = Site {
-                owner: KIND.short,
-                addr,
-                prefixes: &[PREFIX],
-                router: router(service.clone()),
-                tasks: cx.tasks.clone(),
-                trusted_proxies: TrustedProxies::default(),
-                transport: Transport::default(),
-            };
-            match cx.http.register(site).await {
-                Ok(registration) => {
-                    tracing::info!(addr = %registration.local_addr(), "serving links");
-                    registrations.push(registration);
-                }
-                Err(error) => {
-                    reasons.push(bedrock::chain(&error));
-                    failed.push(addr);
-                }
-            }
-        }
-        if failed.is_empty() {
-            cx.health.clear_condition(CONDITION);
-            cx.shutdown.cancelled().await;
-            return;
-        }
-        let reason = format!("links cannot be fetched: {}", reasons.join(", "));
-        tracing::warn!(error = reason, "cannot serve links, will retry");
-        cx.health.set_condition(CONDITION, reason);
-        missing = failed;
-        tokio::select! {
-            () = cx.shutdown.cancelled() => return,
-            () = tokio::time::sleep(BIND_RETRY) => {}
         }
     }
 }

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod directory;
 pub mod engine;
+pub mod lease;
 pub mod marker;
 pub mod path;
 pub mod registry;
@@ -23,7 +24,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::watch as changes;
 
 pub use directory::Modes;
-pub use engine::{Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, Space};
+pub use engine::{
+    Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Space,
+};
 pub use path::{FileName, InstallPath, ObjectKind};
 pub use registry::Stores;
 pub use url::StoreUrl;

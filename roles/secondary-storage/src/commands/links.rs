@@ -6,7 +6,7 @@ use agent_protocol::storage::{
     UploadType,
 };
 
-use role::{Host, TaskScope};
+use role::Host;
 
 use super::access::StoreAccess;
 use super::{Handled, HandlerError};
@@ -20,7 +20,6 @@ pub struct LinkCommands {
     pub access: StoreAccess,
     pub links: Links,
     pub host: Host,
-    pub tasks: TaskScope,
 }
 
 impl LinkCommands {
@@ -48,18 +47,14 @@ impl LinkCommands {
         }
         let target = Target { store: store.url().clone(), path };
         tracing::info!(store = %target.store, path = %target.path, "link created");
-        let (links, now) = (self.links.clone(), self.host.clock.unix_ms());
-        self.tasks.blocking("add a link", move || links.add(&name, &target, now)).await??;
+        self.links.add(&name, &target, self.host.clock.unix_ms()).await?;
         Ok(CreateEntityDownloadURLAnswer { base: AnswerBase::success_with("") })
     }
 
     pub async fn delete(&self, command: DeleteEntityDownloadURLCommand) -> Handled<PlainAnswer> {
         let name = command.extract_url.as_deref().and_then(LinkName::of_url);
         let removed = match name {
-            Some(name) => {
-                let links = self.links.clone();
-                self.tasks.blocking("remove a link", move || links.remove(&name)).await??
-            }
+            Some(name) => self.links.remove(&name, self.host.clock.unix_ms()).await?,
             None => None,
         };
         if let Some(target) = &removed {

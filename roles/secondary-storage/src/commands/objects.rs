@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent_protocol::agent::PlainAnswer;
 use agent_protocol::storage::{ComputeChecksumCommand, DataTO, DeleteCommand};
 use management_link::CommandContext;
-use role::TaskScope;
+use role::Host;
 
 use super::access::StoreAccess;
 use super::{Handled, HandlerError};
@@ -26,7 +26,7 @@ pub struct ObjectCommands {
     pub access: StoreAccess,
     pub downloads: Downloads,
     pub links: Links,
-    pub tasks: TaskScope,
+    pub host: Host,
 }
 
 impl ObjectCommands {
@@ -86,10 +86,8 @@ impl ObjectCommands {
 
     /// The server sends nothing for the links of what it deletes.
     pub(super) async fn drop_links(&self, store: &Store, directory: InstallPath) -> Handled<()> {
-        let (links, url) = (self.links.clone(), store.url().clone());
-        let below = directory.clone();
-        let dropped =
-            self.tasks.blocking("drop links", move || links.remove_below(&url, &below)).await??;
+        let now = self.host.clock.unix_ms();
+        let dropped = self.links.remove_below(store, &directory, now).await?;
         if dropped > 0 {
             tracing::info!(store = %store.url(), path = %directory, dropped, "links dropped");
         }

@@ -12,6 +12,8 @@ use role::TaskScope;
 
 use super::access::StoreAccess;
 use super::{Handled, HandlerError};
+use crate::links::copy::CopyRules;
+use crate::serving::certificates::ServedCertificates;
 use crate::setup::ServerSettings;
 use crate::sources::http::trust::Trust;
 
@@ -21,6 +23,8 @@ pub struct SetupCommands {
     pub access: StoreAccess,
     pub trust: Trust,
     pub server: ServerSettings,
+    pub copy: CopyRules,
+    pub certificates: ServedCertificates,
     pub tasks: TaskScope,
 }
 
@@ -30,6 +34,13 @@ impl SetupCommands {
         if let Some(root) = command.certs.as_ref().and_then(|certs| certs.root_ca_cert.as_deref()) {
             let added = self.trust.add_pem(root);
             tracing::info!(added, "trusting the server's root certificate for downloads");
+        }
+        if let Some(certs) = &command.certs
+            && let Err(error) = self.certificates.take(certs).await
+        {
+            // The store is set up nevertheless; what was served before is served still.
+            let error = bedrock::chain(&error);
+            tracing::warn!(error, "cannot serve the certificate that the server sent");
         }
         let (fallback, version) = (command.sec_url.as_deref(), command.nfs_version.as_deref());
         let store = self.access.open(command.store.as_ref(), fallback, version).await?;
@@ -46,6 +57,7 @@ impl SetupCommands {
         let (sites, wrong) = parse_all::<Network>(sites.iter().map(AsRef::as_ref));
         tracing::info!(sites = sites.len(), "internal sites that downloads may reach");
         self.server.set_internal_sites(sites);
+        self.copy.take(command.copy_user_name.as_deref(), command.copy_password.as_ref());
         if wrong.is_empty() {
             Ok(PlainAnswer::success_with(""))
         } else {

@@ -1,9 +1,12 @@
 //! `Range` and the conditions of a request, judged against a file.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use axum::http::HeaderMap;
-use axum::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE};
+use axum::http::header::{
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
 
 /// What part of the file is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,34 +17,49 @@ pub enum Part {
     Unsatisfiable,
     /// The client has this version already.
     NotModified,
+    /// The client wants another version only.
+    Failed,
 }
 
 /// Identity of one version of a file, as sent in `ETag` and `Last-Modified`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     pub etag: String,
-    pub modified: String,
+    /// In whole seconds.
+    pub modified: SystemTime,
 }
 
-/// Decides from the request's headers. Several ranges at once are answered with the whole file,
-/// which is allowed and which nobody needs for images.
+/// Decides from the request's headers, in the order of RFC 9110, 13.2.2. Several ranges at once are
+/// answered with the whole file, which is allowed and which nobody needs for images.
 pub fn part(headers: &HeaderMap, version: &Version, length: u64) -> Part {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let date = |name| text(name).and_then(|text| httpdate::parse_http_date(text).ok());
+    let expected = match text(IF_MATCH) {
+        Some(tags) => lists(tags, |tag| tag == version.etag),
+        None => date(IF_UNMODIFIED_SINCE).is_none_or(|date| version.modified <= date),
+    };
+    if !expected {
+        return Part::Failed;
+    }
     let not_modified = match text(IF_NONE_MATCH) {
-        Some(tags) => tags.split(',').any(|tag| {
-            let tag = tag.trim();
-            tag == "*" || tag.trim_start_matches("W/") == version.etag
-        }),
-        None => text(IF_MODIFIED_SINCE) == Some(version.modified.as_str()),
+        Some(tags) => lists(tags, |tag| tag.trim_start_matches("W/") == version.etag),
+        None => date(IF_MODIFIED_SINCE).is_some_and(|date| version.modified <= date),
     };
     if not_modified {
         return Part::NotModified;
     }
     let Some(wanted) = text(RANGE) else { return Part::Whole };
-    if text(IF_RANGE).is_some_and(|known| known != version.etag && known != version.modified) {
-        return Part::Whole;
-    }
-    of_range(wanted, length)
+    // Exactly this version: a date that is merely later says nothing about the bytes.
+    let is_same = text(IF_RANGE).is_none_or(|known| {
+        known == version.etag
+            || httpdate::parse_http_date(known).is_ok_and(|date| date == version.modified)
+    });
+    if is_same { of_range(wanted, length) } else { Part::Whole }
+}
+
+/// Whether a list of tags has one of this kind, or stands for all.
+fn lists(tags: &str, is_one: impl Fn(&str) -> bool) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || is_one(tag))
 }
 
 /// What a `Range` header's value asks of a file of `length` bytes.
@@ -83,12 +101,17 @@ fn single_range(text: &str, length: u64) -> Option<Result<Range<u64>, Outside>> 
 mod tests {
     use super::*;
 
+    const EARLIER: &str = "Thu, 30 Oct 2025 12:05:08 GMT";
+    const MODIFIED: &str = "Thu, 30 Oct 2025 12:05:09 GMT";
+    const LATER: &str = "Thu, 30 Oct 2025 12:05:10 GMT";
+
     fn check(pairs: &[(&'static str, &str)], expected: Part) {
         let headers: HeaderMap = pairs
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
             .collect();
-        let version = Version { etag: "\"a\"".to_owned(), modified: "Tue".to_owned() };
+        let modified = httpdate::parse_http_date(MODIFIED).unwrap();
+        let version = Version { etag: "\"a\"".to_owned(), modified };
         assert_eq!(part(&headers, &version, 100), expected, "{pairs:?}");
     }
 
@@ -113,10 +136,22 @@ mod tests {
     #[test]
     fn conditions() {
         check(&[("if-none-match", "\"b\", W/\"a\"")], Part::NotModified);
-        check(&[("if-none-match", "\"b\""), ("if-modified-since", "Tue")], Part::Whole);
-        check(&[("if-modified-since", "Tue")], Part::NotModified);
-        check(&[("range", "bytes=0-9"), ("if-range", "\"a\"")], Part::Some(0..10));
-        check(&[("range", "bytes=0-9"), ("if-range", "Tue")], Part::Some(0..10));
-        check(&[("range", "bytes=0-9"), ("if-range", "\"old\"")], Part::Whole);
+        check(&[("if-none-match", "*")], Part::NotModified);
+        check(&[("if-none-match", "\"b\""), ("if-modified-since", MODIFIED)], Part::Whole);
+        check(&[("if-modified-since", MODIFIED)], Part::NotModified);
+        check(&[("if-modified-since", LATER)], Part::NotModified);
+        check(&[("if-modified-since", EARLIER)], Part::Whole);
+        check(&[("if-modified-since", "nonsense")], Part::Whole);
+        check(&[("if-match", "\"b\"")], Part::Failed);
+        check(&[("if-match", "\"b\", \"a\"")], Part::Whole);
+        check(&[("if-match", "W/\"a\"")], Part::Failed);
+        check(&[("if-unmodified-since", EARLIER)], Part::Failed);
+        check(&[("if-unmodified-since", LATER)], Part::Whole);
+        let range = ("range", "bytes=0-9");
+        check(&[range, ("if-range", "\"a\"")], Part::Some(0..10));
+        check(&[range, ("if-range", MODIFIED)], Part::Some(0..10));
+        for other in ["\"old\"", "W/\"a\"", EARLIER, LATER, "nonsense"] {
+            check(&[range, ("if-range", other)], Part::Whole);
+        }
     }
 }

@@ -1,196 +1,155 @@
-//! `GET /userdata/<directory>/<file>`: the file behind a link, whole or in part.
-//!
-//! Blocks are read on the store's own threads, one ahead of the client; a slow client holds one
-//! block, a stalled store ends the response at its deadline.
+//! `/userdata/<directory>/<file>`: the file behind a link.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use bytes::Bytes;
+use axum::{Router, body::Body};
+use http_front::{ClientAddress, FileAnswer, FileFuture, Files};
+use percent_encoding::percent_decode_str;
 use role::Host;
 
-use super::range::{Part, Version, part};
-use super::{LinkName, Links, Target};
+use super::copy::{self, CopyRules};
+use super::files::{Answer, Serving};
+use super::{Found, LinkName, Links};
 use crate::metrics::Metrics;
-use crate::stores::{Opened, Store, StoreError, Stores, Work};
+use crate::serving::certificates::ServedCertificates;
+use crate::serving::page;
+use crate::stores::Stores;
 
 /// Path prefix of every link.
 pub const PREFIX: &str = "/userdata/";
-const BLOCK: u64 = 256 * 1024;
 
-/// What the listener needs.
+/// What answers requests for files: links of users, and copies between zones.
 #[derive(Debug, Clone)]
-pub struct LinkService {
+pub struct FileService {
     pub links: Links,
     pub stores: Stores,
     pub metrics: Arc<Metrics>,
     pub host: Host,
+    pub copy: CopyRules,
+    pub certificates: ServedCertificates,
 }
 
-/// The routes below [`PREFIX`].
-pub fn router(service: LinkService) -> Router {
+/// The routes of links, copies and the help page, and the answer to everything else.
+pub fn router(service: FileService) -> Router {
     Router::new()
-        .route("/userdata/{directory}/{file}", any(answer))
-        .fallback(|| async { unknown() })
+        .route("/", any(help))
+        .route("/userdata/{*rest}", any(answer))
+        .route("/copy/{*rest}", any(answer))
+        .fallback(async || {
+            page::text(StatusCode::NOT_FOUND, "Nothing is here. / says what this host serves.")
+        })
         .with_state(service)
 }
 
-fn unknown() -> Response {
-    (StatusCode::NOT_FOUND, "This link does not exist, or it has expired.\n").into_response()
-}
-
-async fn answer(
-    State(service): State<LinkService>,
-    Path((directory, file)): Path<(String, String)>,
-    method: Method,
-    headers: HeaderMap,
-) -> Response {
+async fn help(State(service): State<FileService>, method: Method) -> Response {
     if method != Method::GET && method != Method::HEAD {
-        let allow = [(header::ALLOW, "GET, HEAD")];
-        return (StatusCode::METHOD_NOT_ALLOWED, allow).into_response();
+        return only_get();
     }
-    let Ok(name) = LinkName::new(&directory, &file) else { return unknown() };
-    let Some(target) = service.links.find(&name, service.host.clock.unix_ms()) else {
-        return unknown();
-    };
-    match open(&service.stores, &target).await {
-        Ok(Some(serving)) => respond(&service, serving, &name, &method, &headers),
-        Ok(None) => {
-            (StatusCode::GONE, "The file behind this link has been deleted.\n").into_response()
-        }
-        Err(error) => {
-            tracing::warn!(path = %target.path, error = bedrock::chain(&error), "cannot serve a link");
-            let text = "The store of this file cannot be read at the moment.\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
+    page::help(&service.certificates.status())
+}
+
+async fn answer(State(service): State<FileService>, request: Request<Body>) -> Response {
+    let request = request.map(drop);
+    match service.find(&request).await {
+        Ok(answer) => answer.response(&service.metrics),
+        Err(refusal) => *refusal,
     }
 }
 
-/// A file to be served, and the owner of what is read of it.
-#[derive(Debug)]
-struct Serving {
-    store: Arc<Store>,
-    file: Box<dyn Opened>,
-    version: Version,
-    /// Reads that have not begun when the client goes away never do.
-    _work: Work,
+pub(super) fn only_get() -> Response {
+    let allow = [(header::ALLOW, "GET, HEAD")];
+    (StatusCode::METHOD_NOT_ALLOWED, allow).into_response()
 }
 
-/// `None` when the file is not there.
-async fn open(stores: &Stores, target: &Target) -> Result<Option<Serving>, StoreError> {
-    let store = stores.open(&target.store, None).await?;
-    let work = Work::new();
-    let opening = store.engine().open(&work, target.path.clone());
-    Ok(store.run("open a file", opening).await?.map(|file| {
-        let version = version(file.modified(), file.length());
-        Serving { store, file, version, _work: work }
-    }))
+/// A refusal in words. Boxed: responses are large, and most requests get none.
+type Refusal = Box<Response>;
+
+pub(super) fn refusal(status: StatusCode, text: &str) -> Refusal {
+    Box::new(page::text(status, text))
 }
 
-fn version(modified: SystemTime, length: u64) -> Version {
-    let since = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let date = jiff::Timestamp::try_from(modified)
-        .unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-        .strftime("%a, %d %b %Y %H:%M:%S GMT")
-        .to_string();
-    Version { etag: format!("\"{:x}-{length:x}\"", since.as_nanos()), modified: date }
-}
-
-fn respond(
-    service: &LinkService,
-    serving: Serving,
-    name: &LinkName,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Response {
-    let length = serving.file.length();
-    let mut out = HeaderMap::new();
-    let mut put = |name, text: &str| {
-        if let Ok(value) = HeaderValue::from_str(text) {
-            out.insert(name, value);
+impl FileService {
+    async fn find(&self, request: &axum::http::Request<()>) -> Result<Answer, Refusal> {
+        let (method, headers) = (request.method(), request.headers());
+        if method != Method::GET && method != Method::HEAD {
+            return Err(Box::new(only_get()));
         }
-    };
-    put(header::ETAG, &serving.version.etag);
-    put(header::LAST_MODIFIED, &serving.version.modified);
-    put(header::ACCEPT_RANGES, "bytes");
-    let (status, range) = match part(headers, &serving.version, length) {
-        Part::NotModified => return (StatusCode::NOT_MODIFIED, out).into_response(),
-        Part::Unsatisfiable => {
-            put(header::CONTENT_RANGE, &format!("bytes */{length}"));
-            return (StatusCode::RANGE_NOT_SATISFIABLE, out).into_response();
+        let path = request.uri().path();
+        if let Some(rest) = path.strip_prefix(PREFIX) {
+            return self.link(rest, method, headers).await;
         }
-        Part::Whole => (StatusCode::OK, 0..length),
-        Part::Some(range) => {
-            let last = range.end.saturating_sub(1);
-            put(header::CONTENT_RANGE, &format!("bytes {}-{last}/{length}", range.start));
-            (StatusCode::PARTIAL_CONTENT, range)
+        match path.strip_prefix(copy::PREFIX) {
+            Some(rest) => {
+                let client = request.extensions().get::<ClientAddress>().copied();
+                self.copy.admit(client, headers)?;
+                let serving = copy::open(&self.stores, rest).await?;
+                Ok(serving.answer(method, headers, None))
+            }
+            None => Err(refusal(StatusCode::NOT_FOUND, "Nothing is here.")),
         }
-    };
-    put(header::CONTENT_TYPE, "application/octet-stream");
-    put(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    put(header::CONTENT_LENGTH, &(range.end - range.start).to_string());
-    put(header::CONTENT_DISPOSITION, &disposition(name.file.as_str()));
-    let body = if method == Method::HEAD {
-        Body::empty()
-    } else {
-        Body::from_stream(blocks(serving, range, Arc::clone(&service.metrics)))
-    };
-    (status, out, body).into_response()
-}
-
-/// The name for the user's disk: plain ASCII as it is, anything else in the encoded form.
-fn disposition(name: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    if name.bytes().all(plain) {
-        return format!("attachment; filename=\"{name}\"");
-    }
-    let encoded: String = name
-        .bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect();
-    format!("attachment; filename*=UTF-8''{encoded}")
-}
-
-/// The range in blocks, each read when the one before has been taken.
-fn blocks(
-    serving: Serving,
-    range: std::ops::Range<u64>,
-    metrics: Arc<Metrics>,
-) -> impl futures_util::Stream<Item = Result<Bytes, StoreError>> {
-    let start = (serving, range, metrics);
-    futures_util::stream::try_unfold(start, |(serving, range, metrics)| async move {
-        let end = range.start.saturating_add(BLOCK).min(range.end);
-        if range.start >= end {
-            return Ok(None);
-        }
-        let reading = serving.file.read(range.start..end);
-        let block = serving.store.run("read a file", reading).await?;
-        metrics.served(block.len() as u64);
-        Ok(Some((block, (serving, end..range.end, metrics))))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_could_break_the_header_are_encoded() {
-        assert_eq!(disposition("a-1.qcow2"), "attachment; filename=\"a-1.qcow2\"");
-        assert_eq!(disposition("a\"b é"), "attachment; filename*=UTF-8''a%22b%20%C3%A9");
     }
 
-    #[test]
-    fn a_version_changes_with_time_and_length() {
-        let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_761_825_909);
-        let one = version(at, 10);
-        assert_eq!(one.modified, "Thu, 30 Oct 2025 12:05:09 GMT");
-        assert_ne!(one.etag, version(at, 11).etag);
+    async fn link(
+        &self,
+        rest: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Answer, Refusal> {
+        let unknown = || {
+            let text = "This link is not known. It may have ended long ago, or be misspelt: ask for \
+                        a new one in the CloudStack user interface.";
+            refusal(StatusCode::NOT_FOUND, text)
+        };
+        let name = link_name(rest).ok_or_else(unknown)?;
+        let found = self.links.find(&name, self.host.clock.unix_ms()).await;
+        let target = match found {
+            Ok(Found::Target(target)) => target,
+            Ok(Found::Unknown) => return Err(unknown()),
+            Ok(Found::Ended { at_ms }) => {
+                let at = jiff::Timestamp::from_millisecond(at_ms).unwrap_or_default();
+                let at = at.strftime("%Y-%m-%d %H:%M:%S UTC");
+                let text = format!(
+                    "This link ended at {at}. Ask for a new one in the CloudStack user interface."
+                );
+                return Err(refusal(StatusCode::GONE, &text));
+            }
+            Err(error) => return Err(unreadable(&error, &name.to_string())),
+        };
+        let store = self.stores.open(&target.store, None).await;
+        let store = store.map_err(|error| unreadable(&error, &target.path.to_string()))?;
+        match Serving::open(store, target.path.clone()).await {
+            Ok(Some(serving)) => Ok(serving.answer(method, headers, Some(name.file.as_str()))),
+            Ok(None) => {
+                Err(refusal(StatusCode::GONE, "The file behind this link has been deleted."))
+            }
+            Err(error) => Err(unreadable(&error, &target.path.to_string())),
+        }
+    }
+}
+
+/// The store does not answer, or not well.
+pub(super) fn unreadable(error: &(dyn std::error::Error + 'static), path: &str) -> Refusal {
+    tracing::warn!(path, error = bedrock::chain(error), "cannot serve a file");
+    let text = "The store of this file cannot be read at the moment. Try again in a minute.";
+    let mut response = page::text(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(header::RETRY_AFTER, axum::http::HeaderValue::from_static("60"));
+    Box::new(response)
+}
+
+/// The two segments of a link's path, decoded.
+fn link_name(rest: &str) -> Option<LinkName> {
+    let (directory, file) = rest.split_once('/')?;
+    let decode = |text| percent_decode_str(text).decode_utf8().ok();
+    LinkName::new(&decode(directory)?, &decode(file)?).ok()
+}
+
+impl Files for FileService {
+    fn find(&self, request: axum::http::Request<()>) -> FileFuture<Option<FileAnswer>> {
+        let this = self.clone();
+        Box::pin(async move { Self::find(&this, &request).await.ok()?.file(&this.metrics) })
     }
 }
