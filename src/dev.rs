@@ -9,6 +9,7 @@
 //! | `page`, `origin` | the page and its JSON; who may use it |
 //! | `cloud` | a server of the CloudStack API, whose zone the dhcp role serves |
 //! | `check` | `--check`: goes through everything once |
+//! | `secure` | a fetch over https |
 //! | `viewer` | an RFB client that looks through a console link |
 //! | `sample`, `bridge` | images to download, an interface for the demo zone |
 
@@ -20,6 +21,7 @@ mod origin;
 mod page;
 mod sample;
 mod screen;
+mod secure;
 mod viewer;
 
 use std::net::SocketAddr;
@@ -117,8 +119,10 @@ async fn dev(options: &DevOptions) -> Outcome {
 async fn greet(demo: &DevEnvironment, open: bool) {
     let url = format!("http://{}/", demo.page_address);
     say(&format!(
-        "\nQuickCloud dev is running.\n  page    {url}\n  status  quickcloud status --admin {}\n  \
-         server  {} (agent protocol)\n  store   {}\n{}Ctrl-C stops it.\n\n",
+        "\nQuickCloud dev is running.\n  page    {url}\n  links   https://{}/ (self-signed)\n  \
+         status  quickcloud status --admin {}\n  server  {} (agent protocol)\n  store   {}\n{}\
+         Ctrl-C stops it.\n\n",
+        demo.secure,
         demo.admin_address,
         demo.server.address(),
         demo.store.display(),

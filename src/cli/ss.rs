@@ -2,6 +2,7 @@
 //! One submodule per subject; each asks the role's routes below `/roles/ss/` of the admin API.
 
 mod jobs;
+mod links;
 mod stores;
 
 use clap::Subcommand;
@@ -25,6 +26,12 @@ pub(super) enum SsCommand {
     /// Looks at everything on the stores; removes leftovers if told to
     #[command(after_help = stores::VERIFY_EXAMPLES)]
     Verify(stores::VerifyOptions),
+    /// Shows the download links of the zone
+    #[command(after_help = links::EXAMPLES)]
+    Links(super::view::ViewOptions),
+    /// Takes a download link away
+    #[command(after_help = links::UNLINK_EXAMPLES)]
+    Unlink(links::LinkOptions),
 }
 
 /// Of every subcommand; a test parses them.
@@ -35,6 +42,8 @@ pub(super) const EXAMPLES: &[&str] = &[
     jobs::CANCEL_EXAMPLES,
     stores::EXAMPLES,
     stores::VERIFY_EXAMPLES,
+    links::EXAMPLES,
+    links::UNLINK_EXAMPLES,
 ];
 
 pub(super) fn ss(command: &SsCommand) -> Outcome {
@@ -44,5 +53,7 @@ pub(super) fn ss(command: &SsCommand) -> Outcome {
         SsCommand::Cancel(options) => jobs::cancel(options),
         SsCommand::Stores(options) => stores::stores(options),
         SsCommand::Verify(options) => stores::verify(options),
+        SsCommand::Links(options) => links::links(options),
+        SsCommand::Unlink(options) => links::unlink(options),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use status_api::{HealthWord, ProcessStatus};
 
 use super::environment::{DevEnvironment, Machine, ZONE};
-use super::{page, sample, viewer};
+use super::{page, sample, secure, viewer};
 use crate::exit::Outcome;
 use crate::output::say;
 
@@ -149,8 +149,12 @@ async fn template(demo: &DevEnvironment) -> Step {
     if !status.is_success() || bytes != sample::qcow2() {
         return Err(format!("the link answers {status} with {} bytes", bytes.len()));
     }
+    if secure::fetch(demo.secure, &path, &demo.certificate).await? != sample::qcow2() {
+        return Err("the link gives other bytes over https".to_owned());
+    }
     demo.server.delete_image(image.id).await.map_err(|e| chain(&e))?;
-    Ok(format!("{} bytes, virtual size {size}, fetched back through a link", bytes.len()))
+    let count = bytes.len();
+    Ok(format!("{count} bytes, virtual size {size}, fetched back through a link, http and https"))
 }
 
 /// Something that is not an image is refused in words.

@@ -73,6 +73,9 @@ pub(crate) struct DevEnvironment {
     pub(crate) page_address: SocketAddr,
     pub(crate) page: Mutex<Option<Listener>>,
     pub(crate) admin_address: SocketAddr,
+    /// Links over https, and the certificate that is shown there.
+    pub(crate) secure: SocketAddr,
+    pub(crate) certificate: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) cloud: Cloud,
     pub(crate) store: PathBuf,
@@ -100,7 +103,7 @@ impl DevEnvironment {
         let listen = if options.check { SocketAddr::new(LOOPBACK, 0) } else { options.listen };
         let page = Listener::tcp(listen).await.map_err(DevError::Page)?;
         let page_address = reachable(page.local_addr().unwrap_or(listen));
-        let public = free_port()?;
+        let (public, secure) = (free_port()?, free_port()?);
         let server =
             ManagementServer::start(server_config(public)).await.map_err(DevError::Server)?;
         let (tasks, stop) = (TaskScope::new(), CancellationToken::new());
@@ -116,13 +119,15 @@ impl DevEnvironment {
         let socket = state.join("dhcp.sock");
         let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
         let cloud = Cloud::start(&state, &tasks, &stop).await.map_err(DevError::Cloud)?;
-        let mut set = settings(&texts, server.address(), public);
+        let mut set = settings(&texts, server.address(), public, secure);
         set.extend(cloud.settings.iter().cloned());
         set.extend(dnsmasq.as_ref().map(|path| format!("roles.dhcp.dnsmasq={}", quoted(path))));
         let sources = Sources { set, roles: Some("ss,cp,dhcp".to_owned()), ..Sources::default() };
         let process = process(&sources, &host).await?;
         let environment = Self {
             admin_address: process.admin_addr(),
+            secure: SocketAddr::new(LOOPBACK, secure),
+            certificate: state.join("ss/own-certificate.pem"),
             host,
             server,
             machines,
@@ -271,7 +276,7 @@ fn quoted(path: &Path) -> String {
 }
 
 /// The configuration of the roles, as an operator would give it with `--set`.
-fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
+fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16, secure: u16) -> Vec<String> {
     let store = format!("[{{ url = \"{STORE_URL}\", directory = {} }}]", quoted(texts.store));
     let mut list = vec![
         format!("supervisor.state_directory={}", quoted(texts.state)),
@@ -285,6 +290,7 @@ fn settings(texts: &Texts<'_>, server: SocketAddr, public: u16) -> Vec<String> {
         format!("roles.secondary_storage.guid={SS_NAME}"),
         format!("roles.secondary_storage.stores={store}"),
         "roles.secondary_storage.allowed_sources=[\"127.0.0.0/8\"]".to_owned(),
+        format!("roles.secondary_storage.tls_listen=[\"{LOOPBACK}:{secure}\"]"),
         format!("roles.console_proxy.name={CP_NAME}"),
         "roles.console_proxy.proxy_vm=2".to_owned(),
         format!("roles.dhcp.interface={INTERFACE}"),

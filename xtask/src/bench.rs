@@ -12,25 +12,33 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     {
         return storage(rest);
     }
-    setup::packages(&[setup::WEBSOCKIFY])?;
+    setup::packages(setup::PEERS)?;
+    of_binary("figures", arguments)
+}
+
+/// The figures of secondary storage: of library calls, every bench target of its crate; of the
+/// binary, its links.
+fn storage(arguments: &[String]) -> Result<()> {
+    setup::packages(setup::PEERS)?;
+    let mut line = vec!["bench", "--locked", "-p", "secondary-storage", "--benches", "--"];
+    line.extend(arguments.iter().map(String::as_str));
+    step("cargo", &line)?;
+    of_binary("links", arguments)
+}
+
+/// A bench target of the root package, which measures the release binary from outside.
+fn of_binary(target: &str, arguments: &[String]) -> Result<()> {
     step("cargo", &["build", "--release", "--locked", "--bin", "quickcloud"])?;
     let binary = root().join("target/release/quickcloud");
     let size = std::fs::metadata(&binary).context("cannot read the release binary")?.len();
     println!("release binary: {:.1} MiB (goal < 20 MiB)", mib(size));
-    let mut line = vec!["bench", "--locked", "--bench", "figures", "--"];
+    let mut line = vec!["bench", "--locked", "--bench", target, "--"];
     line.extend(arguments.iter().map(String::as_str));
     let status = command("cargo", &line).env("QUICKCLOUD_BINARY", &binary).status()?;
     if !status.success() {
         bail!("the bench target failed: {status}");
     }
     Ok(())
-}
-
-/// The figures of secondary storage, of library calls: every bench target of its crate.
-fn storage(arguments: &[String]) -> Result<()> {
-    let mut line = vec!["bench", "--locked", "-p", "secondary-storage", "--benches", "--"];
-    line.extend(arguments.iter().map(String::as_str));
-    step("cargo", &line)
 }
 
 fn mib(bytes: u64) -> f64 {

@@ -20,8 +20,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("javac", "default-jdk-headless"),
 ];
 
-/// Only for `bench`, as the peer to compare with.
-pub(crate) const WEBSOCKIFY: (&str, &str) = ("websockify", "websockify");
+/// Only for `bench`, as the peers to compare with.
+pub(crate) const PEERS: &[(&str, &str)] = &[("websockify", "websockify"), ("nginx", "nginx-light")];
 
 pub(crate) fn run() -> Result<()> {
     packages(PROGRAMS)?;

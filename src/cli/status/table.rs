@@ -54,7 +54,8 @@ pub(super) fn render(status: &ProcessStatus) -> String {
             &["CONSOLE", "CLIENT", "SCREEN", "OPENED", "LAST USED", "SENT"],
             details.consoles.iter().flatten().map(console_row),
         );
-        let certificate = details.certificate.iter().map(|it| {
+        let shown = details.certificate.iter().chain(details.certificates.iter().flatten());
+        let certificate = shown.map(|it| {
             let problem = it.problem.as_deref().unwrap_or("-");
             [plain(&it.names.join(" ")), plain(&it.source), plain(&it.expires), plain(problem)]
         });
