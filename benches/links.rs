@@ -76,7 +76,8 @@ fn links(binary: &Path) {
     let store = directory.path().join("store");
     let image = store.join(IMAGE);
     std::fs::create_dir_all(image.parent().unwrap()).unwrap();
-    let block: Vec<u8> = (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let block: Vec<u8> =
+        (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let mut file = std::fs::File::create(&image).unwrap();
     for _ in 0..LENGTH / block.len() {
         file.write_all(&block).unwrap();
@@ -87,11 +88,8 @@ fn links(binary: &Path) {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
     let content = format!("{{\"a.qcow2\":{{\"path\":\"{IMAGE}\",\"created_ms\":{now}}}}}");
     std::fs::write(link.join("link.json"), content).unwrap();
-    let ours = Server {
-        http: free_port(),
-        https: free_port(),
-        path: format!("/userdata/{LINK}/a.qcow2"),
-    };
+    let ours =
+        Server { http: free_port(), https: free_port(), path: format!("/userdata/{LINK}/a.qcow2") };
     let _ours = quickcloud(binary, directory.path(), &store, &ours);
     until_up(ours.https);
     let pem = directory.path().join("state/ss/own-certificate.pem");

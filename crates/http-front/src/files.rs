@@ -95,11 +95,7 @@ pub(crate) struct Lookup<'a> {
 impl Lookup<'_> {
     /// Sends files until a request comes that is not for one; gives the connection back for that,
     /// `None` when it is over.
-    pub(crate) async fn serve(
-        &self,
-        mut http: Http,
-        shutdown: &CancellationToken,
-    ) -> Option<Http> {
+    pub(crate) async fn serve(&self, mut http: Http, shutdown: &CancellationToken) -> Option<Http> {
         let Peer::Tcp { local, .. } = self.peer else { return Some(http) };
         loop {
             let looking = tokio::time::timeout(self.header_timeout, look(&mut http));
@@ -271,8 +267,7 @@ fn plain(parsed: &httparse::Request<'_, '_>) -> Option<Request<()>> {
     if parsed.version != Some(1) {
         return None;
     }
-    let mut request =
-        Request::get(parsed.path?).version(Version::HTTP_11).body(()).ok()?;
+    let mut request = Request::get(parsed.path?).version(Version::HTTP_11).body(()).ok()?;
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
         if MORE.contains(&name) {
@@ -342,7 +337,10 @@ mod tests {
     fn a_head_is_written_with_date_and_end() {
         let head = Response::builder().status(206).header("etag", "\"a\"").body(()).unwrap();
         let text = String::from_utf8(head_bytes(head, true)).unwrap();
-        assert!(text.starts_with("HTTP/1.1 206 Partial Content\r\netag: \"a\"\r\ndate: "), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 206 Partial Content\r\netag: \"a\"\r\ndate: "),
+            "{text}"
+        );
         assert!(text.ends_with(" GMT\r\nconnection: close\r\n\r\n"), "{text}");
     }
 }

@@ -49,8 +49,8 @@ pub fn own_pair(
     {
         return Ok(pair);
     }
-    let pem = make(names, now)
-        .map_err(|source| OwnError::Make { names: names.join(", "), source })?;
+    let pem =
+        make(names, now).map_err(|source| OwnError::Make { names: names.join(", "), source })?;
     let written = match file.parent() {
         Some(directory) => std::fs::create_dir_all(directory),
         None => Ok(()),

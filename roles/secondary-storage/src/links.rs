@@ -239,11 +239,7 @@ impl Links {
     }
 
     /// Takes a link away, whoever made it; gives what it led to.
-    pub async fn remove(
-        &self,
-        name: &LinkName,
-        now_ms: i64,
-    ) -> Result<Option<Target>, LinkError> {
+    pub async fn remove(&self, name: &LinkName, now_ms: i64) -> Result<Option<Target>, LinkError> {
         let Some((store, kept)) = self.look(name).await? else { return Ok(None) };
         let target = Target { store: store.url().clone(), path: kept.path.clone() };
         if kept.ended(self.lifetime(), now_ms).is_none() {

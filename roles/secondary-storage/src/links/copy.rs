@@ -118,7 +118,9 @@ pub(super) async fn open(stores: &Stores, rest: &str) -> Result<Serving, Box<Res
     let path: InstallPath = path
         .parse()
         .ok()
-        .filter(|path: &InstallPath| path.parts().iter().all(|part| !part.as_str().starts_with('.')))
+        .filter(|path: &InstallPath| {
+            path.parts().iter().all(|part| !part.as_str().starts_with('.'))
+        })
         .ok_or_else(|| unknown("This is not a path of a store."))?;
     let candidates = candidates(stores, directory).await?;
     if candidates.is_empty() {

@@ -155,7 +155,9 @@ fn disposition(name: &str) -> String {
         .collect();
     let simple: String = name
         .chars()
-        .map(|c| if u8::try_from(c).is_ok_and(|byte| plain(byte) || byte == b' ') { c } else { '_' })
+        .map(
+            |c| if u8::try_from(c).is_ok_and(|byte| plain(byte) || byte == b' ') { c } else { '_' },
+        )
         .collect();
     format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
 }

@@ -32,8 +32,9 @@ async fn read(store: &Store, name: &LinkName) -> Result<Content, LinkError> {
     let work = Work::new();
     let reading = store.engine().get(&work, directory.join(file));
     match store.run("read a link", reading).await? {
-        Some(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| LinkError::Content(name.clone(), error)),
+        Some(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|error| LinkError::Content(name.clone(), error))
+        }
         None => Ok(Content::new()),
     }
 }
@@ -48,8 +49,8 @@ pub(super) async fn put(store: &Store, name: &LinkName, kept: &Kept) -> Result<(
     let (directory, file) = place(name)?;
     let mut content = read(store, name).await?;
     content.insert(name.file.to_string(), kept.clone());
-    let bytes = serde_json::to_vec(&content)
-        .map_err(|error| LinkError::Content(name.clone(), error))?;
+    let bytes =
+        serde_json::to_vec(&content).map_err(|error| LinkError::Content(name.clone(), error))?;
     let aside: FileName = format!(".link.{}", uuid::Uuid::new_v4()).parse()?;
     let (engine, work) = (store.engine(), Work::new());
     store.run("keep a link", engine.ensure(&work, directory.clone())).await?;

@@ -14,8 +14,7 @@ fn host(made: &crate::stores::registry::tests::Setup, state: &str) -> Host {
     let stores = made.stores.clone();
     let local = LocalTable::load(&made.temp.path().join(state)).unwrap();
     let lifetime = Live::new(Duration::from_hours(1));
-    let links =
-        Links::new(local, stores.clone(), TaskScope::new(), Arc::default(), lifetime);
+    let links = Links::new(local, stores.clone(), TaskScope::new(), Arc::default(), lifetime);
     Host { links, stores }
 }
 
@@ -109,7 +108,8 @@ async fn a_store_that_cannot_be_read_is_not_a_link_that_is_not_there() {
     let place = made.temp.path().join("sec/.quickcloud/links").join(DIRECTORY);
     std::fs::write(place.join("link.json"), "{").unwrap();
     assert!(matches!(links.find(&name("a"), 1).await, Err(LinkError::Content(..))));
-    std::fs::write(place.join("link.json"), r#"{"a":{"path":"../../etc","created_ms":0}}"#).unwrap();
+    std::fs::write(place.join("link.json"), r#"{"a":{"path":"../../etc","created_ms":0}}"#)
+        .unwrap();
     assert!(links.find(&name("a"), 1).await.is_err(), "leads out of the store");
     std::fs::rename(made.temp.path().join("sec"), made.temp.path().join("away")).unwrap();
     assert!(links.find(&name("a"), 1).await.is_err());

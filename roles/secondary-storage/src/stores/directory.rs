@@ -24,8 +24,8 @@ use bytes::Bytes;
 pub use dir::{Dir, Modes};
 
 use super::engine::{
-    Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Piece, SMALL,
-    Space, Threads,
+    Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Piece,
+    SMALL, Space, Threads,
 };
 use super::marker;
 use super::path::{FileName, InstallPath};

@@ -245,8 +245,8 @@ impl Leases {
         let claim = Claim { instance: self.shared.instance, nonce: RandomId::new() };
         let path = lease_directory(work)?.join(epoch.to_string().parse()?);
         let aside: FileName = format!(".claim.{}", claim.nonce).parse()?;
-        let content = serde_json::to_vec(&claim)
-            .map_err(|error| LeaseError::Content(path.clone(), error))?;
+        let content =
+            serde_json::to_vec(&claim).map_err(|error| LeaseError::Content(path.clone(), error))?;
         let owner = Work::new();
         let claiming = store.engine().claim(&owner, path, aside, Bytes::from(content));
         if store.run("claim work", claiming).await? {
@@ -264,9 +264,7 @@ impl Leases {
     /// Whether the lease still is the last one: looked at before something is made visible.
     pub async fn is_held(&self, store: &Store, lease: &Lease) -> Result<bool, LeaseError> {
         let last = last_claim(store, &lease.work).await?;
-        Ok(last.is_some_and(|(epoch, claim)| {
-            epoch == lease.epoch && claim.nonce == lease.nonce
-        }))
+        Ok(last.is_some_and(|(epoch, claim)| epoch == lease.epoch && claim.nonce == lease.nonce))
     }
 
     /// The work is done: nobody needs to do it again. Nothing happens when the lease is another's.
@@ -342,7 +340,8 @@ pub async fn leased(store: &Store) -> Result<Vec<FileName>, LeaseError> {
     let work = Work::new();
     let listing = store.engine().list(&work, LEASES.parse()?, FIRST.parse()?);
     let found = store.run("look at the leases", listing).await?;
-    let names = found.iter().filter_map(|found| found.directory.split().map(|(_, name)| name.clone()));
+    let names =
+        found.iter().filter_map(|found| found.directory.split().map(|(_, name)| name.clone()));
     Ok(names.collect())
 }
 
@@ -373,8 +372,8 @@ async fn write(
 ) -> Result<(), LeaseError> {
     const NAME: &str = "renew a lease";
     let path = directory.join(name.parse()?);
-    let bytes = serde_json::to_vec(value)
-        .map_err(|error| LeaseError::Content(path.clone(), error))?;
+    let bytes =
+        serde_json::to_vec(value).map_err(|error| LeaseError::Content(path.clone(), error))?;
     let (engine, work) = (store.engine(), Work::new());
     store.run(NAME, engine.ensure(&work, directory.clone())).await?;
     Ok(store.run(NAME, engine.put(&work, path, aside, Bytes::from(bytes))).await?)
