@@ -100,7 +100,7 @@ impl Lookup<'_> {
         loop {
             let looking = tokio::time::timeout(self.header_timeout, look(&mut http));
             let (request, length) = match shutdown.run_until_cancelled(looking).await?.ok()? {
-                Look::Get(request, length) => (request, length),
+                Look::Get(request, length) => (*request, length),
                 Look::Other => return Some(http),
                 Look::Over => return None,
             };
@@ -197,10 +197,15 @@ async fn send(
     Ok(http)
 }
 
+#[expect(clippy::disallowed_methods, reason = "the HTTP library dates its answers by it, too")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Status line and headers as they are sent.
 fn head_bytes(head: Response<()>, closes: bool) -> Vec<u8> {
     let (mut parts, ()) = head.into_parts();
-    let date = httpdate::fmt_http_date(SystemTime::now());
+    let date = httpdate::fmt_http_date(now());
     if let Ok(date) = HeaderValue::from_str(&date) {
         parts.headers.insert(DATE, date);
     }
@@ -222,7 +227,7 @@ fn head_bytes(head: Response<()>, closes: bool) -> Vec<u8> {
 #[derive(Debug)]
 enum Look {
     /// A plain GET, with the length of its head.
-    Get(Request<()>, usize),
+    Get(Box<Request<()>>, usize),
     /// For the HTTP library to deal with.
     Other,
     /// The client has left between two requests.
@@ -254,7 +259,7 @@ fn judge(bytes: &[u8]) -> Option<Look> {
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => {
-            Some(plain(&parsed).map_or(Look::Other, |request| Look::Get(request, length)))
+            Some(plain(&parsed).map_or(Look::Other, |get| Look::Get(Box::new(get), length)))
         }
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_LIMIT => None,
         Ok(httparse::Status::Partial) | Err(_) => Some(Look::Other),
