@@ -1,6 +1,6 @@
 //! One fetch over https, as a browser does that was told to trust the host's own certificate.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn exchange(address: SocketAddr, path: &str, authority: &Path) -> Result<V
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| text(&e))?;
     let config = builder.with_root_certificates(roots).with_no_client_auth();
     let stream = TcpStream::connect(address).await.map_err(|e| text(&e))?;
-    let name = ServerName::from(IpAddr::from(address.ip()));
+    let name = ServerName::from(address.ip());
     let mut stream = TlsConnector::from(Arc::new(config))
         .connect(name, stream)
         .await
