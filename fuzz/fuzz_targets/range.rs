@@ -8,14 +8,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use secondary_storage::links::range::{Part, Version, part};
 
-const NAMES: [&str; 6] = [
-    "range",
-    "if-range",
-    "if-none-match",
-    "if-modified-since",
-    "if-match",
-    "if-unmodified-since",
-];
+const NAMES: [&str; 6] =
+    ["range", "if-range", "if-none-match", "if-modified-since", "if-match", "if-unmodified-since"];
 
 fuzz_target!(|input: ([Option<&[u8]>; 6], u64)| {
     let (values, length) = input;

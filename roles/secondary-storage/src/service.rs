@@ -22,10 +22,10 @@ use crate::commands::setup::SetupCommands;
 use crate::config::{DownloadSettings, SecondaryStorageConfig};
 use crate::ingest::{DownloadContext, Downloads};
 use crate::ingest::{journal, records};
+use crate::links::Links;
 use crate::links::copy::CopyRules;
 use crate::links::local::LocalTable;
 use crate::links::serve::{FileService, router};
-use crate::links::Links;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::serving::certificates::{ServedCertificates, own_names};
@@ -160,8 +160,7 @@ fn load(config: &SecondaryStorageConfig) -> Result<Loaded, RoleError> {
         trust,
         memory: Memory::load(state)
             .map_err(unreadable("cannot read what is known about stores"))?,
-        links: LocalTable::load(state)
-            .map_err(unreadable("cannot read the table of links"))?,
+        links: LocalTable::load(state).map_err(unreadable("cannot read the table of links"))?,
         server: ServerSettings::load(state)
             .map_err(unreadable("cannot read the list of other storage hosts"))?,
     })
