@@ -2,6 +2,7 @@
 
 mod admin;
 mod check;
+mod cp;
 mod dhcp;
 mod progress;
 mod reload;
@@ -67,6 +68,9 @@ enum Command {
     /// Shows and steers the secondary storage of the running process
     #[command(subcommand)]
     Ss(ss::SsCommand),
+    /// Shows and changes the consoles of the running process
+    #[command(subcommand)]
+    Cp(cp::CpCommand),
     /// Runs all roles with an embedded management server and a page to play with
     ///
     /// Needs neither root nor CloudStack.
@@ -222,6 +226,7 @@ pub fn main_with(
         Command::Reload(options) => reload::reload(&options),
         Command::Dhcp(command) => dhcp::dhcp(&command),
         Command::Ss(command) => ss::ss(&command),
+        Command::Cp(command) => cp::cp(&command),
         #[cfg(feature = "dev")]
         Command::Dev(options) => crate::dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
@@ -281,8 +286,8 @@ mod tests {
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
         ];
-        let joined =
-            [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES].concat().join("\n").replace("\\\n", "");
+        let lists = [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES, cp::EXAMPLES];
+        let joined = lists.concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {
             let Some(at) = line.find("quickcloud ") else { continue };

@@ -1,13 +1,13 @@
 //! Arbitrary bytes at both handshakes and at the readers of a viewer's messages: no panic, and the
-//! scanner counts the same however the bytes are cut.
+//! filter passes the same on however the bytes are cut.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use rfb::message::MessageDecoder;
 use rfb::{
-    ClientHandshake, MessageScanner, Next, PixelFormat, ServerHandshake, ServerInit,
-    ServerSecurity, Version,
+    ClientHandshake, MessageFilter, Next, PixelFormat, ServerHandshake, ServerInit, ServerSecurity,
+    Version,
 };
 
 fuzz_target!(|input: (Vec<u8>, u8)| {
@@ -21,18 +21,18 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
     let init = ServerInit { width: 1, height: 1, format: PixelFormat::RGB888, name: Vec::new() };
     server.admit(init).expect("nothing was received yet");
     let mut decoder = MessageDecoder::default();
-    let (mut cut_scanner, mut whole_scanner) =
-        (MessageScanner::default(), MessageScanner::default());
-    whole_scanner.scan(&bytes);
+    let (mut cut_scanner, mut whole_scanner) = (MessageFilter::default(), MessageFilter::default());
+    let (mut cut_out, mut whole_out) = (Vec::new(), Vec::new());
+    whole_scanner.pass(&bytes, false, &mut whole_out);
     for piece in [head, tail] {
         drop((client.receive(piece), server.receive(piece)));
         if encrypting.next() == Next::StartTls {
             encrypting.tls_started();
         }
         drop(encrypting.receive(piece));
-        cut_scanner.scan(piece);
+        cut_scanner.pass(piece, false, &mut cut_out);
         decoder.push(piece);
         while let Ok(Some(_)) = decoder.message() {}
     }
-    assert_eq!(cut_scanner.counts(), whole_scanner.counts());
+    assert_eq!((cut_out, cut_scanner.counts()), (whole_out, whole_scanner.counts()));
 });

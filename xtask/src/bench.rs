@@ -13,6 +13,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         return storage(rest);
     }
     setup::packages(setup::PEERS)?;
+    if let [area, rest @ ..] = arguments
+        && area == "console"
+    {
+        return of_binary("console", rest);
+    }
     of_binary("figures", arguments)
 }
 

@@ -30,6 +30,7 @@ cargo xtask COMMAND
   setup                   only install what tests and demo need (Debian packages, npm modules)
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
+  bench console           the console relay beside haproxy and websockify; what idle consoles cost
   package                 release build, stripped, with unit file, example config and checksum
   page [--update]         compare noVNC's core with the locked npm package and the console page's script
                           with its modules, or renew both

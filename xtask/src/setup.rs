@@ -21,7 +21,8 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Only for `bench`, as the peers to compare with.
-pub(crate) const PEERS: &[(&str, &str)] = &[("websockify", "websockify"), ("nginx", "nginx-light")];
+pub(crate) const PEERS: &[(&str, &str)] =
+    &[("websockify", "websockify"), ("nginx", "nginx-light"), ("haproxy", "haproxy")];
 
 pub(crate) fn run() -> Result<()> {
     packages(PROGRAMS)?;

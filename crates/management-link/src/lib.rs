@@ -44,4 +44,4 @@ pub use agent::{Agent, AnswerNow, CommandContext, StartupFacts};
 pub use client_certificate::ClientCertificate;
 pub use config::{LinkConfig, LinkLimits, ManagementConfig};
 pub use endpoints::Endpoint;
-pub use link::{LinkError, ManagementLink};
+pub use link::{HostCredentials, LinkError, ManagementLink};

@@ -1,5 +1,6 @@
 //! The handle a role holds, and what it can ask through it.
 
+mod credentials;
 mod driver;
 mod identity;
 mod notices;
@@ -22,6 +23,7 @@ use crate::endpoints::Endpoints;
 use crate::files;
 use crate::tls::Material;
 use crate::trust::ServerVerifier;
+pub use credentials::HostCredentials;
 use driver::Driver;
 
 /// Requests of the role on their way to the link; more wait.

@@ -113,6 +113,11 @@ impl Anchors {
         self.pinned.is_empty()
     }
 
+    /// The pinned certificates.
+    pub(crate) fn into_certificates(self) -> Vec<CertificateDer<'static>> {
+        self.pinned
+    }
+
     fn refuse(&self, presented: &CertificateDer<'_>) -> TrustError {
         let presented = fingerprint(presented);
         let file = self.place.clone();

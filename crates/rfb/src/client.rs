@@ -113,6 +113,8 @@ pub struct ClientHandshake {
     chosen: SecurityType,
     /// `None` = the caller cannot encrypt.
     vencrypt: Option<VencryptNegotiation>,
+    /// The server would do without encryption.
+    offers_clear: bool,
     /// Chosen inside VeNCrypt.
     sub_type: Option<VencryptType>,
     password: Zeroizing<String>,
@@ -135,6 +137,7 @@ impl ClientHandshake {
             version: Version::V8,
             chosen: SecurityType::INVALID,
             vencrypt: None,
+            offers_clear: false,
             sub_type: None,
             password: Zeroizing::new(password.to_owned()),
             input: Input::default(),
@@ -177,6 +180,12 @@ impl ClientHandshake {
                 _ => Phase::SecurityResult,
             };
         }
+    }
+
+    /// Whether the server offered to do without encryption as well: where its encryption is of no
+    /// use, it may be asked again by a client that has none.
+    pub const fn offers_clear(&self) -> bool {
+        self.offers_clear
     }
 
     /// The kind of encryption, for the log.
@@ -280,6 +289,7 @@ impl ClientHandshake {
         let with_password = [SecurityType::VNC_AUTH, SecurityType::NONE];
         let without = [SecurityType::NONE, SecurityType::VNC_AUTH];
         let clear = if self.password.is_empty() { without } else { with_password };
+        self.offers_clear = with_password.iter().any(|clear| offered.contains(clear));
         let encrypted = self.vencrypt.is_some().then_some(SecurityType::VENCRYPT);
         match encrypted.into_iter().chain(clear).find(|wanted| offered.contains(wanted)) {
             Some(chosen) => {

@@ -12,9 +12,11 @@
 //! | [`client`] | [`ClientHandshake`], towards the VM |
 //! | [`server`] | [`ServerHandshake`], towards a viewer |
 //! | [`init`] | ServerInit and the pixel format |
-//! | [`message`] | the client's messages: decoder, and a scanner that only counts |
+//! | [`message`] | the client's messages: their lengths, and a decoder |
+//! | [`filter`] | the client's messages on their way: counted, and held back from watchers |
 
 pub mod client;
+pub mod filter;
 pub mod init;
 mod input;
 pub mod message;
@@ -24,7 +26,8 @@ pub mod vencrypt;
 pub mod version;
 
 pub use client::{ClientHandshake, HandshakeError, Next};
+pub use filter::{Key, MessageFilter};
 pub use init::{PixelFormat, ServerInit};
-pub use message::{ClientMessage, MessageScanner};
+pub use message::ClientMessage;
 pub use server::{ServerHandshake, ServerHandshakeError, ServerSecurity};
 pub use version::Version;

@@ -1,7 +1,4 @@
-//! The client's messages: their lengths, a decoder for servers, and a scanner that only counts.
-//!
-//! A proxy copies the client's bytes; the scanner looks at the same bytes to tell keys and mouse
-//! from the viewer's automatic requests. It never holds more than a message's fixed part.
+//! The client's messages: their lengths, and a decoder for servers.
 
 use crate::init::{FORMAT_LENGTH, PixelFormat};
 use crate::input::Input;
@@ -43,7 +40,7 @@ const LONGEST_FIXED: usize = 20;
 
 /// How long the message at the front is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
+pub(crate) enum Extent {
     /// That many bytes must be there to know.
     Needs(usize),
     /// The whole message.
@@ -53,7 +50,7 @@ enum Extent {
 }
 
 /// Looks at the front of the client's bytes.
-fn extent(bytes: &[u8]) -> Extent {
+pub(crate) fn extent(bytes: &[u8]) -> Extent {
     use client_type::*;
     let u16_at = |at: usize| match bytes.get(at..at + 2) {
         Some(&[high, low]) => Some(u64::from(u16::from_be_bytes([high, low]))),
@@ -211,93 +208,4 @@ fn decode(bytes: &[u8]) -> Option<ClientMessage> {
         [other, ..] => ClientMessage::Other(*other),
         [] => return None,
     })
-}
-
-/// What a viewer did so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct InputCounts {
-    pub keys: u64,
-    pub pointer: u64,
-    pub clipboard: u64,
-    /// Requests for pictures: sent without anybody touching anything.
-    pub update_requests: u64,
-}
-
-impl InputCounts {
-    /// Everything a person does.
-    pub const fn by_person(&self) -> u64 {
-        self.keys.saturating_add(self.pointer).saturating_add(self.clipboard)
-    }
-}
-
-/// Counts messages in a stream that it does not own. After bytes it does not understand it gives
-/// up for good: counts stay, everything else is unaffected.
-#[derive(Debug, Default)]
-pub struct MessageScanner {
-    counts: InputCounts,
-    front: [u8; LONGEST_FIXED],
-    filled: usize,
-    skip: u64,
-    lost: bool,
-}
-
-impl MessageScanner {
-    /// Looks at the next bytes, in pieces of any size.
-    pub fn scan(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.lost {
-            if self.skip > 0 {
-                let here = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
-                self.skip -= u64::try_from(here).unwrap_or_default();
-                bytes = bytes.get(here..).unwrap_or_default();
-                continue;
-            }
-            let front = self.front.get(..self.filled).unwrap_or_default();
-            let wanted = match extent(front) {
-                Extent::Needs(wanted) => wanted,
-                Extent::Whole(_) | Extent::Unknown => self.filled,
-            };
-            let missing = wanted.saturating_sub(self.filled).min(bytes.len());
-            for (cell, byte) in
-                self.front.iter_mut().skip(self.filled).zip(bytes.iter().take(missing))
-            {
-                *cell = *byte;
-            }
-            self.filled += missing;
-            bytes = bytes.get(missing..).unwrap_or_default();
-            self.conclude();
-        }
-    }
-
-    /// Counts the message at the front once its length is known.
-    fn conclude(&mut self) {
-        use client_type::*;
-        let front = self.front.get(..self.filled).unwrap_or_default();
-        match extent(front) {
-            Extent::Needs(_) => {}
-            Extent::Unknown => self.lost = true,
-            Extent::Whole(length) => {
-                let counter = match front {
-                    [KEY_EVENT, ..] | [QEMU, 0, ..] => Some(&mut self.counts.keys),
-                    [POINTER_EVENT, ..] => Some(&mut self.counts.pointer),
-                    [CLIENT_CUT_TEXT, ..] => Some(&mut self.counts.clipboard),
-                    [FRAMEBUFFER_UPDATE_REQUEST, ..] => Some(&mut self.counts.update_requests),
-                    _ => None,
-                };
-                if let Some(counter) = counter {
-                    *counter = counter.saturating_add(1);
-                }
-                self.skip = length.saturating_sub(u64::try_from(self.filled).unwrap_or_default());
-                self.filled = 0;
-            }
-        }
-    }
-
-    pub const fn counts(&self) -> InputCounts {
-        self.counts
-    }
-
-    /// Whether bytes were met that belong to no known message.
-    pub const fn is_lost(&self) -> bool {
-        self.lost
-    }
 }

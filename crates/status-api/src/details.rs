@@ -39,6 +39,10 @@ impl Published for Vec<CertificateStatus> {
     const NAME: &'static str = "certificates";
 }
 
+impl Published for Notes {
+    const NAME: &'static str = "notes";
+}
+
 impl Published for Listeners {
     const NAME: &'static str = "listeners";
 }
@@ -60,6 +64,8 @@ pub struct Details {
     pub consoles: Option<Vec<ConsoleStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Listeners>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notes: Option<Notes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,6 +235,17 @@ pub struct ConsoleStatus {
     pub bytes_to_vm: u64,
     /// Keys and pointer events that the viewer sent.
     pub inputs: u64,
+    /// Messages of picture that the viewer got.
+    #[serde(default)]
+    pub messages: u64,
+    /// The connection to the screen is.
+    #[serde(default)]
+    pub encrypted: bool,
+    #[serde(default)]
+    pub view_only: bool,
+    /// Its page hears messages: it is there, and not a viewer that only knows pictures.
+    #[serde(default)]
+    pub connected: bool,
 }
 
 /// The certificate that a role's listeners show.
@@ -246,6 +263,11 @@ pub struct CertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
+
+/// What an operator should know although the role works.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Notes(pub Vec<String>);
 
 /// Addresses that a role's own listeners have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -333,6 +355,7 @@ mod tests {
         check(&DownloadLinksStatus { count: 1, links: vec![link] });
         check(&Vec::<ConsoleStatus>::new());
         check(&Listeners(vec!["127.0.0.1:80".into()]));
+        check(&Notes(vec!["a proxy is not configured".into()]));
         check(&Some(CertificateStatus {
             source: "files".into(),
             names: vec!["a".into()],

@@ -20,7 +20,7 @@ pub mod verify;
 
 pub use details::{
     Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
-    DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Published, StoreState,
+    DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Notes, Published, StoreState,
     StoreStatus,
 };
 pub use process::{

@@ -15,12 +15,15 @@ use agent_protocol::console::{
 use agent_protocol::{Answer, Envelope, failed_answer, unsupported};
 use bedrock::Secret;
 use management_link::nic::{HostNics, Nic};
-use management_link::{Agent, CommandContext, LinkError, ManagementLink, StartupFacts};
+use management_link::{
+    Agent, CommandContext, HostCredentials, LinkError, ManagementLink, StartupFacts,
+};
 use role::{BoxFuture, HealthReporter};
 
 use crate::access::{AccessAuthority, AccessDecision, AccessQuestion, Admission};
 use crate::config::Identity;
 use crate::context::ConsoleContext;
+use crate::dialler::Credentials;
 use crate::report::{ReportOutcome, ReportSink, load_info};
 use crate::token::TokenKey;
 use crate::upstream::Upstream;
@@ -89,6 +92,12 @@ fn decision(answer: &ConsoleAccessAuthenticationAnswer) -> AccessDecision {
     let tcp = || Upstream::tcp(answer.host.as_deref()?, answer.port);
     let location = answer.is_reauthenticating.then(|| tunnel().or_else(tcp)).flatten();
     AccessDecision::Admitted(Admission { location })
+}
+
+impl Credentials for LinkPort {
+    fn credentials(&self) -> BoxFuture<'_, Result<HostCredentials, String>> {
+        Box::pin(self.link.host_credentials())
+    }
 }
 
 impl ReportSink for LinkPort {

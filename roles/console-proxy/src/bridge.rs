@@ -2,28 +2,35 @@
 //! over.
 //!
 //! Both directions run independently, each with one buffer under way: whoever reads slowly slows
-//! only what is sent to him. Data frames are the only bytes that reach the VM.
+//! only what is sent to him. Data frames are the only bytes that reach the VM, and they pass a filter
+//! that knows where messages begin: so typed texts come between them, and a viewer may be made to
+//! watch only.
+
+mod down;
+mod typing;
+mod up;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
 use prometheus_client::metrics::counter::Counter;
-use rfb::MessageScanner;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
 
+use crate::browser::Browser;
+use crate::control::ToPage;
 use crate::refusal::End;
+use crate::resume::Tickets;
 use crate::sessions::Session;
-use crate::viewer::data;
+use down::Down;
+use up::Up;
 
-/// One read from the VM, and so one message to the viewer.
-const BUFFER: usize = 64 * 1024;
+/// Messages to the browser beside the picture that wait for it.
+const OUTGOING: usize = 16;
+/// How long a VM may take to hear that keys are up again.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Bounds of a running console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,16 +40,55 @@ pub(crate) struct BridgeLimits {
     pub(crate) ping: Duration,
     /// Without any frame from the viewer for this long, pongs included, it is gone.
     pub(crate) idle: Duration,
-    /// Without key, mouse or clipboard for this long the console ends; `None` = never.
-    pub(crate) input: Option<Duration>,
+    /// Without anything typed and anything shown for this long the console ends; `None` = never.
+    pub(crate) quiet: Option<Duration>,
 }
 
-/// When the viewer was last heard of, and when somebody last touched something, in milliseconds
-/// since the start of the relay.
+/// Bytes of the VM, and what is known of them.
+pub(crate) struct Vm<S> {
+    pub(crate) stream: S,
+    /// What it sent after its handshake.
+    pub(crate) ahead: Vec<u8>,
+    /// Viewer and host shake hands themselves: nothing is known of where messages begin.
+    pub(crate) opaque: bool,
+}
+
+/// What goes to the browser beside the picture.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Pong(Vec<u8>),
+    Page(ToPage),
+}
+
+/// How long tickets are good, and who issues them.
+#[derive(Debug, Clone)]
+pub(crate) struct Window {
+    pub(crate) tickets: Tickets,
+    pub(crate) length: Duration,
+}
+
+impl Window {
+    pub(crate) fn millis(&self) -> u64 {
+        u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a relay needs besides its two ends.
+pub(crate) struct Terms {
+    pub(crate) session: Arc<Session>,
+    /// Bytes to the viewer, bytes to the VM.
+    pub(crate) counters: (Counter, Counter),
+    pub(crate) limits: BridgeLimits,
+    /// `None` = a lost viewer cannot come back.
+    pub(crate) window: Option<Window>,
+}
+
+/// When the viewer was last heard of, and when anything last moved, in milliseconds since the start
+/// of the relay.
 struct Signs {
     start: Instant,
     heard: AtomicU64,
-    input: AtomicU64,
+    moved: AtomicU64,
 }
 
 impl Signs {
@@ -53,158 +99,64 @@ impl Signs {
     fn age(&self, since: &AtomicU64) -> Duration {
         Duration::from_millis(self.now().saturating_sub(since.load(Ordering::Relaxed)))
     }
+
+    fn mark(&self, what: &AtomicU64) {
+        what.store(self.now(), Ordering::Relaxed);
+    }
 }
 
-/// Relays until one side ends, the viewer is idle, or the session is asked to end.
+/// Relays until one side ends, the viewer is idle, or the session is asked to end. `ahead` is what
+/// the viewer sent after its handshake. Keys that are down in the end are released.
 pub(crate) async fn relay<V, S>(
-    socket: &mut WebSocketStream<V>,
-    stream: S,
-    ahead: (Vec<u8>, Vec<u8>),
-    session: &Arc<Session>,
-    counters: (Counter, Counter),
-    limits: BridgeLimits,
+    browser: &mut Browser<V>,
+    vm: Vm<S>,
+    ahead: &[u8],
+    terms: &Terms,
 ) -> End
 where
     V: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite,
 {
-    let (from_viewer, from_vm) = ahead;
-    let (to_viewer_bytes, to_vm_bytes) = counters;
-    let signs = Signs { start: Instant::now(), heard: AtomicU64::new(0), input: AtomicU64::new(0) };
-    let (read, write) = tokio::io::split(stream);
-    let (sink, source) = socket.split();
-    let up = Up {
-        source,
-        write,
+    let Terms { session, counters, limits, window } = terms;
+    let signs = Signs { start: Instant::now(), heard: AtomicU64::new(0), moved: AtomicU64::new(0) };
+    let (vm_read, mut vm_write) = tokio::io::split(vm.stream);
+    let (viewer_read, viewer_write) = tokio::io::split(&mut browser.stream);
+    let (outgoing, waiting) = mpsc::channel(OUTGOING);
+    let control = browser.has_control.then(|| outgoing.clone());
+    session.reach_by(control.clone());
+    let mut up = Up::new(viewer_read, &mut vm_write, &mut browser.incoming, vm.opaque);
+    up.outgoing = Some(outgoing);
+    up.has_control = control.is_some();
+    let up_terms = up::Around { session, signs: &signs, bytes: &counters.1, limits: *limits };
+    let down = Down {
+        write: viewer_write,
+        read: vm_read,
+        waiting,
         session,
         signs: &signs,
-        bytes: to_vm_bytes,
-        write_timeout: limits.ping,
+        bytes: &counters.0,
+        ping: limits.ping,
     };
-    let down = Down { sink, read, session, bytes: to_viewer_bytes, ping: limits.ping };
-    tokio::select! {
-        end = up.run(from_viewer) => end,
-        end = down.run(from_vm) => end,
-        end = watch(&signs, limits) => end,
+    let end = tokio::select! {
+        end = up.run(ahead, &up_terms) => end,
+        end = down.run(vm.ahead) => end,
+        end = watch(&signs, *limits) => end,
+        end = renew(session, control, window.as_ref()) => end,
         ended = session.ended() => ended.into(),
-    }
-}
-
-/// Viewer to VM.
-struct Up<'a, V, S> {
-    source: SplitStream<&'a mut WebSocketStream<V>>,
-    write: WriteHalf<S>,
-    session: &'a Session,
-    signs: &'a Signs,
-    bytes: Counter,
-    write_timeout: Duration,
-}
-
-impl<V, S> Up<'_, V, S>
-where
-    V: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead + AsyncWrite,
-{
-    async fn run(mut self, ahead: Vec<u8>) -> End {
-        let mut scanner = MessageScanner::default();
-        if let Err(end) = self.forward(&ahead, &mut scanner).await {
-            return end;
-        }
-        loop {
-            let message = self.source.next().await;
-            self.signs.heard.store(self.signs.now(), Ordering::Relaxed);
-            let outcome = match data(message) {
-                Ok(bytes) => self.forward(&bytes, &mut scanner).await,
-                Err(end) => return end,
-            };
-            if let Err(end) = outcome {
-                return end;
-            }
-        }
-    }
-
-    async fn forward(&mut self, bytes: &[u8], scanner: &mut MessageScanner) -> Result<(), End> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let before = scanner.counts().by_person();
-        scanner.scan(bytes);
-        let touched = scanner.counts().by_person() - before;
-        if touched > 0 || scanner.is_lost() {
-            self.signs.input.store(self.signs.now(), Ordering::Relaxed);
-            self.session.inputs.fetch_add(touched, Ordering::Relaxed);
-        }
-        let write = async {
-            self.write.write_all(bytes).await?;
-            // An encrypted stream may hold something back.
-            self.write.flush().await
+    };
+    session.reach_by(None);
+    let held = up.held();
+    if !held.is_empty() {
+        let release: Vec<u8> = held.iter().flat_map(|key| key.message(false)).collect();
+        let written = async {
+            vm_write.write_all(&release).await?;
+            vm_write.flush().await
         };
-        match timeout(self.write_timeout, write).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot write to the VNC server");
-                return Err(End::ScreenLost);
-            }
-            Err(_elapsed) => {
-                tracing::debug!("the VNC server takes no input");
-                return Err(End::ScreenLost);
-            }
-        }
-        let count = u64::try_from(bytes.len()).unwrap_or_default();
-        self.session.to_vm.fetch_add(count, Ordering::Relaxed);
-        self.bytes.inc_by(count);
-        self.session.touch();
-        Ok(())
-    }
-}
-
-/// VM to viewer.
-struct Down<'a, V, S> {
-    sink: SplitSink<&'a mut WebSocketStream<V>, Message>,
-    read: ReadHalf<S>,
-    session: &'a Session,
-    bytes: Counter,
-    ping: Duration,
-}
-
-impl<V, S> Down<'_, V, S>
-where
-    V: AsyncRead + AsyncWrite + Unpin,
-    S: AsyncRead,
-{
-    async fn run(mut self, ahead: Vec<u8>) -> End {
-        let mut ping = interval_at(Instant::now() + self.ping, self.ping);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut buffer = BytesMut::from(ahead.as_slice());
-        loop {
-            if !buffer.is_empty() {
-                let count = u64::try_from(buffer.len()).unwrap_or_default();
-                let message = Message::Binary(buffer.split().freeze());
-                if let Err(error) = self.sink.send(message).await {
-                    return crate::websocket::end_of(&error);
-                }
-                self.session.to_viewer.fetch_add(count, Ordering::Relaxed);
-                self.bytes.inc_by(count);
-                self.session.touch();
-            }
-            buffer.reserve(BUFFER);
-            tokio::select! {
-                outcome = self.read.read_buf(&mut buffer) => match outcome {
-                    Ok(0) => return End::ScreenClosed,
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "cannot read from the VNC server");
-                        return End::ScreenLost;
-                    }
-                },
-                _ = ping.tick() => {
-                    if let Err(error) = self.sink.send(Message::Ping(bytes::Bytes::new())).await {
-                        return crate::websocket::end_of(&error);
-                    }
-                }
-            }
+        if !matches!(timeout(RELEASE, written).await, Ok(Ok(()))) {
+            tracing::debug!(keys = held.len(), "the VM did not hear that keys are up again");
         }
     }
+    end
 }
 
 /// Ends a relay that nobody is at the other end of.
@@ -215,15 +167,33 @@ async fn watch(signs: &Signs, limits: BridgeLimits) -> End {
             return End::Idle;
         }
         let mut wait = limits.idle - unheard;
-        if let Some(limit) = limits.input {
-            let untouched = signs.age(&signs.input);
-            if untouched >= limit {
-                return End::NoInput;
+        if let Some(limit) = limits.quiet {
+            let unmoved = signs.age(&signs.moved);
+            if unmoved >= limit {
+                return End::Quiet;
             }
-            wait = wait.min(limit - untouched);
+            wait = wait.min(limit - unmoved);
         }
         sleep(wait.max(Duration::from_millis(10))).await;
     }
+}
+
+/// Gives the page a ticket whenever the last one has used up a third of its time.
+async fn renew(
+    session: &Session,
+    control: Option<mpsc::Sender<Outgoing>>,
+    window: Option<&Window>,
+) -> End {
+    if let (Some(control), Some(window)) = (control, window) {
+        loop {
+            sleep(window.length / 3).await;
+            let message = ToPage::Ticket { ticket: session.ticket(window) };
+            if control.send(Outgoing::Page(message)).await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) struct ConsoleProxyConfig {
     pub(crate) proxy_protocol: Vec<Network>,
     /// Another noVNC to serve instead of the built-in page.
     pub(crate) novnc_dir: Option<PathBuf>,
+    /// Where it is written who saw what.
+    pub(crate) audit_log: Option<PathBuf>,
     pub(crate) reloadable: Reloadable,
 }
 
@@ -38,7 +40,10 @@ pub(crate) const RELOADABLE: &[&str] = &[
     "roles.console_proxy.sessions",
     "roles.console_proxy.ping_interval",
     "roles.console_proxy.idle_timeout",
-    "roles.console_proxy.input_timeout",
+    "roles.console_proxy.sessions_per_address",
+    "roles.console_proxy.sessions_per_vm",
+    "roles.console_proxy.session_timeout",
+    "roles.console_proxy.session_reconnection_window",
     "roles.console_proxy.verdict_timeout",
     "roles.console_proxy.connect_timeout",
     "roles.console_proxy.handshake_timeout",
@@ -56,6 +61,11 @@ pub(crate) const RELOADABLE: &[&str] = &[
 pub(crate) struct Reloadable {
     /// Consoles at the same time, opening ones included.
     pub(crate) sessions: usize,
+    /// Of one client address, and of one VM where the server lets it have several.
+    pub(crate) sessions_per_address: usize,
+    pub(crate) sessions_per_vm: usize,
+    /// How long a lost viewer may come back; zero never.
+    pub(crate) resume_window: Duration,
     pub(crate) bridge: BridgeLimits,
     /// How long the management server's answer on a console is waited for.
     pub(crate) verdict_timeout: Duration,
@@ -108,7 +118,11 @@ impl ConsoleProxyConfig {
                 "a viewer is found gone when it answers no ping: give at least twice the interval",
             );
         }
-        let input_timeout = section.duration("input_timeout", Duration::ZERO);
+        let per_address = bounded(&mut section, "sessions_per_address", 200, 10_000);
+        let per_vm = bounded(&mut section, "sessions_per_vm", 16, 10_000);
+        let session_timeout = section.duration("session_timeout", Duration::ZERO);
+        let resume_window =
+            section.duration("session_reconnection_window", Duration::from_secs(60));
         let verdict_timeout = positive(&mut section, "verdict_timeout", Duration::from_secs(10));
         let connect_timeout = positive(&mut section, "connect_timeout", Duration::from_secs(10));
         let handshake_timeout =
@@ -133,6 +147,7 @@ impl ConsoleProxyConfig {
             "give \"verify\", \"verify-ignore-expiry\", \"accept-any\" or \"off\"",
         );
         let novnc_dir = section.optional_path("novnc_dir");
+        let audit_log = section.optional_path("audit_log");
         section.finish();
         Some(Self {
             management: management?,
@@ -142,12 +157,16 @@ impl ConsoleProxyConfig {
             tls,
             proxy_protocol,
             novnc_dir,
+            audit_log,
             reloadable: Reloadable {
                 sessions,
+                sessions_per_address: per_address,
+                sessions_per_vm: per_vm,
+                resume_window,
                 bridge: BridgeLimits {
                     ping,
                     idle,
-                    input: (!input_timeout.is_zero()).then_some(input_timeout),
+                    quiet: (!session_timeout.is_zero()).then_some(session_timeout),
                 },
                 verdict_timeout,
                 connect_timeout,
@@ -260,7 +279,7 @@ mod tests {
         assert_eq!(config.identity.public_address, config.identity.private_address);
         let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
         assert_eq!(listen, ["0.0.0.0:80", "0.0.0.0:8080"]);
-        assert_eq!(config.reloadable.bridge.input, None);
+        assert_eq!(config.reloadable.bridge.quiet, None);
         assert_eq!(config.state_directory, PathBuf::from("/var/lib/quickcloud/cp"));
     }
 

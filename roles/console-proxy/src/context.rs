@@ -9,15 +9,21 @@ use std::time::Duration;
 use http_front::TrustedProxies;
 use role::TaskScope;
 use role::host::Clock;
+use status_api::Notes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::AccessAuthority;
+use crate::audit::Audit;
+use crate::bridge::Window;
 use crate::certificate::BrowserCertificate;
 use crate::config::{ConsoleProxyConfig, Reloadable};
+use crate::dialler::Credentials;
 use crate::metrics::Metrics;
+use crate::parked::Parked;
 use crate::places::Places;
+use crate::query::RawQuery;
 use crate::refusal::Refusal;
 use crate::sessions::Sessions;
 use crate::token::{ConsoleToken, TokenKey};
@@ -34,16 +40,21 @@ pub(crate) struct ConsoleContext {
     pub(crate) trusted_proxies: TrustedProxies,
     pub(crate) certificate: Arc<BrowserCertificate>,
     pub(crate) authority: Arc<dyn AccessAuthority>,
+    pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) audit: Arc<Audit>,
     /// Admit a console only from the address its link was made for.
     pub(crate) source_check: AtomicBool,
     /// Consoles open or opening.
     pub(crate) places: Places,
+    pub(crate) parked: Parked,
     pub(crate) tasks: TaskScope,
     pub(crate) stop: CancellationToken,
     key: Mutex<Option<Arc<TokenKey>>>,
     failures: Mutex<HashMap<IpAddr, (u32, Instant)>>,
+    /// Sends what only a proxy sends, and is not known as one.
+    unknown_proxy: Mutex<Option<IpAddr>>,
 }
 
 impl std::fmt::Debug for ConsoleContext {
@@ -55,7 +66,7 @@ impl std::fmt::Debug for ConsoleContext {
 impl ConsoleContext {
     pub(crate) fn new(
         config: ConsoleProxyConfig,
-        authority: Arc<dyn AccessAuthority>,
+        (authority, credentials): (Arc<dyn AccessAuthority>, Arc<dyn Credentials>),
         clock: Arc<dyn Clock>,
         tasks: TaskScope,
         stop: CancellationToken,
@@ -65,17 +76,21 @@ impl ConsoleContext {
         Self {
             certificate: Arc::new(BrowserCertificate::new(host_of_links)),
             places: Places::default(),
+            parked: Parked::default(),
             trusted_proxies: config.reloadable.trusted_proxies.clone().into(),
+            audit: Arc::new(Audit::new(config.audit_log.clone())),
             reloadable: watch::Sender::new(Arc::new(config.reloadable.clone())),
             sessions: Arc::new(Sessions::new(clock, Arc::clone(&metrics))),
             config,
             authority,
+            credentials,
             metrics,
             source_check: AtomicBool::new(false),
             tasks,
             stop,
             key: Mutex::default(),
             failures: Mutex::default(),
+            unknown_proxy: Mutex::default(),
         }
     }
 
@@ -90,9 +105,36 @@ impl ConsoleContext {
         self.reloadable.send_replace(Arc::new(new));
     }
 
+    /// A request came with headers of a proxy from somebody who is not known as one.
+    pub(crate) fn forwarded_by(&self, peer: IpAddr) {
+        let mut known = self.unknown_proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.replace(peer) != Some(peer) {
+            tracing::warn!(%peer, "a proxy that is not in trusted_proxies tells of clients");
+        }
+    }
+
+    /// What an operator should know although all is well.
+    pub(crate) fn notes(&self) -> Notes {
+        let proxy = *self.unknown_proxy.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_proxy = |proxy| {
+            format!(
+                "{proxy} sends X-Forwarded-For or Forwarded; if it is a proxy of yours, name it in \
+                 roles.console_proxy.trusted_proxies: until then all its viewers have its address"
+            )
+        };
+        Notes(proxy.map(of_proxy).into_iter().collect())
+    }
+
     /// The key of tokens, once the management server sent it.
     pub(crate) fn key(&self) -> Option<Arc<TokenKey>> {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How lost viewers come back; `None` when they cannot.
+    pub(crate) fn window(&self) -> Option<Window> {
+        let length = self.now().resume_window;
+        let key = self.key().filter(|_| !length.is_zero())?;
+        Some(Window { tickets: key.tickets(), length })
     }
 
     /// Takes over a key. The same one again keeps what was learnt with it.
@@ -106,6 +148,7 @@ impl ConsoleContext {
     /// Notes a refusal; those that look like guessing count against the client's address.
     pub(crate) fn refused(&self, refusal: &Refusal, client: IpAddr, token: Option<&ConsoleToken>) {
         self.metrics.refused(refusal.label());
+        self.audit.refused(refusal.label(), client, token);
         let cause = std::error::Error::source(refusal).map(bedrock::chain);
         tracing::warn!(
             reason = refusal.label(),
@@ -117,9 +160,12 @@ impl ConsoleContext {
             cause,
             "console refused"
         );
-        if !matches!(refusal, Refusal::Token) {
-            return;
+        if matches!(refusal, Refusal::Token) {
+            self.count_failure(client);
         }
+    }
+
+    fn count_failure(&self, client: IpAddr) {
         let now = Instant::now();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= ADDRESSES && !failures.contains_key(&client) {
@@ -133,6 +179,13 @@ impl ConsoleContext {
             *entry = (0, now);
         }
         entry.0 = entry.0.saturating_add(1);
+    }
+
+    /// Whether a link is one of ours. A good one is never in the way of others' bad ones: behind a
+    /// proxy that is not configured, all viewers have one address.
+    pub(crate) fn is_genuine(&self, query: &str) -> bool {
+        let text = RawQuery(query).token();
+        self.key().zip(text).is_some_and(|(key, text)| key.open(&text).is_ok())
     }
 
     /// Whether this address gave too many bad tokens within the last minute.

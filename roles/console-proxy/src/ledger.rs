@@ -7,10 +7,12 @@
 //! server rejects spoils nothing else.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::journal::Journal;
 
 /// A link lives two minutes, but an old tab may bring it back for days; asked again about a session
 /// that is closed in its books, the server would be told of its end twice.
@@ -20,6 +22,8 @@ const MEMORY: Duration = Duration::from_secs(24 * 3600);
 const REMEMBERED: usize = 16 * 1024;
 /// Endings waiting to be reported. Beyond it the oldest is forgotten: the server keeps it open.
 const OWED: usize = 16 * 1024;
+/// Sessions ended by operators that are remembered; their tickets live for a minute or so.
+const REVOKED: usize = 1024;
 /// Endings in one report: 39 bytes each.
 const BATCH: usize = 256;
 
@@ -34,12 +38,15 @@ struct State {
     sessions: HashMap<String, (Use, Instant)>,
     together: VecDeque<String>,
     alone: VecDeque<String>,
+    /// Ended by an operator: not to be resumed.
+    revoked: VecDeque<String>,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    pub(crate) journal: Arc<Journal>,
 }
 
 /// How surely the server holds a session open.
@@ -79,8 +86,22 @@ impl Ledger {
         self.lock().sessions.insert(session.to_owned(), (Use::Announced, Instant::now()));
     }
 
+    /// A session that an operator ended is not resumed.
+    pub(crate) fn revoke(&self, session: &str) {
+        let mut state = self.lock();
+        if state.revoked.len() == REVOKED {
+            state.revoked.pop_front();
+        }
+        state.revoked.push_back(session.to_owned());
+    }
+
+    pub(crate) fn is_revoked(&self, session: &str) -> bool {
+        self.lock().revoked.iter().any(|revoked| revoked == session)
+    }
+
     /// The server has to hear that a session is over.
     pub(crate) fn owe(&self, session: String, owed: Owed) {
+        self.journal.open(&session);
         let mut state = self.lock();
         let queue = match owed {
             Owed::Admitted => &mut state.together,
@@ -89,6 +110,7 @@ impl Ledger {
         if queue.len() == OWED
             && let Some(forgotten) = queue.pop_front()
         {
+            self.journal.settled(&forgotten);
             tracing::warn!(session = forgotten, "end of a console is not reported, too many wait");
         }
         queue.push_back(session);
@@ -110,9 +132,11 @@ impl Ledger {
     pub(crate) fn settle(&self, sessions: Vec<String>, outcome: Settled) {
         let mut state = self.lock();
         match outcome {
-            Settled::Accepted => {}
+            Settled::Accepted => sessions.iter().for_each(|session| self.journal.settled(session)),
             // The rejected one is closed or unknown there; a batch is taken apart to find it.
-            Settled::Rejected if sessions.len() <= 1 => {}
+            Settled::Rejected if sessions.len() <= 1 => {
+                sessions.iter().for_each(|session| self.journal.settled(session));
+            }
             Settled::Rejected => state.alone.extend(sessions),
             // The report was lost, or its answer. If the server did get it, the repetition is
             // rejected, taken apart, and found to be settled.
@@ -128,6 +152,8 @@ impl Ledger {
     pub(crate) fn settle_single(&self, session: String, outcome: Settled) {
         if outcome == Settled::Unknown {
             self.lock().alone.push_front(session);
+        } else {
+            self.journal.settled(&session);
         }
     }
 

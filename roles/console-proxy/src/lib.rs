@@ -11,13 +11,16 @@
 //! | `agent` | the host that the management server sees |
 //! | `listeners`, `certificate` | where browsers come in, and what they are shown over TLS |
 //! | `web`, `assets` | pages and upgrades |
-//! | `upgrade`, `websocket` | the WebSocket's opening handshake; its limits and the goodbye |
+//! | `upgrade`, `browser` | the WebSocket's opening handshake; its frames and the goodbye |
+//! | [`control`], [`resume`], `parked` | what page and proxy say beside the picture; coming back |
 //! | [`query`], [`token`] | a link's query, and what is in its token |
 //! | `access` | the question to the management server, and its answer |
-//! | [`upstream`], `dialler`, `vnc_server` | where a VNC server is, dialling it, shaking hands with it |
+//! | [`upstream`], [`dialler`], `vnc_server` | where a VNC server is, dialling it, shaking hands with it |
 //! | `console` | one console from its link to its end |
 //! | `viewer`, `bridge` | handshake with the browser, and the relay |
 //! | `sessions`, `ledger`, `report` | open consoles, what the server must hear, and telling it |
+//! | `journal`, `audit` | what a killed run leaves for the next; who saw what |
+//! | `admin` | what an operator may do with consoles |
 //! | `context`, `places` | what every console shares |
 //! | `doctor` | what is looked at before a start, and when something is wrong |
 //! | `network`, `refusal`, `metrics` | addresses, words, counters |
@@ -25,23 +28,30 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests spawn"))]
 
 mod access;
+mod admin;
 mod agent;
 mod assets;
+mod audit;
 mod bridge;
+mod browser;
 mod certificate;
 mod config;
 mod console;
 mod context;
-mod dialler;
+pub mod control;
+pub mod dialler;
 mod doctor;
+mod journal;
 mod ledger;
 mod listeners;
 mod metrics;
 mod network;
+mod parked;
 mod places;
 pub mod query;
 mod refusal;
 mod report;
+pub mod resume;
 mod service;
 mod sessions;
 pub mod token;
@@ -50,6 +60,5 @@ pub mod upstream;
 mod viewer;
 mod vnc_server;
 mod web;
-mod websocket;
 
 pub use service::{DESCRIPTOR, KIND};

@@ -10,13 +10,17 @@ use role::{
     BoxFuture, ConfigInput, DoctorCheck, Host, PreflightError, Resource, Role, RoleContext,
     RoleDescriptor, RoleError, RoleKind, RoleSpec,
 };
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin;
 use crate::agent::{ConsoleAgent, LinkPort};
 use crate::config::{self, ConsoleProxyConfig};
 use crate::context::ConsoleContext;
 use crate::doctor;
+use crate::journal::Journal;
+use crate::ledger::Owed;
 use crate::listeners::{self, Doors};
 use crate::report;
 use crate::sessions::Ended;
@@ -128,12 +132,16 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     let consoles_stop = CancellationToken::new();
     let context = Arc::new(ConsoleContext::new(
         config,
-        Arc::clone(&port) as _,
+        (Arc::clone(&port) as _, Arc::clone(&port) as _),
         Arc::clone(&cx.host.clock),
         cx.tasks.clone(),
         consoles_stop.clone(),
     ));
     publish(&context, &cx);
+    cx.admin.publish(admin::router(Arc::clone(&context)));
+    let files_stop = CancellationToken::new();
+    let _files_stop = files_stop.clone().drop_guard();
+    let keeping = keep_files(&context, &cx, &files_stop).await;
     cx.reload.handle({
         let (context, link) = (Arc::clone(&context), link.clone());
         move |spec: Arc<ConsoleProxySpec>| {
@@ -179,6 +187,8 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     if timeout(LAST_REPORT, reporter).await.is_err() {
         tracing::debug!("the last load report was not acknowledged");
     }
+    files_stop.cancel();
+    keeping.await.ok();
     link_stop.cancel();
     let ended = match early {
         Some(ended) => ended,
@@ -191,14 +201,41 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     }
 }
 
+/// What is written while the role runs: open sessions, and who saw what. What an earlier run left
+/// open is owed to the server first.
+async fn keep_files(
+    context: &Arc<ConsoleContext>,
+    cx: &RoleContext,
+    stop: &CancellationToken,
+) -> JoinHandle<Option<()>> {
+    let (ledger, directory) = (&context.sessions.ledger, context.config.state_directory.clone());
+    let left = {
+        let directory = directory.clone();
+        cx.tasks.blocking("open sessions", move || Journal::left(&directory)).await
+    };
+    for session in left.unwrap_or_default() {
+        tracing::info!(session, "a console of an earlier run is reported as closed");
+        ledger.owe(session, Owed::Admitted);
+    }
+    let journal = Arc::clone(&ledger.journal).keep(directory, cx.tasks.clone(), stop.clone());
+    let audit = Arc::clone(&context.audit).keep(cx.tasks.clone(), stop.clone());
+    cx.tasks.spawn_vital("console files", async move {
+        tokio::join!(journal, audit);
+    })
+}
+
 fn publish(context: &Arc<ConsoleContext>, cx: &RoleContext) {
     cx.health.report({
         let sessions = Arc::clone(&context.sessions);
         move || sessions.status()
     });
     cx.health.report({
+        let context = Arc::clone(context);
+        move || context.notes()
+    });
+    cx.health.report({
         let certificate = Arc::clone(&context.certificate);
         move || certificate.status()
     });
-    cx.health.install_metrics(context.metrics.registry());
+    cx.health.install_metrics(context.metrics.registry(&context.sessions));
 }

@@ -6,13 +6,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bedrock::Secret;
 use role::host::Clock;
 use status_api::ConsoleStatus;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
+use crate::bridge::{Outgoing, Window};
+use crate::control::ToPage;
 use crate::ledger::{Ledger, Owed};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -22,7 +25,19 @@ use crate::upstream::Upstream;
 pub(crate) enum Ended {
     /// Another viewer opened the same VM's console.
     Replaced,
+    /// The same viewer came back by another connection.
+    Resumed,
+    /// By an operator.
+    Kicked,
     Shutdown,
+}
+
+/// Moves of a session within that time, at most.
+const MOVES: u32 = 5;
+const MOVES_WITHIN_MS: i64 = 60_000;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One open console.
@@ -37,12 +52,24 @@ pub(crate) struct Session {
     pub(crate) client: IpAddr,
     pub(crate) host: String,
     pub(crate) port: i32,
-    pub(crate) upstream: Upstream,
+    upstream: Mutex<Upstream>,
+    pub(crate) sid: Secret<String>,
     pub(crate) created_ms: i64,
     pub(crate) last_used_ms: AtomicI64,
     pub(crate) to_viewer: AtomicU64,
     pub(crate) to_vm: AtomicU64,
     pub(crate) inputs: AtomicU64,
+    /// Messages of picture.
+    pub(crate) messages: AtomicU64,
+    /// The connection to the host is encrypted.
+    pub(crate) encrypted: AtomicBool,
+    /// The viewer may only watch.
+    pub(crate) view_only: AtomicBool,
+    /// Where its page hears of things.
+    page: Mutex<Option<mpsc::Sender<Outgoing>>>,
+    farewell: Mutex<Option<String>>,
+    /// Moves to other hosts, and when the first of them was.
+    moves: Mutex<(u32, i64)>,
     end: watch::Sender<Option<Ended>>,
     clock: Arc<dyn Clock>,
 }
@@ -59,6 +86,65 @@ impl Session {
         self.last_used_ms.store(self.clock.unix_ms(), Ordering::Relaxed);
     }
 
+    /// Where the screen is.
+    pub(crate) fn upstream(&self) -> Upstream {
+        locked(&self.upstream).clone()
+    }
+
+    pub(crate) fn set_upstream(&self, upstream: Upstream) {
+        *locked(&self.upstream) = upstream;
+    }
+
+    /// Whether it may be looked for once more: a host that hangs up at once would go on for ever.
+    pub(crate) fn may_move(&self) -> bool {
+        let now = self.clock.unix_ms();
+        let mut moves = locked(&self.moves);
+        if now - moves.1 > MOVES_WITHIN_MS {
+            *moves = (0, now);
+        }
+        moves.0 += 1;
+        moves.0 <= MOVES
+    }
+
+    /// A ticket for its page.
+    pub(crate) fn ticket(&self, window: &Window) -> String {
+        // Renewed after a third of the window: the whole window is left at the last moment.
+        let length = window.length + window.length / 3;
+        window.tickets.issue(&self.uuid, self.clock.unix_ms(), length)
+    }
+
+    /// How its page is reached from now on.
+    pub(crate) fn reach_by(&self, page: Option<mpsc::Sender<Outgoing>>) {
+        *locked(&self.page) = page;
+    }
+
+    /// Tells the page something; false when it cannot be told.
+    pub(crate) fn tell(&self, message: ToPage) -> bool {
+        let page = locked(&self.page).clone();
+        page.is_some_and(|page| page.try_send(Outgoing::Page(message)).is_ok())
+    }
+
+    /// Ends it for good, with these words for the viewer.
+    pub(crate) fn kick(&self, words: Option<String>) {
+        *locked(&self.farewell) = words;
+        self.end(Ended::Kicked);
+    }
+
+    pub(crate) fn farewell(&self) -> Option<String> {
+        locked(&self.farewell).clone()
+    }
+
+    /// It goes on although its connection was asked to end: its viewer came back.
+    pub(crate) fn renew(&self) {
+        self.end.send_if_modified(|end| {
+            let resumed = *end == Some(Ended::Resumed);
+            if resumed {
+                *end = None;
+            }
+            resumed
+        });
+    }
+
     /// Asks the session to end.
     pub(crate) fn end(&self, why: Ended) {
         self.end.send_if_modified(|end| end.is_none() && end.replace(why).is_none());
@@ -73,7 +159,7 @@ impl Session {
     }
 
     /// For `/status`: what an operator asks, and nothing secret.
-    fn status(&self) -> ConsoleStatus {
+    pub(crate) fn status(&self) -> ConsoleStatus {
         let now = self.clock.unix_ms();
         let ago = |then: i64| u64::try_from(now - then).unwrap_or_default();
         ConsoleStatus {
@@ -82,12 +168,16 @@ impl Session {
             vm: self.vm.clone(),
             name: self.display_name.clone(),
             client: self.client.to_string(),
-            screen: self.upstream.to_string(),
+            screen: self.upstream().to_string(),
             opened_ago_ms: ago(self.created_ms),
             last_used_ago_ms: ago(self.last_used_ms.load(Ordering::Relaxed)),
             bytes_to_viewer: self.to_viewer.load(Ordering::Relaxed),
             bytes_to_vm: self.to_vm.load(Ordering::Relaxed),
             inputs: self.inputs.load(Ordering::Relaxed),
+            messages: self.messages.load(Ordering::Relaxed),
+            encrypted: self.encrypted.load(Ordering::Relaxed),
+            view_only: self.view_only.load(Ordering::Relaxed),
+            connected: locked(&self.page).is_some(),
         }
     }
 }
@@ -106,6 +196,10 @@ pub(crate) struct NewSession {
     pub(crate) port: i32,
     /// What is dialled.
     pub(crate) upstream: Upstream,
+    /// Password of the VM's VNC server.
+    pub(crate) sid: Secret<String>,
+    /// Its end is to be reported.
+    pub(crate) owed: bool,
 }
 
 /// The open consoles, and what wakes the reporter.
@@ -153,12 +247,19 @@ impl Sessions {
             client: new.client,
             host: new.host,
             port: new.port,
-            upstream: new.upstream,
+            upstream: Mutex::new(new.upstream),
+            sid: new.sid,
             created_ms: now,
             last_used_ms: AtomicI64::new(now),
             to_viewer: AtomicU64::new(0),
             to_vm: AtomicU64::new(0),
             inputs: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
+            encrypted: AtomicBool::new(false),
+            view_only: AtomicBool::new(false),
+            page: Mutex::default(),
+            farewell: Mutex::default(),
+            moves: Mutex::default(),
             end: watch::Sender::new(None),
             clock: Arc::clone(&self.clock),
         });
@@ -166,9 +267,12 @@ impl Sessions {
         if let Some(replaced) = replaced {
             replaced.end(Ended::Replaced);
         }
+        if new.owed {
+            self.ledger.journal.open(&session.uuid);
+        }
         self.metrics.opened();
         self.changed.notify_one();
-        Registered { sessions: Arc::clone(self), session }
+        Registered { sessions: Arc::clone(self), session, owed: new.owed }
     }
 
     /// Asks every session to end.
@@ -189,6 +293,25 @@ impl Sessions {
         self.lock().len()
     }
 
+    /// Consoles of this VM.
+    pub(crate) fn of_vm(&self, vm: &str) -> usize {
+        self.lock().values().filter(|session| session.vm == vm).count()
+    }
+
+    /// The open session of that id.
+    pub(crate) fn find(&self, id: u32) -> Option<Arc<Session>> {
+        self.lock().values().find(|session| session.id == id).cloned()
+    }
+
+    /// The open session that the server calls so.
+    pub(crate) fn find_uuid(&self, uuid: &str) -> Option<Arc<Session>> {
+        self.lock().values().find(|session| session.uuid == uuid).cloned()
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.clock.unix_ms()
+    }
+
     /// For `/status`.
     pub(crate) fn status(&self) -> Vec<ConsoleStatus> {
         self.list().iter().map(|session| session.status()).collect()
@@ -200,6 +323,7 @@ impl Sessions {
 pub(crate) struct Registered {
     sessions: Arc<Sessions>,
     pub(crate) session: Arc<Session>,
+    owed: bool,
 }
 
 impl Drop for Registered {
@@ -210,7 +334,9 @@ impl Drop for Registered {
         }
         drop(open);
         self.sessions.metrics.closed();
-        self.sessions.ledger.owe(self.session.uuid.clone(), Owed::Admitted);
+        if self.owed {
+            self.sessions.ledger.owe(self.session.uuid.clone(), Owed::Admitted);
+        }
         self.sessions.changed.notify_one();
     }
 }
@@ -269,6 +395,8 @@ mod tests {
             host: "2001:db8::1".into(),
             port: 5900,
             upstream: Upstream::tcp("2001:db8::1", 5900).unwrap(),
+            sid: "s".into(),
+            owed: true,
         }
     }
 

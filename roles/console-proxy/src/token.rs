@@ -19,6 +19,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::resume::Tickets;
 use crate::upstream::Upstream;
 
 /// Longest token looked at; real ones have 500 to 1200 characters.
@@ -114,6 +115,16 @@ impl TokenKey {
         let vector = sixteen(&material.vector)?;
         let gcm = Aes256Gcm::new(&Sha256::digest(key.as_slice()));
         Ok(Self { key, vector, gcm, seen_gcm: AtomicBool::new(false) })
+    }
+
+    /// Tickets for coming back, under a key that follows from this one.
+    pub(crate) fn tickets(&self) -> Tickets {
+        let digest = Sha256::new()
+            .chain_update(b"quickcloud console resume 1")
+            .chain_update(self.key.as_slice())
+            .chain_update(self.vector.as_slice())
+            .finalize();
+        Tickets::new(Zeroizing::new(digest.into()))
     }
 
     /// Decrypts and reads a token as it stood in a link.

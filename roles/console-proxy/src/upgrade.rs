@@ -17,6 +17,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::control;
+
 /// The one version there is.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
@@ -93,10 +95,11 @@ fn once<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     }
 }
 
-/// Answers a WebSocket handshake: 101 and the future connection, or what is wrong with it.
+/// Answers a WebSocket handshake: 101, the future connection and whether its page speaks
+/// [`control`], or what is wrong with it.
 pub(crate) fn accept(
     request: &mut Request<Body>,
-) -> Result<(Response<Body>, OnUpgrade), Malformed> {
+) -> Result<(Response<Body>, OnUpgrade, bool), Malformed> {
     let headers = request.headers();
     if !has_word(headers, &CONNECTION, "upgrade") {
         return Err(Malformed::Connection);
@@ -115,18 +118,20 @@ pub(crate) fn accept(
     if length.is_some_and(|length| length != b"0") || headers.contains_key(TRANSFER_ENCODING) {
         return Err(Malformed::Body);
     }
-    let binary = has_word(headers, &SEC_WEBSOCKET_PROTOCOL, "binary");
+    // Some viewers offer one and fail without it, others fail when one comes unasked.
+    let offered = |name: &&str| has_word(headers, &SEC_WEBSOCKET_PROTOCOL, name);
+    let protocol = [control::PROTOCOL, "binary"].into_iter().find(offered);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let out = response.headers_mut();
     out.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     out.insert(UPGRADE, WEBSOCKET);
     out.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    if binary {
-        // Some viewers offer it and fail without it, others fail when it comes unasked.
-        out.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+    if let Some(protocol) = protocol {
+        out.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
-    Ok((response, hyper::upgrade::on(request)))
+    let has_control = protocol == Some(control::PROTOCOL);
+    Ok((response, hyper::upgrade::on(request), has_control))
 }
 
 /// Whether the page of this origin may open a console here. Without an allow-list every page may:

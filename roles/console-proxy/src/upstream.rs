@@ -46,6 +46,11 @@ impl Upstream {
         })
     }
 
+    /// Reached by a ticket that works once.
+    pub const fn is_ticket(&self) -> bool {
+        matches!(self, Self::WebSocket { .. })
+    }
+
     pub const fn kind(&self) -> UpstreamKind {
         match self {
             Self::Tcp { .. } => UpstreamKind::Tcp,
@@ -53,6 +58,31 @@ impl Upstream {
             Self::WebSocket { .. } => UpstreamKind::WebSocket,
             Self::HyperV { .. } => UpstreamKind::HyperV,
         }
+    }
+}
+
+/// A ticket for a screen of an ESXi host, out of the URL in a console token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Ticket {
+    /// `wss://HOST[:443]/ticket/ID`, and nothing else: whatever a token says, we are not sent to
+    /// other services of other machines.
+    pub fn parse(url: &str) -> Option<Self> {
+        let (authority, id) = url.strip_prefix("wss://")?.split_once("/ticket/")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+        if id.is_empty() || id.len() > 512 || !id.chars().all(plain) {
+            return None;
+        }
+        let HostPort { host, port } = authority.parse().ok()?;
+        let named = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
+        if host.is_empty() || !host.chars().all(named) || !matches!(port, None | Some(443)) {
+            return None;
+        }
+        Some(Self { host, port: 443 })
     }
 }
 
@@ -97,6 +127,30 @@ mod tests {
             [("", 5901), (" ", 5901), ("[]", 5901), ("h", 0), ("h", -1), ("h", 65_536)]
         {
             check(host, port, None);
+        }
+    }
+
+    #[test]
+    fn a_ticket_leads_to_a_host_and_nowhere_else() {
+        let host = |url: &str| Ticket::parse(url).map(|ticket| (ticket.host, ticket.port));
+        let good = |host: &str| Some((host.to_owned(), 443));
+        assert_eq!(host("wss://10.0.0.9:443/ticket/5f1c-0a"), good("10.0.0.9"));
+        assert_eq!(host("wss://esxi.example.org/ticket/a"), good("esxi.example.org"));
+        assert_eq!(host("wss://[2001:db8::9]:443/ticket/a"), good("2001:db8::9"));
+        for bad in [
+            "ws://10.0.0.9/ticket/a",
+            "https://10.0.0.9/ticket/a",
+            "wss://10.0.0.9:8443/ticket/a",
+            "wss://u:p@10.0.0.9/ticket/a",
+            "wss://10.0.0.9/ticket/",
+            "wss://10.0.0.9/ticket/a/b",
+            "wss://10.0.0.9/ticket/a?x",
+            "wss://10.0.0.9/ticket/a%0d",
+            "wss://10.0.0.9/x/ticket/a",
+            "wss:///ticket/a",
+            "",
+        ] {
+            assert_eq!(host(bad), None, "{bad}");
         }
     }
 

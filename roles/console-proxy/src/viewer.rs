@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use rfb::{ServerHandshake, ServerInit, ServerSecurity, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite::Message;
+use websocket::{Event, Opcode};
 
+use crate::browser::Browser;
+use crate::control::ToPage;
 use crate::refusal::{End, Refusal};
-use crate::websocket::{Socket, end_of};
 
 /// How a greeting ends well: what is shown and what the viewer sent ahead.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) trait Shown {
 
 /// Leads the viewer through the handshake while `opening` decides. If the viewer leaves first,
 /// `opening` is dropped.
-pub(crate) async fn greet<T: Shown>(
-    socket: &mut Socket,
+pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin, T: Shown>(
+    browser: &mut Browser<S>,
     opening: impl Future<Output = Result<T, Refusal>>,
     handshake_timeout: Duration,
 ) -> Result<Greeted<T>, NotGreeted> {
@@ -46,7 +46,7 @@ pub(crate) async fn greet<T: Shown>(
     // Until the decision the viewer cannot do anything wrong but send too much.
     let mut deadline = Instant::now() + Duration::from_secs(3600);
     loop {
-        flush(socket, &mut handshake).await.map_err(NotGreeted::Ended)?;
+        flush(browser, &mut handshake).await.map_err(NotGreeted::Ended)?;
         match decision.take() {
             Some(Ok(shown)) if handshake.is_done() => {
                 return Ok(Greeted { shown, ahead: handshake.into_rest() });
@@ -61,16 +61,31 @@ pub(crate) async fn greet<T: Shown>(
                 deadline = Instant::now() + handshake_timeout;
                 let told = match &outcome {
                     Ok(screen) => handshake.admit(screen.server_init()),
-                    Err(refusal) => handshake.refuse(&refusal.to_string()),
+                    Err(refusal) => {
+                        advise(browser, refusal).await.map_err(NotGreeted::Ended)?;
+                        handshake.refuse(&refusal.to_string())
+                    }
                 };
                 decision = Some(outcome);
                 told.map_err(|_error| NotGreeted::Ended(End::BadHandshake))?;
             }
-            message = socket.next() => {
-                let bytes = data(message).map_err(NotGreeted::Ended)?;
+            event = browser.next() => {
+                let bytes = match event.map_err(NotGreeted::Ended)? {
+                    Event::Binary(bytes) => bytes,
+                    Event::Ping(payload) => {
+                        let pong = browser.send(Opcode::Pong, &payload).await;
+                        pong.map_err(NotGreeted::Ended)?;
+                        continue;
+                    }
+                    Event::Text(_) if !browser.has_control => {
+                        return Err(NotGreeted::Ended(End::TextFrame));
+                    }
+                    // A page has nothing to say before it sees anything.
+                    Event::Text(_) | Event::Pong(_) | Event::Close(_) => continue,
+                };
                 if let Err(error) = handshake.receive(&bytes) {
                     tracing::debug!(%error, "viewer broke the handshake");
-                    flush(socket, &mut handshake).await.map_err(NotGreeted::Ended)?;
+                    flush(browser, &mut handshake).await.map_err(NotGreeted::Ended)?;
                     return Err(NotGreeted::Ended(End::BadHandshake));
                 }
             }
@@ -82,25 +97,25 @@ pub(crate) async fn greet<T: Shown>(
     }
 }
 
-async fn flush(socket: &mut Socket, handshake: &mut ServerHandshake) -> Result<(), End> {
+/// Tells a page what a refusal means for its user.
+async fn advise<S: AsyncRead + AsyncWrite + Unpin>(
+    browser: &mut Browser<S>,
+    refusal: &Refusal,
+) -> Result<(), End> {
+    if !browser.has_control {
+        return Ok(());
+    }
+    let message = ToPage::Refused { label: refusal.label(), advice: refusal.advice() };
+    browser.send(Opcode::Text, message.text().as_bytes()).await
+}
+
+async fn flush<S: AsyncRead + AsyncWrite + Unpin>(
+    browser: &mut Browser<S>,
+    handshake: &mut ServerHandshake,
+) -> Result<(), End> {
     let output = handshake.take_output();
     if output.is_empty() {
         return Ok(());
     }
-    let sent = socket.send(Message::Binary(output.into())).await;
-    sent.map_err(|error| end_of(&error))
-}
-
-/// The RFB bytes of a message: only data frames have any.
-pub(crate) fn data(
-    message: Option<Result<Message, tokio_tungstenite::tungstenite::Error>>,
-) -> Result<Bytes, End> {
-    match message {
-        Some(Ok(Message::Binary(bytes))) => Ok(bytes),
-        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(Bytes::new()),
-        Some(Ok(Message::Text(_))) => Err(End::TextFrame),
-        Some(Ok(Message::Close(_))) => Err(End::ViewerClosed),
-        Some(Err(error)) => Err(end_of(&error)),
-        None => Err(End::ViewerLost),
-    }
+    browser.send(Opcode::Binary, &output).await
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rfb::{ClientHandshake, Next, ServerInit};
+use rfb::{ClientHandshake, HandshakeError, Next, ServerInit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::dialler::{BoxStream, Connection};
+use crate::dialler::{BoxStream, Connection, of_stream};
 use crate::refusal::VncServerError;
 
 /// A VNC server ready to be relayed.
@@ -15,6 +15,7 @@ pub(crate) struct VncServer {
     pub(crate) init: ServerInit,
     /// What it sent after its ServerInit.
     pub(crate) ahead: Vec<u8>,
+    pub(crate) encrypted: bool,
 }
 
 /// Shakes hands with the VNC server at the other end of a connection.
@@ -29,39 +30,60 @@ pub(crate) async fn enter(
 }
 
 async fn handshake(connection: Connection, password: &str) -> Result<VncServer, VncServerError> {
-    let Connection { mut stream, mut start_tls } = connection;
+    let Connection { mut stream, mut start_tls, encrypted } = connection;
     let mut handshake = match start_tls {
         Some(_) => ClientHandshake::with_tls(password),
         None => ClientHandshake::new(password),
     };
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; 1024];
+    // Nothing came yet from inside the encryption.
+    let mut is_silent = false;
     loop {
         let output = handshake.take_output();
         if !output.is_empty() {
-            stream.write_all(&output).await.map_err(VncServerError::Io)?;
-            stream.flush().await.map_err(VncServerError::Io)?;
+            stream.write_all(&output).await.map_err(of_stream)?;
+            stream.flush().await.map_err(of_stream)?;
         }
         match (handshake.next(), start_tls.take()) {
             (Next::Receive, kept) => {
                 start_tls = kept;
-                let count = stream.read(&mut buffer).await.map_err(VncServerError::Io)?;
+                let count = match stream.read(&mut buffer).await {
+                    Ok(0) if is_silent => return Err(VncServerError::HungUp),
+                    Err(error) if is_silent => {
+                        // An alert says more than an end does.
+                        return Err(match of_stream(error) {
+                            VncServerError::Io(_) => VncServerError::HungUp,
+                            told => told,
+                        });
+                    }
+                    read => read.map_err(of_stream)?,
+                };
+                is_silent = false;
                 if count == 0 {
                     return Err(handshake.end_of_stream().into());
                 }
-                handshake.receive(buffer.get(..count).unwrap_or_default())?;
+                match handshake.receive(buffer.get(..count).unwrap_or_default()) {
+                    Err(HandshakeError::NoUsableEncryption(_)) if handshake.offers_clear() => {
+                        return Err(VncServerError::OnlyClear);
+                    }
+                    outcome => outcome?,
+                }
             }
             (Next::StartTls, Some(start)) => {
-                stream = start(stream).await.map_err(VncServerError::Tls)?;
+                stream = start(stream).await?;
                 handshake.tls_started();
+                is_silent = true;
             }
             (Next::StartTls, None) => return Err(handshake.end_of_stream().into()),
             (Next::Finish, _) => break,
         }
     }
     let (version, security) = handshake.outcome();
-    let encryption = handshake.encryption().map(tracing::field::display);
-    tracing::debug!(%version, %security, encryption, "connected to the VNC server");
+    let encryption = handshake.encryption();
+    let shown = encryption.map(tracing::field::display);
+    tracing::debug!(%version, %security, encryption = shown, "connected to the VNC server");
+    let encrypted = encrypted || encryption.is_some();
     let unfinished = handshake.end_of_stream();
     let (init, ahead) = handshake.finish().ok_or(unfinished)?;
-    Ok(VncServer { stream, init, ahead })
+    Ok(VncServer { stream, init, ahead, encrypted })
 }

@@ -17,21 +17,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, FORWARDED,
     IF_NONE_MATCH, LOCATION, REFERRER_POLICY, STRICT_TRANSPORT_SECURITY, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
-use http_front::ClientAddress;
+use http_front::{ClientAddress, Peer};
 
 use crate::assets::{self, Asset, Encoding};
 use crate::console::{self, UpgradeRequest};
 use crate::context::ConsoleContext;
+use crate::places::NoPlace;
 use crate::upgrade;
 
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Where the server's links point.
 const PAGES: &str = "/resource/noVNC/";
 const PAGE: &str = "vnc.html";
@@ -76,6 +78,12 @@ async fn answer(
     Extension(ClientAddress(client)): Extension<ClientAddress>,
     mut request: Request<Body>,
 ) -> Response<Body> {
+    if let Some(Peer::Tcp { remote, .. }) = request.extensions().get::<Peer>()
+        && [&FORWARDED, &X_FORWARDED_FOR].iter().any(|name| request.headers().contains_key(*name))
+        && !context.now().trusted_proxies.iter().any(|known| known.contains(remote.ip()))
+    {
+        context.forwarded_by(remote.ip().to_canonical());
+    }
     let host = upgrade::authority(&request);
     let path = request.uri().path().to_owned();
     let last = path.rsplit('/').next().unwrap_or_default();
@@ -122,20 +130,28 @@ fn open_console(
         let text = "consoles may not be opened from that page\n";
         return refuse("origin", StatusCode::FORBIDDEN, text);
     }
-    if context.is_guessing(client) {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    if context.is_guessing(client) && !context.is_genuine(&query) {
         let text = "too many damaged console links from your address\n";
         return refuse("guessing", StatusCode::TOO_MANY_REQUESTS, text);
     }
-    let Some(place) = context.places.take(limits.sessions) else {
-        return refuse("full", StatusCode::SERVICE_UNAVAILABLE, "too many consoles are open\n");
+    let (all, per_address) = (limits.sessions, limits.sessions_per_address);
+    let place = match context.places.take(client, all, per_address) {
+        Ok(place) => place,
+        Err(NoPlace::InAll) => {
+            return refuse("full", StatusCode::SERVICE_UNAVAILABLE, "too many consoles are open\n");
+        }
+        Err(NoPlace::ForAddress) => {
+            let text = "too many consoles are open from your address\n";
+            return refuse("address", StatusCode::TOO_MANY_REQUESTS, text);
+        }
     };
-    let query = request.uri().query().unwrap_or_default().to_owned();
     match upgrade::accept(request) {
-        Ok((response, upgrade)) => {
+        Ok((response, upgrade, has_control)) => {
             let consoles = Arc::clone(context);
             context.tasks.spawn("console", async move {
-                console::run(consoles, upgrade, UpgradeRequest { query, client }).await;
-                drop(place);
+                let request = UpgradeRequest { query, client, has_control };
+                console::run(consoles, upgrade, request, place).await;
             });
             response
         }

@@ -54,6 +54,9 @@ pub(super) fn render(status: &ProcessStatus) -> String {
             &["CONSOLE", "CLIENT", "SCREEN", "OPENED", "LAST USED", "SENT"],
             details.consoles.iter().flatten().map(console_row),
         );
+        for note in details.notes.iter().flat_map(|notes| &notes.0) {
+            out.push_str(&format!("\n{}: note: {}\n", plain(&role.role), plain(note)));
+        }
         let shown = details.certificate.iter().chain(details.certificates.iter().flatten());
         let certificate = shown.map(|it| {
             let problem = it.problem.as_deref().unwrap_or("-");

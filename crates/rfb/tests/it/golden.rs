@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 use rfb::client::Phase;
-use rfb::message::{InputCounts, MessageDecoder};
+use rfb::filter::InputCounts;
+use rfb::message::MessageDecoder;
 use rfb::security::SecurityType;
 use rfb::{
-    ClientHandshake, ClientMessage, HandshakeError, MessageScanner, PixelFormat, ServerHandshake,
+    ClientHandshake, ClientMessage, HandshakeError, MessageFilter, PixelFormat, ServerHandshake,
     ServerHandshakeError, ServerInit, ServerSecurity, Version,
 };
 
@@ -302,10 +303,10 @@ const COUNTS: InputCounts = InputCounts { keys: 2, pointer: 2, clipboard: 2, upd
 fn the_decoder_and_the_scanner_read_every_message_cut_anywhere() {
     let bytes = messages();
     for cut in 0..=bytes.len() {
-        let (mut decoder, mut scanner) = (MessageDecoder::default(), MessageScanner::default());
+        let (mut decoder, mut scanner) = (MessageDecoder::default(), MessageFilter::default());
         let mut decoded = Vec::new();
         for piece in [&bytes[..cut], &bytes[cut..]] {
-            scanner.scan(piece);
+            scanner.pass(piece, false, &mut Vec::new());
             decoder.push(piece);
             while let Some(message) = decoder.message().unwrap() {
                 decoded.push(message);
@@ -322,8 +323,12 @@ fn the_decoder_and_the_scanner_read_every_message_cut_anywhere() {
 
 #[test]
 fn the_scanner_gives_up_on_unknown_messages_and_the_decoder_names_them() {
-    let mut scanner = MessageScanner::default();
-    scanner.scan(&[4, 1, 0, 0, 0, 0, 0, 0x61, 99, 1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0x61]);
+    let mut scanner = MessageFilter::default();
+    scanner.pass(
+        &[4, 1, 0, 0, 0, 0, 0, 0x61, 99, 1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0x61],
+        false,
+        &mut Vec::new(),
+    );
     assert!(scanner.is_lost());
     assert_eq!(scanner.counts().keys, 1);
     let mut decoder = MessageDecoder::default();
@@ -340,7 +345,7 @@ proptest! {
     fn arbitrary_bytes_never_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..12)) {
         let mut client = ClientHandshake::with_tls("secret");
         let mut server = ServerHandshake::new(ServerSecurity::None, Version::V8);
-        let mut scanner = MessageScanner::default();
+        let mut scanner = MessageFilter::default();
         let mut decoder = MessageDecoder::default();
         server.admit(screen()).unwrap();
         for piece in &pieces {
@@ -350,7 +355,7 @@ proptest! {
             if server.receive(piece).is_err() {
                 prop_assert!(!server.is_done());
             }
-            scanner.scan(piece);
+            scanner.pass(piece, false, &mut Vec::new());
             decoder.push(piece);
             while let Ok(Some(_)) = decoder.message() {}
         }
@@ -370,11 +375,11 @@ proptest! {
     #[test]
     fn the_scanner_does_not_care_how_bytes_are_cut(cuts in prop::collection::vec(1_usize..40, 1..60)) {
         let bytes = messages();
-        let mut scanner = MessageScanner::default();
+        let mut scanner = MessageFilter::default();
         let mut rest = &bytes[..];
         for cut in cuts.iter().cycle() {
             let (head, tail) = rest.split_at((*cut).min(rest.len()));
-            scanner.scan(head);
+            scanner.pass(head, false, &mut Vec::new());
             rest = tail;
             if rest.is_empty() {
                 break;

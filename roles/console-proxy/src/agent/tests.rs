@@ -31,6 +31,12 @@ impl AccessAuthority for NoAuthority {
     }
 }
 
+impl Credentials for NoAuthority {
+    fn credentials(&self) -> BoxFuture<'_, Result<HostCredentials, String>> {
+        Box::pin(async { Ok(HostCredentials::default()) })
+    }
+}
+
 fn agent() -> Arc<ConsoleAgent> {
     let management = "servers = [\"127.0.0.1\"]".parse().unwrap();
     let section =
@@ -45,7 +51,7 @@ fn agent() -> Arc<ConsoleAgent> {
     assert_eq!(violations.list(), []);
     let context = Arc::new(ConsoleContext::new(
         config,
-        Arc::new(NoAuthority),
+        (Arc::new(NoAuthority), Arc::new(NoAuthority)),
         role::Host::system().clock,
         TaskScope::new(),
         CancellationToken::new(),

@@ -1,24 +1,29 @@
 //! The relay over streams without sockets: its limits under a virtual clock, and TLS that starts in
 //! the middle of the handshake before it.
 
+use futures_util::{SinkExt, StreamExt};
 use rfb::security::{SecurityType, vnc_response};
 use rfb::vencrypt::VencryptType;
 use rfb::{PixelFormat, ServerInit};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::io::AsyncReadExt;
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::*;
 use crate::dialler::{BoxStream, Connection, StartTls};
 use crate::metrics::Metrics;
+use crate::refusal::VncServerError;
 use crate::sessions::{NewSession, Sessions};
 use crate::upstream::Upstream;
 use crate::vnc_server;
 
 const LIMITS: BridgeLimits =
-    BridgeLimits { ping: Duration::from_secs(30), idle: Duration::from_secs(180), input: None };
+    BridgeLimits { ping: Duration::from_secs(30), idle: Duration::from_secs(180), quiet: None };
 
 type Viewer = WebSocketStream<DuplexStream>;
 
@@ -27,9 +32,21 @@ async fn start<S>(vnc_server: S, limits: BridgeLimits) -> (Viewer, JoinHandle<En
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
+    start_with(vnc_server, limits, false).await
+}
+
+/// The same for a page that speaks control messages, or not.
+async fn start_with<S>(
+    vnc_server: S,
+    limits: BridgeLimits,
+    control: bool,
+) -> (Viewer, JoinHandle<End>)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
     let (browser, ours) = duplex(64 * 1024);
     let viewer = WebSocketStream::from_raw_socket(browser, Role::Client, None).await;
-    let mut socket = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let mut browser = Browser::new(ours, 1 << 20, control);
     let relaying = tokio::spawn(async move {
         let metrics = Arc::new(Metrics::default());
         let clock = role::Host::system().clock;
@@ -43,9 +60,13 @@ where
             host: "h".into(),
             port: 5900,
             upstream: Upstream::tcp("h", 5900).unwrap(),
+            sid: "s".into(),
+            owed: true,
         });
-        let ahead = (Vec::new(), Vec::new());
-        relay(&mut socket, vnc_server, ahead, &registered.session, metrics.bytes(), limits).await
+        let session = Arc::clone(&registered.session);
+        let terms = Terms { session, counters: metrics.bytes(), limits, window: None };
+        let vm = Vm { stream: vnc_server, ahead: Vec::new(), opaque: false };
+        relay(&mut browser, vm, b"", &terms).await
     });
     (viewer, relaying)
 }
@@ -70,22 +91,27 @@ async fn a_viewer_that_answers_no_ping_is_gone_and_one_that_does_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_at_the_keyboard_ends_a_console_only_where_that_is_wanted() {
+async fn a_quiet_console_ends_only_where_that_is_wanted() {
     let (mut vm, ours) = duplex(1024);
-    let limits = BridgeLimits { input: Some(Duration::from_secs(600)), ..LIMITS };
+    let limits = BridgeLimits { quiet: Some(Duration::from_secs(600)), ..LIMITS };
     let (viewer, relaying) = start(ours, limits).await;
     let began = Instant::now();
     let (mut sink, mut source) = viewer.split();
     let watching = tokio::spawn(async move { while source.next().await.is_some() {} });
-    for _ in 0..5 {
+    for turn in 0..6 {
         sleep(Duration::from_secs(400)).await;
+        // What is shown counts as what is typed does.
+        if turn % 2 == 1 {
+            vm.write_all(b"picture").await.unwrap();
+            continue;
+        }
         sink.send(Message::binary(KEY.to_vec())).await.unwrap();
         let mut key = [0; 8];
         vm.read_exact(&mut key).await.unwrap();
         assert_eq!(key, KEY);
     }
-    assert_eq!(relaying.await.unwrap(), End::NoInput);
-    assert_eq!(began.elapsed().as_secs(), 5 * 400 + 600);
+    assert_eq!(relaying.await.unwrap(), End::Quiet);
+    assert_eq!(began.elapsed().as_secs(), 6 * 400 + 600);
     watching.abort();
 }
 
@@ -145,7 +171,9 @@ fn start_tls(connector: TlsConnector, name: &'static str) -> StartTls {
     Box::new(move |stream| {
         Box::pin(async move {
             let name = ServerName::try_from(name).unwrap();
-            Ok(Box::new(connector.connect(name, stream).await?) as BoxStream)
+            let connected = connector.connect(name, stream).await;
+            let stream = connected.map_err(|e| VncServerError::Tls("no".to_owned(), e))?;
+            Ok(Box::new(stream) as BoxStream)
         })
     })
 }
@@ -186,10 +214,11 @@ async fn a_stream_encrypted_in_the_middle_of_the_handshake_is_relayed() {
         inside.flush().await.unwrap();
         inside
     });
-    let connection =
-        Connection { stream: Box::new(ours), start_tls: Some(start_tls(connector, NAME)) };
+    let start_tls = Some(start_tls(connector, NAME));
+    let connection = Connection { stream: Box::new(ours), start_tls, encrypted: false };
     let entered = vnc_server::enter(connection, PASSWORD, Duration::from_secs(30)).await.unwrap();
     assert_eq!((entered.init, entered.ahead), (screen(), Vec::new()));
+    assert!(entered.encrypted);
     let mut vm = vm.await.unwrap();
 
     let (mut viewer, relaying) = start(entered.stream, LIMITS).await;
@@ -225,7 +254,7 @@ async fn a_vnc_server_with_the_wrong_certificate_gets_no_password() {
         acceptor.accept(vm).await.err().is_some()
     });
     let start_tls = Some(start_tls(connector, "another.example.org"));
-    let connection = Connection { stream: Box::new(ours), start_tls };
+    let connection = Connection { stream: Box::new(ours), start_tls, encrypted: false };
     let error =
         vnc_server::enter(connection, PASSWORD, Duration::from_secs(30)).await.err().unwrap();
     assert!(error.to_string().starts_with("encryption cannot be started"), "{error}");

@@ -125,6 +125,7 @@ mod tests {
         let (ours, theirs) = duplex(64 * 1024);
         tokio::spawn(async move {
             let mut offered = None;
+            #[expect(clippy::result_large_err, reason = "as the library wants it")]
             let callback = |request: &http::Request, mut response: http::Response| {
                 offered = request.headers().get("sec-websocket-protocol").cloned();
                 assert_eq!(request.uri().path(), "/ticket/abc");

@@ -34,9 +34,8 @@ pub(super) fn start(host: String, dialling: Dialling) -> StartTls {
                 }
                 None => builder.with_no_client_auth(),
             };
-            let stream = connect(stream, &host, config).await.map_err(|error| {
-                VncServerError::Tls(words(&error, has_certificate), error)
-            })?;
+            let stream = connect(stream, &host, config).await;
+            let stream = stream.map_err(|error| in_words(error, Some(has_certificate)))?;
             if let Some(ended) = verifier.expired() {
                 dialling.metrics.expired_host();
                 let ended = date(ended).unwrap_or_default();
@@ -51,7 +50,8 @@ type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCe
 
 fn builder(verifier: Arc<HostVerifier>) -> Result<Builder, VncServerError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| {
         VncServerError::Tls("TLS cannot be set up".to_owned(), io::Error::other(error))
     })?;
@@ -66,7 +66,7 @@ pub(super) async fn to_anyone(
 ) -> Result<BoxStream, VncServerError> {
     let config = builder(HostVerifier::new(HostTrust::Any, &[]))?.with_no_client_auth();
     let connected = connect(Box::new(stream), host, config).await;
-    connected.map_err(|error| VncServerError::Tls(words(&error, false), error))
+    connected.map_err(|error| in_words(error, None))
 }
 
 async fn connect(stream: BoxStream, host: &str, config: ClientConfig) -> io::Result<BoxStream> {
@@ -77,8 +77,19 @@ async fn connect(stream: BoxStream, host: &str, config: ClientConfig) -> io::Res
     Ok(Box::new(stream))
 }
 
+/// A failure on a connection that is encrypted, or was to be. In TLS 1.3 a host judges our certificate
+/// when the handshake is over for us: so this is asked of later errors too.
+pub(crate) fn of_stream(error: io::Error) -> VncServerError {
+    let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    if is_tls { in_words(error, None) } else { VncServerError::Io(error) }
+}
+
+fn in_words(error: io::Error, has_certificate: Option<bool>) -> VncServerError {
+    VncServerError::Tls(words(&error, has_certificate), error)
+}
+
 /// What a failed handshake means for people.
-fn words(error: &io::Error, has_certificate: bool) -> String {
+fn words(error: &io::Error, has_certificate: Option<bool>) -> String {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let text = match tls {
         Some(rustls::Error::InvalidCertificate(error)) => match error {
@@ -94,7 +105,8 @@ fn words(error: &io::Error, has_certificate: bool) -> String {
             _ => "the host's certificate is of no use",
         },
         Some(rustls::Error::AlertReceived(alert)) if is_about_certificates(*alert) => {
-            if has_certificate {
+            let missing = *alert == AlertDescription::CertificateRequired;
+            if has_certificate.map_or(!missing, |has| has) {
                 "the host does not accept the console proxy's certificate"
             } else {
                 "the host wants a certificate, and the management server has issued none to the \

@@ -128,10 +128,10 @@ pub(super) async fn connect(url: &str, session: &str) -> Result<Connection, VncS
             Err(error) => return Err(VncServerError::Io(error)),
         };
         head.push(byte);
-        if head.ends_with(b"\r\n\r\n") || head.len() >= REPLY_LIMIT || head.len() <= 5 {
-            if reply(&head)?.is_some() {
-                break;
-            }
+        // Looked at where it may be whole, or already wrong.
+        let is_due = head.ends_with(b"\r\n\r\n") || head.len() >= REPLY_LIMIT || head.len() <= 5;
+        if is_due && reply(&head)?.is_some() {
+            break;
         }
     }
     Ok(Connection { stream, start_tls: None, encrypted: target.tls })

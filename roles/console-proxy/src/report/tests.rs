@@ -20,6 +20,8 @@ fn enter(sessions: &Arc<Sessions>, number: usize) -> Registered {
         host: "192.0.2.21".into(),
         port: 5901,
         upstream: crate::upstream::Upstream::tcp("192.0.2.21", 5901).unwrap(),
+        sid: "s".into(),
+        owed: true,
     })
 }
 

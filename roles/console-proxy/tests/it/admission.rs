@@ -103,9 +103,10 @@ async fn damaged_links_are_refused_in_words_and_guessing_is_slowed_down() {
     for path in [damaged.as_str(), "/websockify?token=", "/websockify"] {
         assert_eq!(open_at(world.addr, path).await.err(), refused(words), "{path}");
     }
-    let error = upgrade(world.addr, &raw_path(&link, None)).await.unwrap_err();
+    let error = upgrade(world.addr, &damaged).await.unwrap_err();
     assert!(error.to_string().contains("429"), "{error}");
-    assert!(!world.session(&link).acquired);
+    // Behind a proxy that is not configured everybody has this address: good links go on.
+    assert!(world.open_link(&link).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

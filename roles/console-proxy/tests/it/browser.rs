@@ -151,7 +151,7 @@ pub(crate) async fn answers(addr: SocketAddr) {
 
 /// A VNC password file: the password of eight letters, encrypted under a key that is the same
 /// everywhere.
-fn password_file(path: &Path, password: &str) {
+pub(crate) fn password_file(path: &Path, password: &str) {
     let mut block = [0; 16];
     block[..8].copy_from_slice(password.as_bytes());
     let sealed = rfb::security::vnc_response(&[23, 82, 107, 6, 35, 78, 88, 7], &block);
@@ -208,7 +208,7 @@ const BOOT: [u8; 14] =
     [0x30, 0xe4, 0xcd, 0x16, 0xb4, 0x0e, 0xcd, 0x10, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xf2];
 
 /// Reads lines of QEMU's machine protocol until one has this key.
-fn until_line(lines: &mut impl BufRead, key: &str) -> Value {
+pub(crate) fn until_line(lines: &mut impl BufRead, key: &str) -> Value {
     loop {
         let mut line = String::new();
         assert_ne!(lines.read_line(&mut line).unwrap(), 0, "QEMU closed its control socket");

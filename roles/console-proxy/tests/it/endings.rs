@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::viewer::{PATCHES, close_of, raw_path, upgrade};
-use crate::world::{LIMIT, Options, start};
+use crate::world::{LIMIT, Options, run_role, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_console_of_a_vm_replaces_the_first() {
@@ -57,7 +57,7 @@ async fn a_viewer_that_says_goodbye_hears_its_own_code_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_viewer_that_is_gone_and_nobody_at_the_keyboard_are_told_apart() {
     let world = start(Options {
-        role: "ping_interval = \"100ms\"\nidle_timeout = \"300ms\"\ninput_timeout = \"600ms\""
+        role: "ping_interval = \"100ms\"\nidle_timeout = \"300ms\"\nsession_timeout = \"600ms\""
             .into(),
         ..Options::default()
     })
@@ -68,7 +68,7 @@ async fn a_viewer_that_is_gone_and_nobody_at_the_keyboard_are_told_apart() {
     drop(gone);
     // This one answers every ping and touches nothing.
     let (link, mut viewer) = world.console(1).await;
-    let words = "nobody used keyboard or mouse for too long";
+    let words = "nothing was typed and nothing was shown for too long";
     assert_eq!(close_of(&mut viewer.socket).await, Some((1008, words.into())));
     world.closed_in_books(&link).await;
 }
@@ -98,4 +98,27 @@ async fn a_console_still_opening_is_replaced_too() {
     });
     assert_eq!(refused.err().unwrap().reason, "the console was opened in another window");
     world.closed_in_books(&first).await;
+}
+
+/// As by kill -9: no goodbye, no report. The journal tells the next run.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consoles_of_a_killed_run_are_closed_in_the_books_by_the_next() {
+    let world = start(Options::default()).await;
+    let (link, viewer) = world.console(1).await;
+    let journal = world.directory.path().join("cp/open-sessions");
+    let is_written = |session: &str| {
+        std::fs::read_to_string(&journal).is_ok_and(|text| text.contains(session)).then_some(())
+    };
+    testkit::eventually("the journal", LIMIT, || is_written(&link.session)).await;
+    world.cx.tasks.kill();
+    world.role.abort();
+    drop(viewer);
+    assert!(!world.session(&link).removed);
+    let (cx, _role) = run_role(&world.server, 901, ("", ""), None, world.directory.path());
+    let _stop = cx.shutdown.clone().drop_guard();
+    world.closed_in_books(&link).await;
+    testkit::eventually("an empty journal", LIMIT, || {
+        std::fs::read_to_string(&journal).is_ok_and(|text| text.is_empty()).then_some(())
+    })
+    .await;
 }

@@ -38,6 +38,33 @@ async fn a_hundred_consoles_open_are_counted_and_close() {
     assert_eq!((world.open(), world.screen.viewers()), (0, 0));
 }
 
+/// Ends that viewers say and ends that they do not, in turns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_consoles_that_opened_and_closed_leave_nothing_behind() {
+    const AT_A_TIME: usize = 10;
+    let world = start(Options::default()).await;
+    for number in 1..=AT_A_TIME {
+        world.server.put_vm(vm(number, world.screen_addr));
+    }
+    let before = world.cx.tasks.len();
+    for round in 0..1000 / AT_A_TIME {
+        let consoles = (1..=AT_A_TIME).map(|number| world.console(number));
+        for (_link, mut viewer) in futures_util::future::join_all(consoles).await {
+            if round % 2 == 0 {
+                viewer.socket.close(None).await.unwrap();
+            }
+        }
+        world.until_open(0).await;
+    }
+    testkit::eventually("connections and tasks end", LIMIT, || {
+        let listeners = world.cx.http.listeners();
+        let connections: usize = listeners.iter().map(|listener| listener.connections).sum();
+        let is_clean = connections == 0 && world.screen.viewers() == 0;
+        (is_clean && world.cx.tasks.len() <= before).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn more_consoles_than_places_are_turned_away_before_anything_is_used_up() {
     let world = start(Options { role: "sessions = 1".into(), ..Options::default() }).await;

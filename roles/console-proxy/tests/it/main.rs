@@ -12,7 +12,9 @@
 
 mod admission;
 mod browser;
+mod control;
 mod endings;
+mod kvm;
 mod load;
 mod logs;
 mod nginx;

@@ -41,6 +41,8 @@ async fn a_reload_changes_whom_the_listener_believes() {
     let link = world.link_for(1, client, None).await;
     let refused = world.open_behind(&link, &forwarded).await.err().unwrap();
     assert_eq!(refused.reason, "this console link was made for another client address");
+    let notes = world.cx.health.details()["notes"].to_string();
+    assert!(notes.contains("127.0.0.1 sends X-Forwarded-For"), "{notes}");
     reload(&world, "trusted_proxies = [\"127.0.0.0/8\"]").await;
     assert!(world.open_behind(&link, &forwarded).await.is_ok());
     assert_eq!(world.session(&link).client_address.as_deref(), Some("2001:db8::1"));

@@ -1,5 +1,5 @@
-//! Links to hosts that are reached otherwise than by TCP: refused for what they are, before anything
-//! is used up.
+//! Links to hosts that no browser can be shown, or that lead elsewhere: refused for what they are,
+//! before anything is used up.
 
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -37,27 +37,22 @@ async fn a_kind_of_host_that_is_not_dialled_is_refused_by_its_name() {
         let path = format!("/websockify?token={}", token(members));
         let refused = open_at(world.addr, &path).await.err().unwrap();
         assert_eq!(refused.reason, words, "{members}");
-        assert_eq!(refused.close, Some((1008, words.to_owned())), "{members}");
+        let (code, reason) = refused.close.unwrap();
+        assert!(code == 1008 && words.starts_with(&reason), "{members}: {reason}");
     };
     // Each of them twice: what is refused for its kind is not used up.
+    let nowhere = "this console link does not say where the virtual machine's screen is";
     for _ in 0..2 {
         check(
-            r#""clientTunnelUrl":"https://10.0.0.5/console?uuid=x","clientTunnelSession":"OpaqueRef:1""#,
-            "this console proxy cannot open consoles by HTTP tunnel of a XenServer host yet",
-        )
-        .await;
-        check(
-            r#""websocketUrl":"wss://10.0.0.5:443/ticket/1""#,
-            "this console proxy cannot open consoles by WebSocket of a VMware host yet",
-        )
-        .await;
-        check(
             r#""hypervHost":"10.0.0.5""#,
-            "this console proxy cannot open consoles by remote desktop of a Hyper-V host yet",
+            "the screen of this virtual machine is on Hyper-V, which no browser can show: open 10.0.0.5 \
+             with a Remote Desktop client that knows Hyper-V consoles",
         )
         .await;
         // No port, and no other way.
-        let words = "this console link does not say where the virtual machine's screen is";
-        check(r#""clientTunnelUrl":"https://10.0.0.5/console?uuid=x""#, words).await;
+        check(r#""clientTunnelUrl":"https://10.0.0.5/console?uuid=x""#, nowhere).await;
+        // Not a ticket of an ESXi host, but another service of another machine.
+        check(r#""websocketUrl":"wss://10.0.0.5:8250/ticket/1""#, nowhere).await;
+        check(r#""websocketUrl":"ws://10.0.0.5:443/ticket/1""#, nowhere).await;
     }
 }

@@ -23,6 +23,8 @@ pub(crate) type Socket = WebSocketStream<TcpStream>;
 pub(crate) struct Viewer<S = TcpStream> {
     pub(crate) socket: WebSocketStream<S>,
     pub(crate) init: ServerInit,
+    /// Text messages so far.
+    pub(crate) texts: Vec<serde_json::Value>,
     buffer: Vec<u8>,
 }
 
@@ -62,7 +64,10 @@ pub(crate) fn request(
     lines: &[(&'static str, &'static str)],
 ) -> Result<Request, WebSocketError> {
     let mut request = format!("ws://{addr}{path}").into_client_request()?;
-    for (name, value) in [("sec-websocket-protocol", "binary")].iter().chain(lines) {
+    if !lines.iter().any(|(name, _)| *name == "sec-websocket-protocol") {
+        request.headers_mut().append("sec-websocket-protocol", "binary".parse().unwrap());
+    }
+    for (name, value) in lines {
         request.headers_mut().append(*name, value.parse().unwrap());
     }
     Ok(request)
@@ -91,6 +96,7 @@ pub(crate) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: WebSocketStream<S>,
 ) -> Result<Viewer<S>, Refused> {
     let mut handshake = ClientHandshake::new("");
+    let mut texts = Vec::new();
     while !handshake.is_done() {
         match timeout(LIMIT, socket.next()).await.expect("the handshake goes on") {
             Some(Ok(Message::Binary(bytes))) => {
@@ -103,6 +109,7 @@ pub(crate) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
                     socket.send(Message::Binary(output.into())).await.unwrap();
                 }
             }
+            Some(Ok(Message::Text(text))) => texts.push(serde_json::from_str(&text).unwrap()),
             Some(Ok(Message::Close(frame))) => {
                 let close = frame.map(|f| (f.code.into(), f.reason.to_string()));
                 return Err(Refused { reason: String::new(), close });
@@ -111,7 +118,7 @@ pub(crate) async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     let (init, buffer) = handshake.finish().unwrap();
-    Ok(Viewer { socket, init, buffer })
+    Ok(Viewer { socket, init, texts, buffer })
 }
 
 impl World {
@@ -159,10 +166,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Viewer<S> {
             match timeout(LIMIT, self.socket.next()).await.expect("picture bytes") {
                 Some(Ok(Message::Binary(bytes))) => self.buffer.extend_from_slice(&bytes),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(text))) => {
+                    self.texts.push(serde_json::from_str(&text).unwrap());
+                }
                 other => panic!("{other:?}"),
             }
         }
         self.buffer.drain(..count).collect()
+    }
+
+    /// The next text message of that type.
+    pub(crate) async fn told(&mut self, kind: &str) -> serde_json::Value {
+        loop {
+            if let Some(at) = self.texts.iter().position(|text| text["type"] == kind) {
+                return self.texts.remove(at);
+            }
+            match timeout(LIMIT, self.socket.next()).await.expect("a text message") {
+                Some(Ok(Message::Text(text))) => {
+                    self.texts.push(serde_json::from_str(&text).unwrap());
+                }
+                Some(Ok(Message::Binary(bytes))) => self.buffer.extend_from_slice(&bytes),
+                Some(Ok(_)) => {}
+                other => panic!("{kind}: {other:?}"),
+            }
+        }
+    }
+
+    pub(crate) async fn say(&mut self, text: &serde_json::Value) {
+        self.socket.send(Message::text(text.to_string())).await.unwrap();
+    }
+
+    /// Asks for the whole picture, in the server's own format, and gives its first rectangle's pixels.
+    pub(crate) async fn picture(&mut self) -> usize {
+        let ([w1, w0], [h1, h0]) = (self.init.width.to_be_bytes(), self.init.height.to_be_bytes());
+        // Encodings: raw alone.
+        self.send(&[2, 0, 0, 1, 0, 0, 0, 0]).await;
+        self.send(&[3, 0, 0, 0, 0, 0, w1, w0, h1, h0]).await;
+        let head = self.exactly(16).await;
+        assert_eq!(head[0], 0, "{head:?}");
+        let side = |at: usize| usize::from(u16::from_be_bytes([head[at], head[at + 1]]));
+        let pixels = side(8) * side(10);
+        let bytes = usize::from(self.init.format.bits_per_pixel) / 8;
+        self.exactly(pixels * bytes).await;
+        pixels
     }
 
     /// Asks for the whole picture and gives the colours of the demo screen's four patches.

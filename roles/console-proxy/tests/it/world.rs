@@ -27,6 +27,8 @@ pub(crate) const LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 pub(crate) struct Options {
     /// TOML lines for `[roles.console_proxy]`.
     pub(crate) role: String,
+    /// TOML lines for `[management]`.
+    pub(crate) management: String,
     pub(crate) server: Box<dyn FnOnce(&mut ServerConfig)>,
     pub(crate) screen: DemoOptions,
     /// A front that others use too, and the port of theirs that the role shares.
@@ -41,7 +43,13 @@ impl Default for Options {
             password: Some("vncpassw".into()),
             ..DemoOptions::default()
         };
-        Self { role: String::new(), server: Box::new(|_| {}), screen, shared: None }
+        Self {
+            role: String::new(),
+            management: String::new(),
+            server: Box::new(|_| {}),
+            screen,
+            shared: None,
+        }
     }
 }
 
@@ -97,25 +105,32 @@ pub(crate) async fn start(options: Options) -> World {
     server.put_vm(vm(1, screen_addr));
 
     let directory = tempfile::tempdir().unwrap();
-    let (cx, role) = run_role(&server, &options.role, options.shared, directory.path());
+    let extra = (options.role.as_str(), options.management.as_str());
+    let (cx, role) = run_role(&server, 901, extra, options.shared, directory.path());
     server.wait_for_host(GUID, HostState::Up, LIMIT).await.unwrap();
-    let addr = testkit::eventually("listening", LIMIT, || {
-        cx.health.details().get("listeners")?[0].as_str()?.parse().ok()
-    })
-    .await;
+    let addr = listening(&cx).await;
     let guards = (cx.shutdown.clone().drop_guard(), stop_screen.clone().drop_guard());
     World { server, screen, screen_addr, cx, addr, role, stop_screen, _guards: guards, directory }
 }
 
-fn run_role(
+/// Where a role serves consoles, once it does.
+pub(crate) async fn listening(cx: &RoleContext) -> SocketAddr {
+    testkit::eventually("listening", LIMIT, || {
+        cx.health.details().get("listeners")?[0].as_str()?.parse().ok()
+    })
+    .await
+}
+
+pub(crate) fn run_role(
     server: &ManagementServer,
-    extra: &str,
+    number: u32,
+    (extra, management): (&str, &str),
     shared: Option<(HttpFront, SocketAddr)>,
     directory: &Path,
 ) -> (RoleContext, JoinHandle<Result<(), RoleError>>) {
     let any = SocketAddr::new(LOCAL, 0);
     let listen = shared.as_ref().map_or(any, |(_front, addr)| *addr);
-    let spec = spec(server.address(), listen, extra, directory);
+    let spec = spec_with(server.address(), number, listen, (extra, management), directory);
     let mut cx = testkit::context(KIND);
     if let Some((front, _addr)) = shared {
         cx.http = front;
@@ -132,12 +147,23 @@ pub(crate) fn spec(
     extra: &str,
     directory: &Path,
 ) -> Arc<dyn RoleSpec> {
-    let management: toml::Table =
-        format!("servers = [\"{}\"]\nzone = \"z1\"\npod = \"p1\"\nbackoff = \"200ms\"", server)
-            .parse()
-            .unwrap();
+    spec_with(server, 901, listen, (extra, ""), directory)
+}
+
+fn spec_with(
+    server: SocketAddr,
+    number: u32,
+    listen: SocketAddr,
+    (extra, management): (&str, &str),
+    directory: &Path,
+) -> Arc<dyn RoleSpec> {
+    let management: toml::Table = format!(
+        "servers = [\"{server}\"]\nzone = \"z1\"\npod = \"p1\"\nbackoff = \"200ms\"\n{management}"
+    )
+    .parse()
+    .unwrap();
     let section: toml::Table = format!(
-        "name = \"v-901-VM\"\nproxy_vm = 901\nprivate_address = \"127.0.0.1\"\nlisten = [\"{listen}\"]\n{extra}"
+        "name = \"v-{number}-VM\"\nproxy_vm = {number}\nprivate_address = \"127.0.0.1\"\nlisten = [\"{listen}\"]\n{extra}"
     )
     .parse()
     .unwrap();

@@ -14,10 +14,15 @@ use super::*;
 use crate::vnc_server;
 
 const LIMIT: Duration = Duration::from_secs(20);
-const GOOD: &str = "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n";
+const GOOD: &str =
+    "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nCache-Control: no-cache, no-store\r\n\r\n";
 
 /// A host that answers one CONNECT with `answer`, and then speaks RFB 3.3.
-async fn host(tls: bool, answer: &'static str, password: Option<&'static str>) -> (String, JoinHandle<String>) {
+async fn host(
+    tls: bool,
+    answer: &'static str,
+    password: Option<&'static str>,
+) -> (String, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
@@ -43,10 +48,9 @@ async fn host(tls: bool, answer: &'static str, password: Option<&'static str>) -
         stream.write_all(answer.as_bytes()).await.unwrap();
         let security = match password {
             None => ServerSecurity::None,
-            Some(password) => ServerSecurity::VncAuth {
-                password: password.to_owned().into(),
-                challenge: [7; 16],
-            },
+            Some(password) => {
+                ServerSecurity::VncAuth { password: password.to_owned().into(), challenge: [7; 16] }
+            }
         };
         let mut handshake = ServerHandshake::new(security, Version::V3);
         let init =
@@ -94,8 +98,11 @@ async fn hosts_that_answer_otherwise_are_told_apart() {
         assert!(error.to_string().contains(words), "{answer}: {error}");
         serving.abort();
     };
-    check("HTTP/1.1 401 Unauthorized\r\n\r\n", "401, the session of the management server has ended")
-        .await;
+    check(
+        "HTTP/1.1 401 Unauthorized\r\n\r\n",
+        "401, the session of the management server has ended",
+    )
+    .await;
     check("HTTP/1.1 302 Found\r\nLocation: http://evil/\r\n\r\n", "302, it sends elsewhere").await;
     check("HTTP/1.1 500 Internal\r\n\r\n", "(500)").await;
     check("RFB 003.008\n", "does not answer as XenServer does").await;
@@ -119,11 +126,23 @@ fn a_reply_is_whole_or_awaited_and_never_endless() {
 #[test]
 fn addresses_and_sessions_that_could_say_more_than_they_should_are_refused() {
     let host = |url: &str| target(url).map(|t| (t.tls, t.host, t.port, t.path));
-    let good = |tls, host: &str, port, path: &str| Ok((tls, host.to_owned(), port, path.to_owned()));
-    assert_eq!(host("https://10.0.0.5/console?ref=x"), good(true, "10.0.0.5", 443, "/console?ref=x"));
+    let good =
+        |tls, host: &str, port, path: &str| Ok((tls, host.to_owned(), port, path.to_owned()));
+    assert_eq!(
+        host("https://10.0.0.5/console?ref=x"),
+        good(true, "10.0.0.5", 443, "/console?ref=x")
+    );
     assert_eq!(host("http://[2001:db8::5]:81/c"), good(false, "2001:db8::5", 81, "/c"));
     assert_eq!(host("https://10.0.0.5"), good(true, "10.0.0.5", 443, "/"));
-    for bad in ["", "/console", "ftp://h/c", "https://u:p@h/c", "https:///c", "https://h/a b", "https://h/\r\nX: y"] {
+    for bad in [
+        "",
+        "/console",
+        "ftp://h/c",
+        "https://u:p@h/c",
+        "https:///c",
+        "https://h/a b",
+        "https://h/\r\nX: y",
+    ] {
         assert_eq!(host(bad), Err(ReplyError::Url), "{bad}");
     }
     let at = target("https://h/c").unwrap();
