@@ -89,6 +89,9 @@ mod tests {
             // The last letter carries bits that nothing reads.
             assert!(at == ticket.len() - 1 || !good(tickets(1), &other, "s-1", 1_000_000), "{at}");
         }
-        assert!(!good(tickets(1), "", "s-1", 0) && !good(tickets(1), ticket.trim_end_matches('A'), "s-2", 0));
+        assert!(
+            !good(tickets(1), "", "s-1", 0)
+                && !good(tickets(1), ticket.trim_end_matches('A'), "s-2", 0)
+        );
     }
 }
