@@ -47,7 +47,7 @@ pub enum StoreError {
     #[error(transparent)]
     Mount(#[from] directory::mount::MountError),
     #[error("store {url} is not mounted: mount it at {}, or add {{ url = \"{url}\", directory = \"ITS DIRECTORY\" }} to roles.secondary_storage.stores and run quickcloud reload", root.display())]
-    Unmounted { url: StoreUrl, root: PathBuf, source: directory::mount::MountError },
+    Unmounted { url: StoreUrl, root: PathBuf, source: Box<directory::mount::MountError> },
     #[error("{place} is not the store {url} that was there before (no or another {marker}): is it mounted? If the store was replaced on purpose, remove its entry from {}", memory.display(), marker = marker::MARKER_FILE)]
     Lost { url: StoreUrl, place: String, memory: PathBuf },
     #[error("cannot use {place} as store {url}")]

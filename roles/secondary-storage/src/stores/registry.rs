@@ -58,6 +58,8 @@ struct Shared {
     tasks: TaskScope,
     memory: Arc<Memory>,
     slots: Mutex<HashMap<String, (StoreUrl, Slot)>>,
+    /// Counts the configurations that were taken over.
+    generation: AtomicU64,
     /// Counts openings that ended and stores that were lost.
     changes: watch::Sender<u64>,
 }
@@ -65,8 +67,8 @@ struct Shared {
 impl Stores {
     pub fn new(engines: Arc<dyn Engines>, tasks: TaskScope, memory: Memory) -> Self {
         let (memory, slots) = (Arc::new(memory), Mutex::default());
-        let changes = watch::Sender::new(0);
-        Self { shared: Arc::new(Shared { engines, tasks, memory, slots, changes }) }
+        let (changes, generation) = (watch::Sender::new(0), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { engines, tasks, memory, slots, generation, changes }) }
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoreUrl, Slot)>> {
@@ -118,7 +120,14 @@ impl Stores {
     async fn attempt(&self, url: StoreUrl, wanted: Wanted, tx: watch::Sender<Outcome>) {
         // If this task is killed half way, the guard turns the slot into a failed one.
         let mut guard = Unfinished { stores: self, url: &url, wanted: &wanted, done: false };
-        let outcome = self.open_now(&url, wanted.version.clone()).await;
+        let outcome = loop {
+            let generation = self.shared.generation.load(Ordering::SeqCst);
+            let outcome = self.open_now(&url, wanted.version.clone()).await;
+            // Another configuration came meanwhile: what was opened may be another place.
+            if generation == self.shared.generation.load(Ordering::SeqCst) {
+                break outcome;
+            }
+        };
         guard.done = true;
         let slot = match &outcome {
             Ok(store) => {
@@ -273,6 +282,7 @@ impl Stores {
     /// those that failed and those that are new; whoever works on one now ends where it began.
     pub fn reconfigure(&self, settings: StoreSettings) {
         let changed = self.shared.engines.reconfigure(settings);
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
         let due: Vec<(StoreUrl, Wanted)> = {
             let mut slots = self.slots();
             let again = slots.values().filter_map(|(url, slot)| match slot {

@@ -186,7 +186,7 @@ impl Shared {
                     None => StoreError::Unmounted {
                         url: url.clone(),
                         root: place.root.clone(),
-                        source: error,
+                        source: Box::new(error),
                     },
                 })
             }
