@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use http_client::{Client, Method};
-use status_api::{StoreStatus, VerifyReport};
+use status_api::{Finding, FindingKind, StoreStatus, VerifyReport};
 
 use crate::cli::text::{or_dash, plain, size, table};
 use crate::cli::view::{ChangeOptions, ViewOptions, change, view};
@@ -110,8 +110,8 @@ fn found(reports: &[VerifyReport]) -> String {
         }
         if !report.findings.is_empty() {
             let rows = report.findings.iter().map(|finding| {
-                let done = if finding.repaired { "removed" } else { "" };
-                let text = format!("{done} {}", plain(&finding.text)).trim_start().to_owned();
+                let done = if finding.repaired { "removed: " } else { "" };
+                let text = format!("{done}{}", plain(&finding.text));
                 [finding.kind.to_string(), plain(&finding.path), size(finding.bytes), text]
             });
             out.push_str(&table(&["FOUND", "PATH", "SIZE", "WHAT"], rows));
@@ -120,9 +120,13 @@ fn found(reports: &[VerifyReport]) -> String {
         if report.found > told {
             out.push_str(&format!("and {} more\n", report.found - told));
         }
-        if report.reclaimable_bytes > 0 && report.repaired == 0 {
+        let is_left = |finding: &Finding| finding.kind == FindingKind::Leftover && !finding.repaired;
+        let left = report.findings.iter().filter(|finding| is_left(finding)).count();
+        if left > 0 {
             let bytes = size(report.reclaimable_bytes);
-            out.push_str(&format!("{bytes} can be had back: quickcloud ss verify --repair\n"));
+            out.push_str(&format!(
+                "quickcloud ss verify --repair removes {left} of them ({bytes})\n"
+            ));
         }
     }
     out
@@ -164,7 +168,7 @@ mod tests {
         .unwrap();
         let expected = "nfs://h/a: 2 objects, 2.0KiB; 2 found FOUND PATH SIZE WHAT \
             leftover volumes/2/9 1.0KiB left and 1 more \
-            1.0KiB can be had back: quickcloud ss verify --repair \
+            quickcloud ss verify --repair removes 1 of them (1.0KiB) \
             nfs://h/b: 0 objects, 0B, all whole";
         assert_eq!(squeezed(&found(&reports)), expected);
         assert_eq!(query("nfs://h/a b&c"), "nfs%3A%2F%2Fh%2Fa%20b%26c");
