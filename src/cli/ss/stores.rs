@@ -120,7 +120,8 @@ fn found(reports: &[VerifyReport]) -> String {
         if report.found > told {
             out.push_str(&format!("and {} more\n", report.found - told));
         }
-        let is_left = |finding: &Finding| finding.kind == FindingKind::Leftover && !finding.repaired;
+        let is_left =
+            |finding: &Finding| finding.kind == FindingKind::Leftover && !finding.repaired;
         let left = report.findings.iter().filter(|finding| is_left(finding)).count();
         if left > 0 {
             let bytes = size(report.reclaimable_bytes);
