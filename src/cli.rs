@@ -291,7 +291,7 @@ mod tests {
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {
             let Some(at) = line.find("quickcloud ") else { continue };
-            let command = line.split_at(at).1.split(" > ").next().unwrap();
+            let command = line.split_at(at).1.split(" >").next().unwrap();
             let parsed = Cli::try_parse_from(command.split_whitespace());
             assert!(parsed.is_ok(), "{command}: {}", parsed.unwrap_err());
             seen += 1;

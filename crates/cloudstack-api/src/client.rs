@@ -89,7 +89,7 @@ pub struct ClientConfig {
     /// Objects of a page; above `default.page.size` (500) the server refuses.
     pub page_size: u32,
     /// The wall clock, for the expiry of signatures.
-    pub now: fn() -> SystemTime,
+    pub now: Arc<dyn Fn() -> SystemTime + Send + Sync>,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -104,7 +104,7 @@ impl ClientConfig {
         urls: Vec<ApiUrl>,
         credentials: Credentials,
         tls: Arc<rustls::ClientConfig>,
-        now: fn() -> SystemTime,
+        now: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Self {
         Self {
             urls,
@@ -114,7 +114,7 @@ impl ClientConfig {
             timeout: Duration::from_secs(60),
             body_limit: 64 << 20,
             page_size: 500,
-            now,
+            now: Arc::new(now),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::reconciler::Reconciler;
 use crate::release::Releaser;
 use crate::render::Settings;
 use crate::store::{self, LoadError, Loaded, Store};
-use crate::sync::runner::Runner;
+use crate::sync::runner::{Handle, Runner};
 use crate::sync::{SyncState, webhook};
 
 /// Runs until the role stops.
@@ -68,18 +68,7 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     }
     let (observed, observer) = watch::channel(Observed { restored, ..Observed::default() });
     let releaser = Releaser { interface: config.interface.clone(), layout: layout.clone() };
-    let sync = config.sync.clone().map(|sync| {
-        let interface = config.interface.clone();
-        let webhook = sync.webhook.clone();
-        let (handle, runner) =
-            Runner::new(cx.clone(), sync, interface, store.clone(), metrics.clone());
-        cx.tasks.spawn_vital("sync", runner.run());
-        if let Some(webhook) = webhook {
-            let (commands, metrics) = (handle.commands.clone(), metrics.clone());
-            cx.tasks.spawn("webhook", webhook::serve(webhook, commands, metrics, cx.clone()));
-        }
-        handle
-    });
+    let sync = start_sync(&config, &cx, &store, &metrics);
     report(&cx, &store, observer.clone(), sync.as_ref().map(|sync| sync.state.clone()));
     let heard = Heard::default();
     let parts = Parts { sync, heard: heard.clone(), history, dns: config.dns };
@@ -110,6 +99,25 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         return Ok(());
     }
     Err(RoleError::Internal("the store of the desired state ended".to_owned(), None))
+}
+
+/// The sync and its webhook, if they are configured.
+fn start_sync(
+    config: &Config,
+    cx: &RoleContext,
+    store: &Store,
+    metrics: &Metrics,
+) -> Option<Handle> {
+    let sync = config.sync.clone()?;
+    let (interface, webhook) = (config.interface.clone(), sync.webhook.clone());
+    let (handle, runner) =
+        Runner::new(cx.clone(), sync, interface, store.clone(), metrics.clone());
+    cx.tasks.spawn_vital("sync", runner.run());
+    if let Some(webhook) = webhook {
+        let (commands, metrics) = (handle.commands.clone(), metrics.clone());
+        cx.tasks.spawn("webhook", webhook::serve(webhook, commands, metrics, cx.clone()));
+    }
+    Some(handle)
 }
 
 fn load_error(error: LoadError) -> RoleError {

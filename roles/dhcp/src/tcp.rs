@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use config_reader::Section;
 use http_front::{Certificates, HttpLimits, Listener, Transport};
@@ -12,6 +13,8 @@ use crate::api::Api;
 
 /// A tokens file stays far below this.
 const LONGEST_FILE: u64 = 64 * 1024;
+/// The address may come later than we do.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// `[roles.dhcp]`, `api_listen` and what goes with it.
 #[derive(Debug, Clone)]
@@ -54,16 +57,23 @@ impl TcpConfig {
     }
 }
 
-/// Listens for as long as the role runs; when it cannot, the Unix socket still serves.
+/// Listens for as long as the role runs; while it cannot, the Unix socket still serves.
 pub(crate) async fn serve(config: TcpConfig, api: Api, cx: RoleContext) {
-    let (listener, tokens) = match open(&config, &cx).await {
-        Ok(both) => both,
-        Err(text) => {
-            tracing::error!(error = text, "the DHCP API is not served over TCP");
-            cx.health.set_condition("api", format!("the API is not served over TCP: {text}"));
-            return;
+    let opening = async {
+        loop {
+            match open(&config, &cx).await {
+                Ok(both) => return both,
+                Err(text) => {
+                    tracing::warn!(error = text, "the DHCP API is not served over TCP");
+                    let text = format!("the API is not served over TCP: {text}");
+                    cx.health.set_condition("api", text);
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     };
+    let Some((listener, tokens)) = cx.shutdown.run_until_cancelled(opening).await else { return };
+    cx.health.clear_condition("api");
     let limits = HttpLimits { connections: 100, ..HttpLimits::default() };
     let router = api.router(Some(tokens));
     http_front::serve(listener, router, limits, cx.tasks.clone(), cx.shutdown.clone()).await;

@@ -23,6 +23,9 @@ use crate::sync::with_address;
 /// How the reason of what was set aside begins.
 const ASIDE: &str = "set aside for the management server: ";
 
+/// A subnet with its ranges.
+pub type SyncSubnet = (ResourceId, SubnetContent, Vec<(ResourceId, RangeContent)>);
+
 /// A zone as the server has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyncZone {
@@ -30,7 +33,7 @@ pub struct SyncZone {
     pub ids: Vec<ResourceId>,
     pub zone: ZoneContent,
     /// Subnets with their ranges.
-    pub subnets: Vec<(ResourceId, SubnetContent, Vec<(ResourceId, RangeContent)>)>,
+    pub subnets: Vec<SyncSubnet>,
 }
 
 /// One transaction.

@@ -14,7 +14,8 @@ use cloudstack_api::commands::{
 use cloudstack_api::{CallError, Client, ClientConfig, Credentials, RefusalKind};
 use dhcp_api::resource::Source;
 use dhcp_api::words::{InterfaceName, Stamp};
-use role::{RoleContext, TaskScope};
+use role::RoleContext;
+use role::host::Clock;
 use tls_material::HttpsVerifier;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -97,7 +98,7 @@ impl Runner {
 
     async fn work(&mut self) {
         let client = loop {
-            match client(&self.config, &self.cx.tasks).await {
+            match client(&self.config, &self.cx).await {
                 Ok(client) => break client,
                 Err(text) => {
                     self.fail(&text);
@@ -339,19 +340,23 @@ fn failure(error: &CallError) -> Failure {
 }
 
 /// A client with the keys as they are now.
-async fn client(config: &SyncConfig, tasks: &TaskScope) -> Result<Client, String> {
-    let config = config.clone();
-    let made = tasks.blocking("sync keys", move || make_client(&config)).await;
+async fn client(config: &SyncConfig, cx: &RoleContext) -> Result<Client, String> {
+    let (config, clock) = (config.clone(), Arc::clone(&cx.host.clock));
+    let made = cx.tasks.blocking("sync keys", move || make_client(&config, clock)).await;
     made.map_err(|error| chain(&error))?
 }
 
-fn make_client(config: &SyncConfig) -> Result<Client, String> {
+fn make_client(config: &SyncConfig, clock: Arc<dyn Clock>) -> Result<Client, String> {
     let credentials = Credentials {
         api_key: read_secret(&config.api_key_file)?,
         secret_key: read_secret(&config.secret_key_file)?,
     };
     let tls = trust(config)?;
-    let client = ClientConfig::new(config.urls.clone(), credentials, tls, SystemTime::now);
+    let now = move || {
+        let since = u64::try_from(clock.unix_ms()).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_millis(since)
+    };
+    let client = ClientConfig::new(config.urls.clone(), credentials, tls, now);
     Ok(Client::new(client))
 }
 

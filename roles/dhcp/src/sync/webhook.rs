@@ -1,6 +1,8 @@
 //! The server's webhook: a bell, not a message. What it says is verified and then only decides
 //! where to look; every fact is asked for over the API.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -25,6 +27,8 @@ use crate::metrics::Metrics;
 
 /// Events are a few hundred bytes.
 const BODY: usize = 64 * 1024;
+/// The address may come later than we do.
+const AGAIN: Duration = Duration::from_secs(10);
 const SIGNATURE: &str = "x-cs-signature";
 
 /// An event, as far as it matters. Everything may be missing.
@@ -91,29 +95,42 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
     (StatusCode::OK, axum::Json(serde_json::json!({}))).into_response()
 }
 
-/// Listens for as long as the role runs; without a socket or a secret the sync goes on without.
+/// Listens for as long as the role runs; while it cannot, the sync goes on without.
 pub(crate) async fn serve(
     config: WebhookConfig,
     commands: mpsc::Sender<Command>,
     metrics: Metrics,
     cx: role::RoleContext,
 ) {
-    let path = config.secret_file.clone();
-    let secret = cx.tasks.blocking("webhook secret", move || read_secret(&path)).await;
-    let secret = secret.map_err(|error| bedrock::chain(&error)).and_then(|secret| secret);
-    let listener = Listener::tcp(config.listen).await.map_err(|error| bedrock::chain(&error));
-    let (secret, listener) = match (secret, listener) {
-        (Ok(secret), Ok(listener)) => (secret, listener),
-        (Err(text), _) | (_, Err(text)) => {
-            tracing::error!(error = text, "no webhook is received");
-            cx.health.set_condition("webhook", format!("no webhook is received: {text}"));
-            return;
+    let opening = async {
+        loop {
+            match open(&config, &cx).await {
+                Ok(both) => return both,
+                Err(text) => {
+                    tracing::warn!(error = text, "no webhook is received");
+                    cx.health.set_condition("webhook", format!("no webhook is received: {text}"));
+                }
+            }
+            tokio::time::sleep(AGAIN).await;
         }
     };
+    let Some((secret, listener)) = cx.shutdown.run_until_cancelled(opening).await else { return };
+    cx.health.clear_condition("webhook");
     let receiver = Receiver { secret, commands, metrics };
     let limits = HttpLimits { connections: 32, ..HttpLimits::default() };
     http_front::serve(listener, router(receiver), limits, cx.tasks.clone(), cx.shutdown.clone())
         .await;
+}
+
+async fn open(
+    config: &WebhookConfig,
+    cx: &role::RoleContext,
+) -> Result<(Secret<String>, Listener), String> {
+    let path = config.secret_file.clone();
+    let secret = cx.tasks.blocking("webhook secret", move || read_secret(&path)).await;
+    let secret = secret.map_err(|error| bedrock::chain(&error))??;
+    let listener = Listener::tcp(config.listen).await.map_err(|error| bedrock::chain(&error))?;
+    Ok((secret, listener))
 }
 
 fn router(receiver: Receiver) -> Router {
