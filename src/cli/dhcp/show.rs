@@ -96,7 +96,8 @@ pub(super) fn reservations(options: &ReservationsOptions) -> Outcome {
         Ok(Value::Array(all(client, &path).await?))
     };
     view.show(fetch, |document| {
-        let rows: Vec<ReservationAnswer> = typed(document)?;
+        let mut rows: Vec<ReservationAnswer> = typed(document)?;
+        rows.sort_by_key(|answer| answer.reservation.ipv4);
         let rows = rows.iter().map(|answer| {
             let reservation = &answer.reservation;
             let lease = match (answer.status.leased, answer.status.applied) {

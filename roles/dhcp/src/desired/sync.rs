@@ -24,7 +24,7 @@ use crate::sync::with_address;
 const ASIDE: &str = "set aside for the management server: ";
 
 /// A subnet with its ranges.
-pub type SyncSubnet = (ResourceId, SubnetContent, Vec<(ResourceId, RangeContent)>);
+pub(super) type SyncSubnet = (ResourceId, SubnetContent, Vec<(ResourceId, RangeContent)>);
 
 /// A zone as the server has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
