@@ -110,8 +110,7 @@ fn start_sync(
 ) -> Option<Handle> {
     let sync = config.sync.clone()?;
     let (interface, webhook) = (config.interface.clone(), sync.webhook.clone());
-    let (handle, runner) =
-        Runner::new(cx.clone(), sync, interface, store.clone(), metrics.clone());
+    let (handle, runner) = Runner::new(cx.clone(), sync, interface, store.clone(), metrics.clone());
     cx.tasks.spawn_vital("sync", runner.run());
     if let Some(webhook) = webhook {
         let (commands, metrics) = (handle.commands.clone(), metrics.clone());
