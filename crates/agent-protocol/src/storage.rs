@@ -51,7 +51,7 @@ pub use store::{
     DataStoreRole, DataStoreTO, ImageFormat, ImageStoreTO, NfsTO, PrimaryDataStoreTO, S3TO, SwiftTO,
 };
 pub use upload::{
-    TemplateTO, UploadAnswer, UploadCommand, UploadEntityType, UploadProgressCommand, UploadStatus,
+    PostUploadOrder, TemplateTO, UploadAnswer, UploadCommand, UploadEntityType, UploadProgressCommand, UploadStatus,
     UploadStatusAnswer, UploadStatusCommand, UploadStatusState,
 };
 

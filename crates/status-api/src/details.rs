@@ -23,6 +23,10 @@ impl Published for Vec<DownloadStatus> {
     const NAME: &'static str = "downloads";
 }
 
+impl Published for Vec<UploadStatus> {
+    const NAME: &'static str = "uploads";
+}
+
 impl Published for DownloadLinksStatus {
     const NAME: &'static str = "download_links";
 }
@@ -58,6 +62,8 @@ pub struct Details {
     pub stores: Option<Vec<StoreStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloads: Option<Vec<DownloadStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploads: Option<Vec<UploadStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_links: Option<DownloadLinksStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -184,6 +190,68 @@ impl fmt::Display for DownloadState {
             Self::Done => "done",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// One upload, under way or ended lately.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadStatus {
+    /// UUID of the object, as in the URL.
+    pub upload: String,
+    pub state: UploadState,
+    pub percent: u8,
+    pub received_bytes: u64,
+    /// What the client announced, a form around the file included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// The server's name of the object.
+    #[serde(default)]
+    pub object: String,
+    /// Name of the file on the client's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Address of the client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// It may pause and go on.
+    #[serde(default)]
+    pub resumable: bool,
+    /// The store it goes to, without user, password and query.
+    #[serde(default)]
+    pub store: String,
+    /// Path below the store.
+    #[serde(default)]
+    pub path: String,
+    /// Why it failed.
+    #[serde(default)]
+    pub text: String,
+    /// Since it began, or ended.
+    pub since_ago_ms: u64,
+}
+
+/// Stages of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UploadState {
+    Receiving,
+    /// The bytes are here and are verified and published.
+    Installing,
+    Done,
+    Failed,
+    /// A word of a newer process.
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for UploadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Receiving => "receiving",
+            Self::Installing => "installing",
+            Self::Done => "done",
+            Self::Failed => "failed",
             Self::Unknown => "unknown",
         })
     }
@@ -344,6 +412,21 @@ mod tests {
             text: String::new(),
             warnings: vec!["7 bytes were ignored".into()],
             started_ago_ms: 3,
+        }]);
+        check(&vec![UploadStatus {
+            upload: "5b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33".into(),
+            state: UploadState::Receiving,
+            percent: 40,
+            received_bytes: 4,
+            total_bytes: Some(10),
+            object: "204-2-x".into(),
+            file: Some("a.iso".into()),
+            client: None,
+            resumable: true,
+            store: "nfs://h/p".into(),
+            path: "template/tmpl/2/204".into(),
+            text: String::new(),
+            since_ago_ms: 5,
         }]);
         let link = DownloadLink {
             link: "a/b".into(),

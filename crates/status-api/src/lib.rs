@@ -21,7 +21,7 @@ pub mod verify;
 pub use details::{
     Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
     DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Notes, Published, StoreState,
-    StoreStatus,
+    StoreStatus, UploadState, UploadStatus,
 };
 pub use process::{
     HealthWord, LastError, LinkState, LinkStatus, NotReady, ProcessState, ProcessStatus, Readiness,

@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod links;
 pub mod objects;
 pub mod setup;
+pub mod uploads;
 pub mod volumes;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub struct Commands {
     pub inventory: inventory::InventoryCommands,
     pub objects: objects::ObjectCommands,
     pub links: links::LinkCommands,
+    pub uploads: uploads::UploadCommands,
     pub metrics: Arc<Metrics>,
 }
 
@@ -56,6 +58,8 @@ pub enum HandlerError {
     Download(#[from] IngestError),
     #[error(transparent)]
     Peers(#[from] PeersError),
+    #[error("cannot remember what the server sent")]
+    State(#[from] crate::state_file::StateError),
     /// The role stops, or work of it panicked; the text says which.
     #[error(transparent)]
     Task(#[from] role::tasks::BlockingError),
@@ -135,7 +139,7 @@ impl Commands {
             c @ (C::GetDatadisks(_) | C::CreateDatadiskTemplate(_)) => {
                 not_supported(&c, "splitting the disks of an OVA")
             }
-            c @ C::UploadStatus(_) => not_supported(&c, "uploading by browser"),
+            C::UploadStatus(c) => reply(Ok(self.uploads.status(*c).await)),
             c @ (C::Upload(_) | C::UploadProgress(_)) => {
                 not_supported(&c, "uploading to another server")
             }

@@ -13,6 +13,7 @@ use crate::sources::Retries;
 use crate::sources::http::url::ProxySetting;
 use crate::sources::http::{HttpLimits, MinimumRate};
 use crate::stores::config::StoreSettings;
+use crate::uploads::config::UploadSettings;
 use bedrock::net::Network;
 
 /// Everything the role was told.
@@ -30,6 +31,7 @@ pub struct SecondaryStorageConfig {
     pub serving: ServingConfig,
     pub stores: StoreSettings,
     pub downloads: DownloadSettings,
+    pub uploads: UploadSettings,
     /// After which a link ends, whether the server says so or not.
     pub link_lifetime: Duration,
     pub link: LinkConfig,
@@ -84,6 +86,7 @@ impl SecondaryStorageConfig {
         let serving = ServingConfig::read(&mut section);
         let stores = crate::stores::config::read(&mut section);
         let downloads = read_downloads(&mut section);
+        let uploads = crate::uploads::config::read(&mut section);
         let link_lifetime = read_link_lifetime(&mut section);
         section.finish();
         let (management, identity) = (management?, identity?);
@@ -97,6 +100,7 @@ impl SecondaryStorageConfig {
             serving,
             stores,
             downloads,
+            uploads,
             link_lifetime,
             link: LinkConfig { management, guid, state_directory: state_directory.clone() },
             state_directory,

@@ -13,6 +13,7 @@
 //! | [`stores`] | stores: verified roots with threads of their own |
 //! | [`links`] | links for users, and the listener behind them |
 //! | [`serving`] | addresses, certificates and the help page |
+//! | [`uploads`] | uploads by browsers, signed by the server |
 //! | [`setup`] | what the management server said at set-up |
 //! | [`reload`], [`live`] | taking over another configuration; values that a reload replaces |
 //! | [`doctor`] | questions about stores and files |
@@ -40,5 +41,6 @@ pub mod setup;
 pub mod sources;
 pub mod state_file;
 pub mod stores;
+pub mod uploads;
 
 pub use service::{DESCRIPTOR, SecondaryStorageSpec};

@@ -9,6 +9,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::uploads::metrics::UploadMetrics;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
@@ -28,6 +30,7 @@ struct ClassLabel {
 /// All figures of one run of the role.
 #[derive(Debug)]
 pub struct Metrics {
+    pub(crate) uploads: UploadMetrics,
     downloads: Family<Outcome, Counter>,
     received: Counter,
     duration: Histogram,
@@ -44,6 +47,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            uploads: UploadMetrics::default(),
             downloads: Family::default(),
             received: Counter::default(),
             // From half a second to about four and a half hours.
@@ -64,6 +68,7 @@ impl Metrics {
     /// A registry with everything in it; the figures stay shared with `self`.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("quickcloud_ss");
+        self.uploads.register(&mut registry);
         registry.register("downloads", "Downloads that ended, by outcome", self.downloads.clone());
         registry.register_with_unit(
             "download_received",

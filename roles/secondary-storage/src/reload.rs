@@ -26,6 +26,10 @@ pub const RELOADABLE: &[&str] = &[
     "roles.secondary_storage.copy_allowed",
     "roles.secondary_storage.copy_user",
     "roles.secondary_storage.copy_password",
+    "roles.secondary_storage.upload_key",
+    "roles.secondary_storage.max_uploads",
+    "roles.secondary_storage.upload_origins",
+    "roles.secondary_storage.upload_pause",
     "roles.secondary_storage.proxy",
     "roles.secondary_storage.mount_root",
     "roles.secondary_storage.stores",
@@ -47,11 +51,13 @@ pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
     let (trust, tasks) = (parts.trust.clone(), cx.tasks.clone());
     let stores = parts.stores.clone();
     let serving = parts.serving.clone();
+    let uploads = parts.upload_settings.clone();
     let link = link.clone();
     cx.reload.handle(move |spec: std::sync::Arc<SecondaryStorageSpec>| {
         let (settings, lifetime) = (settings.clone(), lifetime.clone());
         let (trust, tasks) = (trust.clone(), tasks.clone());
         let (link, stores, serving) = (link.clone(), stores.clone(), serving.clone());
+        let uploads = uploads.clone();
         async move {
             let config = spec.config().clone();
             let mut report = link.reload(config.link.management).await;
@@ -64,6 +70,7 @@ pub fn handle(cx: &RoleContext, parts: &Assembled, link: &ManagementLink) {
                 Err(error) => report.fail(CA_FILE, bedrock::chain(&error)),
             }
             settings.replace(config.downloads);
+            uploads.replace(config.uploads);
             lifetime.replace(config.link_lifetime);
             stores.reconfigure(config.stores);
             // The certificate's files are read again although the keys may be the same.

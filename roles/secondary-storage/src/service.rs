@@ -19,6 +19,7 @@ use crate::commands::inventory::InventoryCommands;
 use crate::commands::links::LinkCommands;
 use crate::commands::objects::ObjectCommands;
 use crate::commands::setup::SetupCommands;
+use crate::commands::uploads::UploadCommands;
 use crate::config::{DownloadSettings, SecondaryStorageConfig};
 use crate::ingest::{DownloadContext, Downloads};
 use crate::ingest::{journal, records};
@@ -38,6 +39,11 @@ use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
 use crate::stores::survey::Surveys;
 use crate::stores::watch::{INTERVAL, watch};
+use crate::uploads::config::UploadSettings;
+use crate::uploads::http::UploadService;
+use crate::uploads::keys::Keys;
+use crate::uploads::record::{Record, Records};
+use crate::uploads::{self, Uploads};
 use crate::{doctor, reload};
 
 /// The role for the registry.
@@ -132,10 +138,12 @@ pub struct Assembled {
     pub surveys: Surveys,
     pub downloads: Downloads,
     pub links: Links,
+    pub uploads: UploadService,
     pub server: ServerSettings,
     pub metrics: Arc<Metrics>,
     pub(crate) settings: Live<DownloadSettings>,
     pub(crate) link_lifetime: Live<Duration>,
+    pub(crate) upload_settings: Live<UploadSettings>,
     pub(crate) trust: Trust,
     pub(crate) serving: Reloadable,
     copy: CopyRules,
@@ -148,9 +156,14 @@ struct Loaded {
     memory: Memory,
     links: LocalTable,
     server: ServerSettings,
+    upload_keys: Keys,
+    former_uploads: Vec<(String, Record)>,
 }
 
-fn load(config: &SecondaryStorageConfig) -> Result<Loaded, RoleError> {
+fn load(
+    config: &SecondaryStorageConfig,
+    uploads: Live<UploadSettings>,
+) -> Result<Loaded, RoleError> {
     let trust = Trust::load(config.downloads.ca_file.as_deref()).map_err(|error| {
         RoleError::misconfigured("roles.secondary_storage.ca_file cannot be used", error)
     })?;
@@ -163,6 +176,10 @@ fn load(config: &SecondaryStorageConfig) -> Result<Loaded, RoleError> {
         links: LocalTable::load(state).map_err(unreadable("cannot read the table of links"))?,
         server: ServerSettings::load(state)
             .map_err(unreadable("cannot read the list of other storage hosts"))?,
+        upload_keys: Keys::load(state, uploads)
+            .map_err(unreadable("cannot read the upload key"))?,
+        former_uploads: uploads::recover::load(&Records::new(state), &journal::of_uploads(state))
+            .map_err(unreadable("cannot read the records of uploads"))?,
     })
 }
 
@@ -191,9 +208,10 @@ pub async fn assemble_on(
     let metrics = Arc::new(Metrics::default());
     let settings = Live::new(config.downloads.clone());
     let link_lifetime = Live::new(config.link_lifetime);
-    let read = config.clone();
-    let loaded = cx.tasks.blocking("read state", move || load(&read)).await;
-    let Loaded { trust, memory, links, server } =
+    let upload_settings = Live::new(config.uploads.clone());
+    let (read, of_uploads) = (config.clone(), upload_settings.clone());
+    let loaded = cx.tasks.blocking("read state", move || load(&read, of_uploads)).await;
+    let Loaded { trust, memory, links, server, upload_keys, former_uploads } =
         loaded.map_err(|error| RoleError::internal("cannot read state", error))??;
     let stores = Stores::new(engines, cx.tasks.clone(), memory);
     let (figures, lifetime) = (Arc::clone(&metrics), link_lifetime.clone());
@@ -209,6 +227,13 @@ pub async fn assemble_on(
         metrics: Arc::clone(&metrics),
         settings: settings.clone(),
     };
+    let of_uploads = DownloadContext {
+        journal: journal::of_uploads(&config.state_directory),
+        ..context.clone()
+    };
+    let records = Records::new(&config.state_directory);
+    let uploads = Uploads::new(of_uploads, upload_settings.clone(), upload_keys.clone(), records);
+    uploads.restore_all(former_uploads);
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context, config.downloads.per_store, waiting);
@@ -223,6 +248,7 @@ pub async fn assemble_on(
             server: server.clone(),
             copy: copy.clone(),
             certificates: serving.certificates.clone(),
+            upload_keys,
             tasks: tasks.clone(),
         },
         downloads: DownloadCommands {
@@ -236,23 +262,29 @@ pub async fn assemble_on(
         objects: ObjectCommands {
             access: access.clone(),
             downloads: downloads.clone(),
+            uploads: uploads.clone(),
             links: links.clone(),
             host: cx.host.clone(),
         },
         links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
+        uploads: UploadCommands { uploads: uploads.clone() },
         metrics: Arc::clone(&metrics),
     };
     let host = cx.host.clone();
+    let name = config.public_address.to_string();
+    let uploads = UploadService::new(uploads, settings.clone(), name, cx.tasks.clone());
     Ok(Assembled {
         commands,
         stores,
         surveys,
         downloads,
         links,
+        uploads,
         server,
         metrics,
         settings,
         link_lifetime,
+        upload_settings,
         trust,
         serving,
         copy,
@@ -297,7 +329,7 @@ impl Assembled {
     pub fn web(&self) -> listeners::Service {
         let files = self.file_service();
         listeners::Service {
-            router: router(files.clone()),
+            router: router(files.clone()).merge(uploads::http::router(self.uploads.clone())),
             files: Arc::new(files),
             certificates: self.serving.certificates.clone(),
             trusted_proxies: self.serving.trusted_proxies.clone(),
@@ -331,6 +363,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
     let certificates = parts.serving.certificates.clone();
     cx.tasks.spawn_vital("renew certificates", listeners::renew(cx.clone(), certificates));
+    uploads::start(&parts.uploads, &cx);
     cx.admin.publish(crate::admin::router(&parts));
     let serving = listeners::serve(cx.clone(), config.serving, parts.web());
     let serving = cx.tasks.spawn_vital("serve links", serving);

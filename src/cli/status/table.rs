@@ -2,7 +2,7 @@
 
 use status_api::{
     ConsoleStatus, DownloadLink, DownloadStatus, LinkStatus, ProcessState, ProcessStatus,
-    RoleStatus, StoreStatus,
+    RoleStatus, StoreStatus, UploadStatus,
 };
 
 use crate::cli::text::{ago, or_dash, plain, section, size, span, table};
@@ -40,6 +40,11 @@ pub(super) fn render(status: &ProcessStatus) -> String {
             &mut out,
             &["DOWNLOAD", "STATE", "RECEIVED", "STARTED", "STORE"],
             details.downloads.iter().flatten().map(download_row),
+        );
+        section(
+            &mut out,
+            &["UPLOAD", "STATE", "RECEIVED", "SINCE", "CLIENT", "FILE"],
+            details.uploads.iter().flatten().map(upload_row),
         );
         if let Some(links) = &details.download_links {
             let shown = links.links.iter().take(20);
@@ -161,6 +166,25 @@ fn download_row(download: &DownloadStatus) -> [String; 5] {
     ]
 }
 
+fn upload_row(upload: &UploadStatus) -> [String; 6] {
+    let received = match upload.total_bytes {
+        Some(total) => format!("{} of {}", size(upload.received_bytes), size(total)),
+        None => size(upload.received_bytes),
+    };
+    let state = match upload.text.as_str() {
+        "" => format!("{} {}%", upload.state, upload.percent),
+        text => format!("{}: {}", upload.state, plain(text)),
+    };
+    [
+        plain(&upload.upload),
+        state,
+        received,
+        ago(upload.since_ago_ms),
+        or_dash(upload.client.as_deref().map(plain)),
+        or_dash(upload.file.as_deref().map(plain)),
+    ]
+}
+
 fn link_row(link: &DownloadLink) -> [String; 4] {
     let ends = link.expires_in_ms.map(|ms| format!("in {}", span(ms)));
     [plain(&link.link), ago(link.created_ago_ms), or_dash(ends), plain(&link.path)]
@@ -197,6 +221,9 @@ mod tests {
                                    "received_bytes": 400 << 20, "total_bytes": 1000 << 20,
                                    "url": "http://h/a.qcow2", "store": "nfs://h/p",
                                    "started_ago_ms": 5000}],
+                    "uploads": [{"upload": "5b4d3c52", "state": "receiving", "percent": 40,
+                                 "received_bytes": 4096, "total_bytes": 10240, "since_ago_ms": 3000,
+                                 "client": "10.0.0.9", "file": "a\u{1b}.iso"}],
                     "download_links": {"count": 3, "links": [{"link": "a/b", "store": "nfs://h/p",
                         "path": "template/1", "created_ago_ms": 0, "expires_in_ms": 60_000}]}}},
                 {"role": "cp", "title": "t", "health": "ready", "since": null, "restarts": 0,
@@ -228,6 +255,9 @@ nfs://h/p  lost: gone  -     1.0GiB    /mnt/x
 DOWNLOAD          STATE            RECEIVED            STARTED  STORE
 http://h/a.qcow2  downloading 40%  400MiB of 1000MiB  5s ago   nfs://h/p
 
+UPLOAD    STATE          RECEIVED          SINCE   CLIENT    FILE
+5b4d3c52  receiving 40%  4.0KiB of 10KiB  3s ago  10.0.0.9  a.iso
+
 DOWNLOAD LINK  CREATED  ENDS    PATH
 a/b            0s ago   in 60s  template/1
 and 2 more
@@ -241,7 +271,7 @@ degraded  3/4      2             1
         let status: ProcessStatus = serde_json::from_value(document).unwrap();
         assert_eq!(
             render(&status),
-            expected.replace("RECEIVED            S", "RECEIVED           S")
+            expected.replace("RECEIVED            S", "RECEIVED           S").replace("RECEIVED          SINCE", "RECEIVED         SINCE")
         );
     }
 }

@@ -54,6 +54,43 @@ java! {
 }
 
 java! {
+    /// What a browser is allowed to upload, as the server seals it into the header `x-metadata`:
+    /// plain JSON without a class name, never sent over a link.
+    PostUploadOrder {
+        "entityId" entity_id: i64,
+        /// As in the URL of the upload.
+        "entityUUID" entity_uuid: Option<String>,
+        /// Directory of the object below the store's root.
+        "absolutePath" absolute_path: Option<String>,
+        /// As the user gave it.
+        "checksum" checksum: Option<String>,
+        /// `TEMPLATE`, of ISOs too, or `VOLUME`.
+        "type" entity_type: Option<String>,
+        /// Unique name of a template, name of a volume.
+        "name" name: Option<String>,
+        "localPath" local_path: Option<String>,
+        "requiresHvm" requires_hvm: bool,
+        "imageFormat" image_format: Option<ImageFormat>,
+        /// URL of the store.
+        "dataTo" data_to: Option<UrlText>,
+        "dataToRole" data_to_role: Option<String>,
+        /// Public address of the storage host.
+        "remoteEndPoint" remote_end_point: Option<String>,
+        /// GiB, as a text.
+        "maxUploadSize" max_upload_size: Option<String>,
+        "description" description: Option<String>,
+        /// Bytes up to 4.22.0, GiB from 4.22.1 on; negative for no limit.
+        "defaultMaxSecondaryStorageInGB" max_secondary_storage: i64,
+        /// Seconds.
+        "processTimeout" process_timeout: i64,
+        "accountId" account_id: i64,
+        "nfsVersion" nfs_version: Option<String>,
+        /// From 4.23 on.
+        "zoneId" zone_id: Option<i64>,
+    }
+}
+
+java! {
     /// Template of a historic push.
     TemplateTO {
         "id" id: i64,

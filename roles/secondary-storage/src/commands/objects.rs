@@ -13,6 +13,7 @@ use crate::ingest::Downloads;
 use crate::ingest::digest::{Checksum, Digester, Expectation};
 use crate::links::Links;
 use crate::objects::delete;
+use crate::uploads::Uploads;
 use crate::stores::{InstallPath, ObjectKind, Store, Work};
 
 /// The server waits half an hour by default.
@@ -25,6 +26,7 @@ const BLOCK: u64 = 1024 * 1024;
 pub struct ObjectCommands {
     pub access: StoreAccess,
     pub downloads: Downloads,
+    pub uploads: Uploads,
     pub links: Links,
     pub host: Host,
 }
@@ -81,7 +83,12 @@ impl ObjectCommands {
 
     /// Ends whatever still writes into a directory.
     pub(super) async fn vacate(&self, store: &Store, directory: &InstallPath) -> Handled<()> {
-        Ok(self.downloads.release(store.url(), directory).await?)
+        self.downloads.release(store.url(), directory).await?;
+        if self.uploads.release(store.url(), directory).await {
+            Ok(())
+        } else {
+            Err(crate::ingest::IngestError::StillEnding.into())
+        }
     }
 
     /// The server sends nothing for the links of what it deletes.

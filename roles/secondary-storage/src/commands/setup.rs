@@ -16,6 +16,7 @@ use crate::links::copy::CopyRules;
 use crate::serving::certificates::ServedCertificates;
 use crate::setup::ServerSettings;
 use crate::sources::http::trust::Trust;
+use crate::uploads::keys::Keys;
 
 /// Handlers of the set-up commands.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct SetupCommands {
     pub server: ServerSettings,
     pub copy: CopyRules,
     pub certificates: ServedCertificates,
+    pub upload_keys: Keys,
     pub tasks: TaskScope,
 }
 
@@ -41,6 +43,11 @@ impl SetupCommands {
             // The store is set up nevertheless; what was served before is served still.
             let error = bedrock::chain(&error);
             tracing::warn!(error, "cannot serve the certificate that the server sent");
+        }
+        // Also when the store cannot be opened: it is the same key for all of them.
+        if let Some(key) = command.post_upload_key {
+            let keys = self.upload_keys.clone();
+            self.tasks.blocking("remember the upload key", move || keys.take(&key)).await??;
         }
         let (fallback, version) = (command.sec_url.as_deref(), command.nfs_version.as_deref());
         let store = self.access.open(command.store.as_ref(), fallback, version).await?;

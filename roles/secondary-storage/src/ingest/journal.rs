@@ -38,6 +38,11 @@ pub fn open(state_directory: &Path) -> Journal {
     Folder::new(state_directory.join("downloads"))
 }
 
+/// Those of uploads, which downloads do not clean up after.
+pub fn of_uploads(state_directory: &Path) -> Journal {
+    Folder::new(state_directory.join("uploads/notes"))
+}
+
 /// Name of the properties file while it is written.
 pub fn properties_temporary(job: &str) -> Result<FileName, PathError> {
     format!(".properties.{job}").parse()

@@ -13,11 +13,12 @@ use super::certificates::{INTERVAL, ServedCertificates};
 use super::config::ServingConfig;
 use crate::links::{copy, serve};
 use crate::service::KIND;
+use crate::uploads::http as uploads;
 
 /// Paths that are this role's on every address.
-const OWN: [&str; 2] = [serve::PREFIX, copy::PREFIX];
+const OWN: [&str; 3] = [serve::PREFIX, copy::PREFIX, uploads::PREFIX];
 /// The same, and whatever no other role wants, for the help page.
-const PREFIXES: [&str; 3] = [serve::PREFIX, copy::PREFIX, ANYTHING_ELSE];
+const PREFIXES: [&str; 4] = [serve::PREFIX, copy::PREFIX, uploads::PREFIX, ANYTHING_ELSE];
 
 /// How often an address that could not be bound is tried again.
 const BIND_RETRY: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@
 pub mod address;
 mod answer;
 mod failure;
-mod pace;
+pub(crate) mod pace;
 mod stream;
 pub mod trust;
 pub mod url;

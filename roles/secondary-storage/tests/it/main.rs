@@ -41,3 +41,8 @@ mod sources;
 mod stalled;
 mod stopped;
 mod stores;
+mod upload_client;
+mod uploads;
+mod uploads_crash;
+mod uploads_recorded;
+mod uploads_tus;

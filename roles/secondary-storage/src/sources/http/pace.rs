@@ -16,19 +16,19 @@ pub struct MinimumRate {
 
 /// Bytes and waiting of the current window. What the store takes its time for does not count.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     least: MinimumRate,
     waited: Duration,
     bytes: u64,
 }
 
 impl Pace {
-    pub(super) const fn new(least: MinimumRate) -> Self {
+    pub(crate) const fn new(least: MinimumRate) -> Self {
         Self { least, waited: Duration::ZERO, bytes: 0 }
     }
 
     /// Counts bytes and the time they were waited for.
-    pub(super) fn add(&mut self, bytes: u64, waited: Duration) -> Result<(), SourceError> {
+    pub(crate) fn add(&mut self, bytes: u64, waited: Duration) -> Result<(), SourceError> {
         self.bytes = self.bytes.saturating_add(bytes);
         self.waited = self.waited.saturating_add(waited);
         if self.waited < self.least.window {

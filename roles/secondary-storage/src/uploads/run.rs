@@ -1,0 +1,201 @@
+//! The work of an upload, from its admission to the listed object, and what is done when it fails.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::UploadError;
+use super::quota;
+use super::record::Completed;
+use super::table::Uploads;
+use super::upload::{Outcome, Upload};
+use crate::ingest::intake::{Intake, clean_up, settle};
+use crate::ingest::publish::{Publishing, is_published};
+use crate::ingest::write::Piece;
+use crate::ingest::{DownloadContext, IngestError};
+use crate::objects::inventory;
+use crate::sources::Coding;
+use crate::stores::Store;
+
+/// Tells the request whether its bytes are wanted.
+pub(super) type Admission = oneshot::Sender<()>;
+
+/// Runs an upload to its end; never fails, the outcome is in the upload and its record.
+pub(super) async fn run(
+    uploads: Uploads,
+    upload: Arc<Upload>,
+    pieces: mpsc::Receiver<Piece>,
+    admission: Admission,
+) {
+    let guard = EndGuard { uploads: &uploads, upload: &upload, armed: true };
+    let cx = uploads.context();
+    let outcome = attempt(&uploads, &upload, pieces, admission).await;
+    // On NFS a file that is removed while open leaves a name behind.
+    upload.work.ended().await;
+    let outcome = match outcome {
+        Ok(completed) => {
+            // Before the note goes: a crash in between finds one of them.
+            uploads.remember(&upload, &Ok(completed.clone())).await;
+            settle(cx, &upload.attempt).await;
+            Ok(completed)
+        }
+        Err(error) => {
+            if let Err(error) = clean_up(cx, &upload.attempt).await {
+                // The note stays: the next start tries again.
+                let error = bedrock::chain(&error);
+                tracing::warn!(upload = upload.id, error, "cannot remove what an upload left");
+            }
+            uploads.remember(&upload, &Err(error.clone())).await;
+            Err(error)
+        }
+    };
+    let seconds = upload.started.elapsed().as_secs_f64();
+    match &outcome {
+        Ok(completed) => {
+            let (bytes, path) = (upload.received(), &completed.install_path);
+            tracing::info!(upload = upload.id, %path, bytes, "upload installed");
+            uploads.metrics().ended("done", seconds);
+        }
+        Err(error) => {
+            tracing::warn!(upload = upload.id, error = %error, "upload failed");
+            uploads.metrics().ended("failed", seconds);
+        }
+    }
+    guard.disarm();
+    uploads.close(&upload, outcome);
+}
+
+/// An upload whose task is killed or panics must not look as if it still ran.
+struct EndGuard<'a> {
+    uploads: &'a Uploads,
+    upload: &'a Arc<Upload>,
+    armed: bool,
+}
+
+impl EndGuard<'_> {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for EndGuard<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.uploads.metrics().ended("failed", self.upload.started.elapsed().as_secs_f64());
+            self.uploads.close(self.upload, Err(UploadError::Stopped));
+        }
+    }
+}
+
+/// The upload itself, and whether it took effect when it seems to have failed.
+async fn attempt(
+    uploads: &Uploads,
+    upload: &Arc<Upload>,
+    pieces: mpsc::Receiver<Piece>,
+    admission: Admission,
+) -> Outcome {
+    let mut publishing = None;
+    let mut work = Box::pin(work(uploads, upload, pieces, admission, &mut publishing));
+    let outcome = tokio::select! {
+        outcome = &mut work => outcome,
+        // What is being installed is there in a moment; stopping it half way gains nothing.
+        () = upload.cancel.cancelled() => {
+            if upload.is_installing() {
+                (&mut work).await
+            } else {
+                Err(UploadError::Lost)
+            }
+        }
+    };
+    // Its writer ends with it.
+    drop(work);
+    let Err(error) = outcome else { return outcome };
+    upload.work.ended().await;
+    if let Some((store, publishing)) = publishing {
+        let plan = &upload.plan;
+        let done = is_published(&store, plan.kind, &plan.directory, &publishing).await;
+        if done.is_ok_and(|done| done) {
+            return Ok(Completed::new(publishing.install_path, publishing.sizes));
+        }
+    }
+    Err(match error {
+        // Whoever closed the way in knows why.
+        UploadError::Lost => upload.reason().unwrap_or(UploadError::Lost),
+        error => error,
+    })
+}
+
+async fn work(
+    uploads: &Uploads,
+    upload: &Arc<Upload>,
+    pieces: mpsc::Receiver<Piece>,
+    admission: Admission,
+    publishing: &mut Option<(Arc<Store>, Publishing)>,
+) -> Outcome {
+    let (plan, cx) = (&upload.plan, uploads.context());
+    let format = plan.format.extension().to_ascii_uppercase();
+    let failed = |error: IngestError| UploadError::of_ingest(&error, &format);
+    let store = admit(uploads, upload, cx).await?;
+    let mut intake =
+        Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(), 1)
+            .await
+            .map_err(failed)?;
+    let temporary = plan.directory.join(intake.temporary(0).map_err(failed)?);
+    if admission.send(()).is_err() {
+        return Err(UploadError::Lost);
+    }
+    let written = intake.receive(0, Coding::Identity, pieces).await.map_err(failed)?;
+    upload.set_installing();
+    let ready = intake.check(written, &plan.about, plan.image.clone()).map_err(failed)?;
+    let install_path = ready.install_path.clone();
+    *publishing = Some((
+        Arc::clone(&store),
+        Publishing {
+            unique_name: plan.about.unique_name.clone(),
+            install_path: install_path.clone(),
+            temporary,
+            sizes: ready.sizes,
+        },
+    ));
+    intake.publish(&ready, plan.about.clone()).await.map_err(failed)?;
+    Ok(Completed::new(install_path, ready.sizes))
+}
+
+/// What can be known before the first byte: the store is there, the place is free, the file fits.
+async fn admit(
+    uploads: &Uploads,
+    upload: &Upload,
+    cx: &DownloadContext,
+) -> Result<Arc<Store>, UploadError> {
+    let plan = &upload.plan;
+    let broken = |error| UploadError::of_ingest(&IngestError::from(error), "");
+    if !upload.fits(plan.limit) {
+        return Err(UploadError::TooLarge { announced: upload.total, limit: plan.limit });
+    }
+    let store = cx.stores.open(&plan.store, plan.nfs_version.as_deref()).await.map_err(broken)?;
+    let there = inventory::find(&store, plan.kind, &plan.directory).await.map_err(broken)?;
+    if there.is_some() {
+        return Err(UploadError::Used("its object is on the store".to_owned()));
+    }
+    if let Some(limit) = plan.quota {
+        let on_store = quota::usage(&store, plan.account).await.map_err(broken)?;
+        let used = on_store.saturating_add(uploads.under_way(plan.account, &upload.id));
+        if !upload.fits(limit.saturating_sub(used)) {
+            return Err(UploadError::Quota { announced: upload.total, limit, used });
+        }
+    }
+    uploads.remember_start(upload).await?;
+    Ok(store)
+}
+
+/// What a form has around its file, generously.
+const FORM: u64 = 64 * 1024;
+
+impl Upload {
+    /// Whether what was announced can be a file of so many bytes. The bytes themselves are counted
+    /// when they come.
+    fn fits(&self, limit: u64) -> bool {
+        let around = if self.resumable { 0 } else { FORM };
+        self.total <= limit.saturating_add(around)
+    }
+}

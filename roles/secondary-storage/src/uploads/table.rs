@@ -1,0 +1,452 @@
+//! The table of uploads: begun, answered about, ended, remembered.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use super::config::UploadSettings;
+use super::error::UploadError;
+use super::keys::Keys;
+use super::metrics::UploadMetrics;
+use super::record::{Completed, Record, Records, State};
+use super::run;
+use super::upload::{Outcome, Upload, Wish};
+use crate::ingest::DownloadContext;
+use crate::ingest::write::{PIECES, Piece};
+use crate::live::Live;
+use crate::stores::{InstallPath, StoreUrl};
+
+/// Ended uploads that are kept for the server's question.
+const MAX_KEPT: usize = 4_096;
+/// Longer than any URL of an upload is valid, so that one used up stays used up.
+const KEPT: Duration = Duration::from_hours(48);
+
+/// The table of uploads. Cloneable; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Uploads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cx: DownloadContext,
+    settings: Live<UploadSettings>,
+    keys: Keys,
+    records: Records,
+    metrics: UploadMetrics,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The role stops: nothing is accepted any more.
+    stopping: bool,
+    uploads: BTreeMap<String, Slot>,
+}
+
+#[derive(Debug, Clone)]
+enum Slot {
+    Running(Arc<Upload>),
+    Ended(Record),
+}
+
+/// Where the bytes of an admitted upload go. Dropping it before [`Feed::end`] ends the upload.
+#[derive(Debug)]
+pub struct Feed {
+    pub upload: Arc<Upload>,
+    pieces: mpsc::Sender<Piece>,
+}
+
+/// What the management server is told of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    Unknown,
+    InProgress { percent: u8, received: u64, is_volume: bool },
+    Completed(Completed),
+    Failed(String),
+}
+
+impl Uploads {
+    /// `cx` has a journal of its own: downloads do not clean up after uploads.
+    pub fn new(
+        cx: DownloadContext,
+        settings: Live<UploadSettings>,
+        keys: Keys,
+        records: Records,
+    ) -> Self {
+        let (metrics, table) = (cx.metrics.uploads.clone(), Mutex::default());
+        Self { shared: Arc::new(Shared { cx, settings, keys, records, metrics, table }) }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn context(&self) -> &DownloadContext {
+        &self.shared.cx
+    }
+
+    pub(super) fn metrics(&self) -> &UploadMetrics {
+        &self.shared.metrics
+    }
+
+    pub fn keys(&self) -> &Keys {
+        &self.shared.keys
+    }
+
+    pub fn settings(&self) -> Arc<UploadSettings> {
+        self.shared.settings.get()
+    }
+
+    pub(super) fn now(&self) -> SystemTime {
+        self.shared.cx.host.clock.now()
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.shared.cx.host.clock.unix_ms()
+    }
+
+    pub(super) fn records(&self) -> &Records {
+        &self.shared.records
+    }
+
+    /// Begins an upload and waits until its bytes are wanted.
+    ///
+    /// # Errors
+    /// Why they are not. The server learns of it too, unless another upload has the id.
+    pub async fn begin(&self, wish: Wish) -> Result<Feed, UploadError> {
+        let (admission, admitted) = oneshot::channel();
+        let (pieces, incoming) = mpsc::channel(PIECES);
+        let upload = Arc::new(Upload::new(wish));
+        self.enter(&upload)?;
+        let (cx, metrics) = (&self.shared.cx, self.metrics());
+        metrics.begun();
+        let span = tracing::error_span!("upload", upload = upload.id, store = %upload.plan.store);
+        let (client, bytes) = (upload.client.as_deref().unwrap_or("-"), upload.total);
+        let path = &upload.plan.directory;
+        tracing::info!(parent: &span, client, bytes, %path, "upload begins");
+        let work = run::run(self.clone(), Arc::clone(&upload), incoming, admission);
+        cx.tasks.spawn("upload", Box::pin(work.instrument(span)));
+        let feed = Feed { upload, pieces };
+        match admitted.await {
+            Ok(()) => Ok(feed),
+            // Ended before it began: the reason is there in a moment.
+            Err(_ended) => match feed.upload.ended().await {
+                Ok(_) => Err(UploadError::Stopped),
+                Err(error) => {
+                    metrics.refused(error.code());
+                    Err(error)
+                }
+            },
+        }
+    }
+
+    fn enter(&self, upload: &Arc<Upload>) -> Result<(), UploadError> {
+        let at_once = self.settings().at_once;
+        let now = self.shared.cx.host.clock.unix_ms();
+        let mut table = self.table();
+        table.forget_old(now);
+        if table.stopping {
+            return Err(UploadError::Stopped);
+        }
+        match table.uploads.get(&upload.id) {
+            Some(Slot::Running(_)) => {
+                return Err(UploadError::Used("its upload is under way".to_owned()));
+            }
+            Some(Slot::Ended(Record { state: State::Completed(_), .. })) => {
+                return Err(UploadError::Used("its upload is complete".to_owned()));
+            }
+            Some(Slot::Ended(Record { state: State::Failed { text, told: true }, .. })) => {
+                let text = format!("its upload failed and the server knows that; {text}");
+                return Err(UploadError::Used(text));
+            }
+            Some(Slot::Ended(Record { state: State::Receiving { .. }, .. })) => {
+                return Err(UploadError::Used("its upload is being looked at".to_owned()));
+            }
+            // A failure that nobody asked about yet: the client tries again in time.
+            Some(Slot::Ended(Record { state: State::Failed { told: false, .. }, .. })) | None => {}
+        }
+        if table.running().count() >= at_once {
+            return Err(UploadError::Busy(at_once));
+        }
+        table.uploads.insert(upload.id.clone(), Slot::Running(Arc::clone(upload)));
+        Ok(())
+    }
+
+    /// An authentic request that cannot be carried out: the server is told, unless it has better to
+    /// know about the upload.
+    pub async fn note_refusal(&self, id: &str, error: &UploadError) {
+        self.metrics().refused(error.code());
+        let state = State::Failed { text: error.to_string(), told: false };
+        let record = self.record(None, state);
+        {
+            let mut table = self.table();
+            table.forget_old(record.at_ms);
+            if table.uploads.contains_key(id) {
+                return;
+            }
+            table.uploads.insert(id.to_owned(), Slot::Ended(record.clone()));
+        }
+        self.save(id, record).await;
+    }
+
+    fn record(&self, upload: Option<&Upload>, state: State) -> Record {
+        let plan = upload.map(|upload| &upload.plan);
+        Record {
+            store: plan.map(|plan| plan.store.clone()),
+            directory: plan.map(|plan| plan.directory.clone()),
+            kind: plan.map(|plan| plan.kind),
+            name: plan.map(|plan| plan.about.unique_name.clone()).unwrap_or_default(),
+            at_ms: self.shared.cx.host.clock.unix_ms(),
+            state,
+        }
+    }
+
+    /// Writes down that an upload begins: after a crash the server is told of it.
+    pub(super) async fn remember_start(&self, upload: &Upload) -> Result<(), UploadError> {
+        let state = State::Receiving { attempt: upload.attempt.clone() };
+        let record = self.record(Some(upload), state);
+        let (records, id) = (self.shared.records.clone(), upload.id.clone());
+        let work = move || records.save(&id, &record);
+        match self.shared.cx.tasks.blocking("note an upload", work).await {
+            Ok(saved) => saved.map_err(|error| UploadError::Record(bedrock::chain(&error))),
+            Err(error) => Err(UploadError::Record(error.to_string())),
+        }
+    }
+
+    /// Writes down how an upload ended.
+    pub(super) async fn remember(&self, upload: &Upload, outcome: &Outcome) {
+        self.save(&upload.id, self.ended_record(upload, outcome)).await;
+    }
+
+    fn ended_record(&self, upload: &Upload, outcome: &Outcome) -> Record {
+        let state = match outcome {
+            Ok(completed) => State::Completed(completed.clone()),
+            Err(error) => State::Failed { text: error.to_string(), told: false },
+        };
+        self.record(Some(upload), state)
+    }
+
+    pub(super) async fn save(&self, id: &str, record: Record) {
+        let (records, owned) = (self.shared.records.clone(), id.to_owned());
+        let work = move || records.save(&owned, &record);
+        let problem = match self.shared.cx.tasks.blocking("note an upload", work).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => bedrock::chain(&error),
+            Err(error) => bedrock::chain(&error),
+        };
+        tracing::warn!(upload = id, error = problem, "cannot write down how an upload is");
+    }
+
+    /// The upload is over; from now on the server is told so.
+    pub(super) fn close(&self, upload: &Arc<Upload>, outcome: Outcome) {
+        let aborted = matches!(outcome, Err(UploadError::Aborted));
+        let record = self.ended_record(upload, &outcome);
+        {
+            let mut table = self.table();
+            let ours = |slot: &Slot| matches!(slot, Slot::Running(it) if Arc::ptr_eq(it, upload));
+            if table.uploads.get(&upload.id).is_some_and(ours) {
+                table.uploads.insert(upload.id.clone(), Slot::Ended(record));
+            }
+        }
+        if aborted {
+            tracing::info!(upload = upload.id, "upload aborted");
+        }
+        upload.finish(outcome);
+    }
+
+    /// After a restart: takes over what is known of former uploads.
+    pub fn restore_all(&self, records: Vec<(String, Record)>) {
+        for (id, record) in records {
+            self.restore(id, record);
+        }
+    }
+
+    /// After a restart: puts what a record says into the table.
+    pub(super) fn restore(&self, id: String, record: Record) {
+        self.table().uploads.insert(id, Slot::Ended(record));
+    }
+
+    /// Bytes that other uploads of the account will still put on secondary storage.
+    pub(super) fn under_way(&self, account: i64, but: &str) -> u64 {
+        let table = self.table();
+        let others = table.running().filter(|it| it.plan.account == account && it.id != but);
+        others.map(|upload| upload.total).fold(0, u64::saturating_add)
+    }
+
+    /// The upload of an id while it runs.
+    pub fn running(&self, id: &str) -> Option<Arc<Upload>> {
+        match self.table().uploads.get(id) {
+            Some(Slot::Running(upload)) => Some(Arc::clone(upload)),
+            Some(Slot::Ended(_)) | None => None,
+        }
+    }
+
+    /// Uploads that run and uploads that ended, for whoever shows them.
+    pub(super) fn each<T>(
+        &self,
+        running: impl Fn(&Upload) -> T,
+        ended: impl Fn(&str, &Record) -> T,
+    ) -> Vec<T> {
+        let table = self.table();
+        let all = table.uploads.iter().map(|(id, slot)| match slot {
+            Slot::Running(upload) => running(upload),
+            Slot::Ended(record) => ended(id, record),
+        });
+        all.collect()
+    }
+
+    /// What the server is told, as often as it asks.
+    pub async fn tell(&self, id: &str) -> Told {
+        let slot = self.table().uploads.get(id).cloned();
+        match slot {
+            None => Told::Unknown,
+            Some(Slot::Running(upload)) => Told::InProgress {
+                percent: upload.percent(),
+                received: upload.received(),
+                is_volume: upload.plan.kind == crate::stores::ObjectKind::Volume,
+            },
+            Some(Slot::Ended(record)) => match record.state.clone() {
+                State::Receiving { .. } => {
+                    Told::InProgress { percent: 99, received: 0, is_volume: false }
+                }
+                State::Completed(completed) => Told::Completed(completed),
+                State::Failed { text, told } => {
+                    if !told {
+                        self.set_told(id, record, &text).await;
+                    }
+                    Told::Failed(text)
+                }
+            },
+        }
+    }
+
+    /// From now on the object is lost to the server: a client cannot try again.
+    async fn set_told(&self, id: &str, record: Record, text: &str) {
+        let state = State::Failed { text: text.to_owned(), told: true };
+        let record = Record { state, ..record };
+        {
+            let mut table = self.table();
+            match table.uploads.get_mut(id) {
+                Some(Slot::Ended(known)) if matches!(known.state, State::Failed { .. }) => {
+                    *known = record.clone();
+                }
+                _ => return,
+            }
+        }
+        self.save(id, record).await;
+    }
+
+    /// The server gives an upload up: it ends, and is forgotten. `false` when there is none.
+    pub async fn abort(&self, id: &str) -> bool {
+        if let Some(upload) = self.running(id) {
+            upload.end(UploadError::Aborted);
+            let limit = self.shared.cx.settings.get().cancel_limit;
+            if tokio::time::timeout(limit, upload.ended()).await.is_err() {
+                tracing::warn!(upload = id, "an aborted upload does not end");
+                return true;
+            }
+        }
+        let known = self.table().uploads.remove(id).is_some();
+        if known {
+            let (records, owned) = (self.shared.records.clone(), id.to_owned());
+            let work = move || records.remove(&owned);
+            if let Ok(Err(error)) = self.shared.cx.tasks.blocking("forget an upload", work).await {
+                let error = bedrock::chain(&error);
+                tracing::warn!(upload = id, error, "cannot forget an upload");
+            }
+        }
+        known
+    }
+
+    /// Ends whatever is uploaded into a directory that is about to be removed; `false` when its
+    /// store does not let go of it.
+    pub async fn release(&self, store: &StoreUrl, directory: &InstallPath) -> bool {
+        let running = self.table().running().find(|upload| {
+            upload.plan.store.key() == store.key() && upload.plan.directory == *directory
+        });
+        let Some(upload) = running else { return true };
+        upload.end(UploadError::Aborted);
+        let limit = self.shared.cx.settings.get().cancel_limit;
+        tokio::time::timeout(limit, upload.ended()).await.is_ok()
+    }
+
+    /// Stops everything, so that nothing is left on the stores when the role ends.
+    pub async fn stop(&self) {
+        let running: Vec<Arc<Upload>> = {
+            let mut table = self.table();
+            table.stopping = true;
+            table.running().collect()
+        };
+        for upload in &running {
+            upload.end(UploadError::Stopped);
+        }
+        let limit = self.shared.cx.settings.get().cancel_limit;
+        let ended = running.iter().map(|upload| tokio::time::timeout(limit, upload.ended()));
+        futures_util::future::join_all(ended).await;
+    }
+}
+
+impl Table {
+    fn running(&self) -> impl Iterator<Item = Arc<Upload>> + '_ {
+        self.uploads.values().filter_map(|slot| match slot {
+            Slot::Running(upload) => Some(Arc::clone(upload)),
+            Slot::Ended(_) => None,
+        })
+    }
+
+    /// Forgets what the server had two days to ask about. The files of records go at the next start.
+    fn forget_old(&mut self, now_ms: i64) {
+        let kept = i64::try_from(KEPT.as_millis()).unwrap_or(i64::MAX);
+        self.uploads.retain(|_, slot| match slot {
+            Slot::Running(_) => true,
+            Slot::Ended(record) => now_ms.saturating_sub(record.at_ms) < kept,
+        });
+        let surplus = self.uploads.len().saturating_sub(MAX_KEPT);
+        if surplus > 0 {
+            let ended = self.uploads.iter().filter_map(|(id, slot)| match slot {
+                Slot::Ended(record) => Some((record.at_ms, id.clone())),
+                Slot::Running(_) => None,
+            });
+            let mut oldest: Vec<(i64, String)> = ended.collect();
+            oldest.sort();
+            for (_, id) in oldest.into_iter().take(surplus) {
+                self.uploads.remove(&id);
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// Passes bytes of the file on, as fast as the store takes them.
+    ///
+    /// # Errors
+    /// The upload has ended: it knows why.
+    pub async fn data(&self, bytes: bytes::Bytes, shared: &Uploads) -> Result<(), Ended> {
+        let length = bytes.len() as u64;
+        self.pieces.send(Piece::Data(bytes)).await.map_err(|_gone| Ended)?;
+        self.upload.add_received(length);
+        shared.metrics().received(length);
+        Ok(())
+    }
+
+    /// Whether the upload has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.pieces.is_closed()
+    }
+
+    /// The file is whole.
+    ///
+    /// # Errors
+    /// As [`Feed::data`].
+    pub async fn end(&self) -> Result<(), Ended> {
+        self.pieces.send(Piece::End).await.map_err(|_gone| Ended)
+    }
+}
+
+/// The upload has ended before all its bytes came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended;
