@@ -4,6 +4,8 @@
 mod jobs;
 mod links;
 mod stores;
+mod upload;
+mod uploads;
 
 use clap::Subcommand;
 
@@ -32,6 +34,17 @@ pub(super) enum SsCommand {
     /// Takes a download link away
     #[command(after_help = links::UNLINK_EXAMPLES)]
     Unlink(links::LinkOptions),
+    /// Uploads a template, ISO or volume with the signed values of the API
+    ///
+    /// Goes on where it broke off. Needs no running process on this machine.
+    #[command(after_help = upload::EXAMPLES)]
+    Upload(upload::UploadOptions),
+    /// Shows the uploads: how far they are, and how the last ones ended
+    #[command(after_help = uploads::EXAMPLES)]
+    Uploads(super::view::ViewOptions),
+    /// Ends an upload and removes what there is of it
+    #[command(after_help = uploads::CANCEL_EXAMPLES)]
+    CancelUpload(uploads::CancelOptions),
 }
 
 /// Of every subcommand; a test parses them.
@@ -44,6 +57,9 @@ pub(super) const EXAMPLES: &[&str] = &[
     stores::VERIFY_EXAMPLES,
     links::EXAMPLES,
     links::UNLINK_EXAMPLES,
+    upload::EXAMPLES,
+    uploads::EXAMPLES,
+    uploads::CANCEL_EXAMPLES,
 ];
 
 pub(super) fn ss(command: &SsCommand) -> Outcome {
@@ -55,5 +71,8 @@ pub(super) fn ss(command: &SsCommand) -> Outcome {
         SsCommand::Verify(options) => stores::verify(options),
         SsCommand::Links(options) => links::links(options),
         SsCommand::Unlink(options) => links::unlink(options),
+        SsCommand::Upload(options) => upload::upload(options),
+        SsCommand::Uploads(options) => uploads::uploads(options),
+        SsCommand::CancelUpload(options) => uploads::cancel(options),
     }
 }

@@ -4,6 +4,7 @@
 mod jobs;
 mod links;
 mod stores;
+mod uploads;
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -17,6 +18,7 @@ pub fn router(parts: &Assembled) -> Router {
         .merge(jobs::routes(parts.downloads.clone()))
         .merge(stores::routes(parts.stores.clone(), parts.surveys.clone()))
         .merge(links::routes(parts.links.clone(), parts.host.clone()))
+        .merge(uploads::routes(parts.uploads.uploads.clone()))
 }
 
 /// Why something is not done, in the form of the admin API.

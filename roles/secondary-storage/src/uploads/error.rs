@@ -45,7 +45,7 @@ pub enum UploadError {
     Slow(u64),
     #[error("the upload paused for more than {} seconds (upload_pause)", .0.as_secs())]
     Paused(Duration),
-    #[error("the upload was cancelled by its client")]
+    #[error("the upload was cancelled")]
     Cancelled,
     /// By the server or an operator.
     #[error("Upload Entity aborted")]

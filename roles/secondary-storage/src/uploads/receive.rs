@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use super::error::UploadError;
 use super::multipart::{Event, Form};
 use super::table::{Feed, Uploads};
+use super::upload::Upload;
 use crate::sources::http::HttpLimits;
 use crate::sources::http::pace::Pace;
 
@@ -53,18 +54,27 @@ pub(super) struct Incoming<'a> {
     body: &'a mut BodyDataStream,
     pace: Pace,
     limits: &'a HttpLimits,
+    upload: &'a Upload,
 }
 
 impl<'a> Incoming<'a> {
-    pub(super) fn new(body: &'a mut BodyDataStream, limits: &'a HttpLimits) -> Self {
-        Self { body, pace: Pace::new(limits.min_rate), limits }
+    pub(super) fn new(
+        body: &'a mut BodyDataStream,
+        limits: &'a HttpLimits,
+        upload: &'a Upload,
+    ) -> Self {
+        Self { body, pace: Pace::new(limits.min_rate), limits, upload }
     }
 
-    /// The next piece; `None` at the end of what was announced.
+    /// The next piece; `None` at the end of what was announced. An upload that ends meanwhile needs no
+    /// more: [`UploadError::Lost`].
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
         let stall = self.limits.stall_timeout;
         let asked = Instant::now();
-        let next = timeout(stall, self.body.next()).await;
+        let next = tokio::select! {
+            next = timeout(stall, self.body.next()) => next,
+            _over = self.upload.ended() => return Err(UploadError::Lost),
+        };
         let piece = match next.map_err(|_elapsed| UploadError::Stalled(stall))? {
             None => return Ok(None),
             Some(Ok(piece)) => piece,
@@ -88,7 +98,7 @@ pub(super) async fn form(
     limits: &HttpLimits,
     uploads: &Uploads,
 ) -> Result<(), UploadError> {
-    let mut incoming = Incoming::new(body, limits);
+    let mut incoming = Incoming::new(body, limits, &feed.upload);
     match reader {
         Reader::Raw => {
             while let Some(piece) = incoming.next().await? {

@@ -146,7 +146,12 @@ async fn work(
     }
     let written = intake.receive(0, Coding::Identity, pieces).await.map_err(failed)?;
     upload.set_installing();
-    let ready = intake.check(written, &plan.about, plan.image.clone()).map_err(failed)?;
+    intake.verify(&written).map_err(failed)?;
+    let image = match &plan.image {
+        Some(image) => image.clone(),
+        None => intake.image_name(&plan.about).map_err(failed)?,
+    };
+    let ready = intake.check(written, image).map_err(failed)?;
     let install_path = ready.install_path.clone();
     *publishing = Some((
         Arc::clone(&store),

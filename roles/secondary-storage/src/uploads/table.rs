@@ -427,15 +427,14 @@ impl Feed {
     /// The upload has ended: it knows why.
     pub async fn data(&self, bytes: bytes::Bytes, shared: &Uploads) -> Result<(), Ended> {
         let length = bytes.len() as u64;
-        self.pieces.send(Piece::Data(bytes)).await.map_err(|_gone| Ended)?;
+        tokio::select! {
+            sent = self.pieces.send(Piece::Data(bytes)) => sent.map_err(|_gone| Ended)?,
+            // Its threads may still wait for more.
+            _over = self.upload.ended() => return Err(Ended),
+        }
         self.upload.add_received(length);
         shared.metrics().received(length);
         Ok(())
-    }
-
-    /// Whether the upload has ended.
-    pub(super) fn is_closed(&self) -> bool {
-        self.pieces.is_closed()
     }
 
     /// The file is whole.

@@ -113,6 +113,10 @@ impl UploadService {
         self.pausing.table().retain(|_, it| {
             let idle = now.duration_since(it.turn().last);
             if it.upload.outcome().is_some() {
+                // Its threads end with the way in.
+                if let Ok(mut place) = it.feed.try_lock() {
+                    place.take();
+                }
                 return idle < KEPT;
             }
             // All bytes are here: it ends by itself.
@@ -284,6 +288,9 @@ async fn more(
     let current = resumable.take_turn();
     let upload = &resumable.upload;
     let mut place = resumable.feed.lock().await;
+    if let Some(Err(error)) = upload.outcome() {
+        return Err(error);
+    }
     let actual = upload.received();
     if given != actual {
         return Err(UploadError::Offset { actual, given });
@@ -293,23 +300,19 @@ async fn more(
         let Some(incoming) = body.take() else { return Err(UploadError::Lost) };
         let mut stream = incoming.into_data_stream();
         let outcome = {
-            let mut incoming = Incoming::new(&mut stream, &limits);
+            let mut incoming = Incoming::new(&mut stream, &limits, upload);
             tokio::select! {
                 taken = take(service, resumable, feed, &mut incoming) => taken,
                 () = current.cancelled() => Err(UploadError::Protocol("another request goes on with the upload")),
             }
         };
         if let Err(error) = outcome {
-            // A connection that broke off is a pause; the upload itself may have ended.
-            let error = match error {
-                error @ UploadError::TooLarge { .. } => {
-                    upload.end(error.clone());
-                    error
-                }
-                error => error,
-            };
-            let ended = upload.cancel.is_cancelled() || feed.is_closed();
-            if ended && let Err(reason) = upload.ended().await {
+            // A connection that broke off is a pause; too many bytes are not.
+            if matches!(error, UploadError::TooLarge { .. }) {
+                upload.end(error.clone());
+            }
+            let has_ended = upload.cancel.is_cancelled() || upload.outcome().is_some();
+            if has_ended && let Err(reason) = upload.ended().await {
                 *body = Some(Body::from_stream(stream));
                 return Err(reason);
             }

@@ -160,6 +160,16 @@ impl Connection {
 
     /// The next answer; the connection may stay open.
     pub async fn reply(&mut self) -> Reply {
+        let mut reply = self.head_reply().await;
+        let length: usize = reply.header("content-length").map_or(0, |text| text.parse().unwrap());
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).await.unwrap();
+        reply.body = String::from_utf8(body).unwrap();
+        reply
+    }
+
+    /// The head of the next answer; that is all there is to HEAD.
+    pub async fn head_reply(&mut self) -> Reply {
         let mut bytes = Vec::new();
         let end = loop {
             if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -172,12 +182,7 @@ impl Connection {
         };
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut reply = Reply { status, head, body: String::new() };
-        let length: usize = reply.header("content-length").map_or(0, |text| text.parse().unwrap());
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).await.unwrap();
-        reply.body = String::from_utf8(body).unwrap();
-        reply
+        Reply { status, head, body: String::new() }
     }
 }
 

@@ -390,7 +390,7 @@ async fn orders_that_lead_elsewhere_are_refused_and_told() {
         (PostUploadOrder { entity_type: Some("SNAPSHOT".to_owned()), ..plain() }, "is not something to upload"),
         (PostUploadOrder { image_format: None, ..plain() }, "names no format"),
         (PostUploadOrder { name: None, ..plain() }, "names no object"),
-        (PostUploadOrder { data_to: Some("ftp://h/p".into()), ..plain() }, ""),
+        (PostUploadOrder { data_to: Some("not a store".into()), ..plain() }, ""),
         (PostUploadOrder { checksum: Some("{FOO}12".to_owned()), ..plain() }, "invalid algorithm"),
     ];
     for (mut order, words) in odd {
