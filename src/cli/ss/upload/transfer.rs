@@ -146,7 +146,7 @@ impl Transfer {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> UploadError {
-        let reason = match tls_material::unknown_issuer(error) {
+        let reason = match tls_material::https::unknown_issuer(error) {
             Some(unknown) => unknown.to_string(),
             None => bedrock::chain(&error.without_url_text()),
         };
