@@ -7,7 +7,9 @@ use secondary_storage::uploads::multipart::{Event, Form};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (size, body) = input;
-    let Some(Ok(mut form)) = Form::of_content_type("multipart/form-data; boundary=b") else { return };
+    let Some(Ok(mut form)) = Form::of_content_type("multipart/form-data; boundary=b") else {
+        return;
+    };
     let mut passed = 0;
     for piece in body.chunks(usize::from(size).max(1)) {
         form.push(Bytes::copy_from_slice(piece));

@@ -51,8 +51,9 @@ pub use store::{
     DataStoreRole, DataStoreTO, ImageFormat, ImageStoreTO, NfsTO, PrimaryDataStoreTO, S3TO, SwiftTO,
 };
 pub use upload::{
-    PostUploadOrder, TemplateTO, UploadAnswer, UploadCommand, UploadEntityType, UploadProgressCommand, UploadStatus,
-    UploadStatusAnswer, UploadStatusCommand, UploadStatusState,
+    PostUploadOrder, TemplateTO, UploadAnswer, UploadCommand, UploadEntityType,
+    UploadProgressCommand, UploadStatus, UploadStatusAnswer, UploadStatusCommand,
+    UploadStatusState,
 };
 
 command_set! {

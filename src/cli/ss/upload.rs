@@ -109,7 +109,8 @@ pub(super) fn upload(options: &UploadOptions) -> Outcome {
         Ok(done) => say(&format!("{done}\n")),
         Err(error) => {
             if options.json {
-                let object = serde_json::json!({ "uploaded": false, "reason": bedrock::chain(&error) });
+                let object =
+                    serde_json::json!({ "uploaded": false, "reason": bedrock::chain(&error) });
                 let written = say(&format!("{object}\n"));
                 return if written == Outcome::Clean { Outcome::Failed } else { written };
             }

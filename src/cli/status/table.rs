@@ -271,7 +271,9 @@ degraded  3/4      2             1
         let status: ProcessStatus = serde_json::from_value(document).unwrap();
         assert_eq!(
             render(&status),
-            expected.replace("RECEIVED            S", "RECEIVED           S").replace("RECEIVED          SINCE", "RECEIVED         SINCE")
+            expected
+                .replace("RECEIVED            S", "RECEIVED           S")
+                .replace("RECEIVED          SINCE", "RECEIVED         SINCE")
         );
     }
 }

@@ -13,8 +13,8 @@ use crate::ingest::Downloads;
 use crate::ingest::digest::{Checksum, Digester, Expectation};
 use crate::links::Links;
 use crate::objects::delete;
-use crate::uploads::Uploads;
 use crate::stores::{InstallPath, ObjectKind, Store, Work};
+use crate::uploads::Uploads;
 
 /// The server waits half an hour by default.
 const CHECKSUM_LIMIT: Duration = Duration::from_secs(30 * 60);

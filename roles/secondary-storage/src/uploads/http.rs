@@ -18,12 +18,12 @@ use serde::Deserialize;
 
 use super::error::UploadError;
 use super::order::{self, OrderError, Sealed};
+use super::page;
 use super::plan::Plan;
 use super::receive::{self, drain};
-use super::tus::{self, Pausing};
 use super::table::Uploads;
+use super::tus::{self, Pausing};
 use super::upload::Wish;
-use super::page;
 use crate::config::DownloadSettings;
 use crate::live::Live;
 
@@ -78,11 +78,7 @@ const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 
 /// Puts the headers on every answer that let a page of another host read it.
-async fn with_cors(
-    State(service): State<UploadService>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn with_cors(State(service): State<UploadService>, request: Request, next: Next) -> Response {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = next.run(request).await;
     let settings = service.uploads.settings();
@@ -202,8 +198,7 @@ async fn post(
         }
     };
     let client = client(head);
-    let feed =
-        service.uploads.begin(Wish { id, plan, total, client, resumable: false }).await?;
+    let feed = service.uploads.begin(Wish { id, plan, total, client, resumable: false }).await?;
     let limits = service.downloads.get().limits.clone();
     let Some(incoming) = body.take() else { return Err(UploadError::Lost) };
     let mut incoming = incoming.into_data_stream();
@@ -294,7 +289,8 @@ fn possible_urls(headers: &HeaderMap, path: &str, id: &str, own: &str) -> Vec<St
     };
     // A proxy in front of a proxy appends its own.
     let forwarded = texts(FORWARDED_HOST);
-    let forwarded = forwarded.iter().flat_map(|line| line.split(',')).map(|host| host.trim().to_owned());
+    let forwarded =
+        forwarded.iter().flat_map(|line| line.split(',')).map(|host| host.trim().to_owned());
     let mut hosts: Vec<String> = forwarded.collect();
     hosts.extend(texts(header::HOST));
     hosts.push(own.to_owned());
@@ -308,9 +304,9 @@ fn possible_urls(headers: &HeaderMap, path: &str, id: &str, own: &str) -> Vec<St
     hosts.dedup();
     // The id as the client wrote it, which is how it was signed.
     let last = path.rsplit('/').find(|part| part.eq_ignore_ascii_case(id)).unwrap_or(id);
-    let told = texts(POST_URL).into_iter().filter(|url| {
-        url.rsplit('/').next().is_some_and(|part| part.eq_ignore_ascii_case(id))
-    });
+    let told = texts(POST_URL)
+        .into_iter()
+        .filter(|url| url.rsplit('/').next().is_some_and(|part| part.eq_ignore_ascii_case(id)));
     let built = hosts.iter().filter(|host| !host.is_empty()).flat_map(|host| {
         ["https", "http"].map(|scheme| format!("{scheme}://{host}{PREFIX}/{last}"))
     });
@@ -332,9 +328,14 @@ mod tests {
         let path = format!("/upload/{}", id.to_uppercase());
         let urls = possible_urls(&headers, &path, id, "203.0.113.10");
         let last = id.to_uppercase();
-        for host in
-            ["203-0-113-10.example.org:8443", "203-0-113-10.example.org", "inner", "[fd00::1]:80", "[fd00::1]", "203.0.113.10"]
-        {
+        for host in [
+            "203-0-113-10.example.org:8443",
+            "203-0-113-10.example.org",
+            "inner",
+            "[fd00::1]:80",
+            "[fd00::1]",
+            "203.0.113.10",
+        ] {
             for scheme in ["http", "https"] {
                 let url = format!("{scheme}://{host}/upload/{last}");
                 assert!(urls.contains(&url), "{url} is not in {urls:?}");

@@ -51,8 +51,7 @@ fn single_des(password: &str, salt: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
 /// `length` bytes for the purpose `id`: 1 for a key, 2 for a vector.
 fn derive(id: u8, length: usize, password: &str, salt: &[u8]) -> Vec<u8> {
     // Two bytes a character, two of zeros at the end.
-    let units: Vec<u8> =
-        password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
+    let units: Vec<u8> = password.encode_utf16().chain([0]).flat_map(u16::to_be_bytes).collect();
     let filled = |bytes: &[u8]| {
         let length = bytes.len().div_ceil(BLOCK) * BLOCK;
         bytes.iter().copied().cycle().take(length).collect::<Vec<u8>>()

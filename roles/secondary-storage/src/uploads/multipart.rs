@@ -66,7 +66,9 @@ enum State {
     Delimiter,
     Head,
     /// In a part; whether it is a file.
-    Content { is_file: bool },
+    Content {
+        is_file: bool,
+    },
     /// After the last delimiter.
     Over,
 }
@@ -377,8 +379,15 @@ mod tests {
     fn what_is_no_form_is_told() {
         assert!(Form::of_content_type("application/octet-stream").is_none());
         assert!(Form::of_content_type("").is_none());
-        for bad in ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=\"a\nb\""] {
-            assert!(matches!(Form::of_content_type(bad), Some(Err(FormError::Boundary))), "{bad:?}");
+        for bad in [
+            "multipart/form-data",
+            "multipart/form-data; boundary=",
+            "multipart/form-data; boundary=\"a\nb\"",
+        ] {
+            assert!(
+                matches!(Form::of_content_type(bad), Some(Err(FormError::Boundary))),
+                "{bad:?}"
+            );
         }
         let bad = |body: &[u8]| read("multipart/form-data; boundary=b", body, 5).unwrap_err();
         assert_eq!(bad(b"QFI no form at all"), FormError::Preamble);

@@ -91,8 +91,7 @@ pub fn open(
         })
     };
     let key = keys.iter().find(fits).ok_or(OrderError::Signature)?;
-    let end: Timestamp =
-        expires.parse().map_err(|_error| OrderError::Expiry(shown(expires)))?;
+    let end: Timestamp = expires.parse().map_err(|_error| OrderError::Expiry(shown(expires)))?;
     let now = Timestamp::try_from(now).unwrap_or(Timestamp::MAX);
     if now > end {
         return Err(OrderError::Expired(end.to_string()));
@@ -152,8 +151,7 @@ mod tests {
         open(&keys, sealed, &urls, at(now)).map(|order| order.entity_id)
     }
 
-    const GOOD: Sealed<'_> =
-        Sealed { signature: SIGNATURE, metadata: METADATA, expires: EXPIRES };
+    const GOOD: Sealed<'_> = Sealed { signature: SIGNATURE, metadata: METADATA, expires: EXPIRES };
 
     #[test]
     fn an_order_opens_under_the_url_it_was_signed_for() {
@@ -210,7 +208,9 @@ mod tests {
         let signature = signed(METADATA, "tomorrow");
         let sealed = Sealed { signature: &signature, metadata: METADATA, expires: "tomorrow" };
         assert_eq!(check(sealed, &[URL], DURING), Err(OrderError::Expiry("tomorrow".to_owned())));
-        for metadata in ["AAEC", "no base64", "AAECAwQFBgcICQoLf9hi01FbBA3eLBg74wfRHnsQuOy4LXTXAnD6jt76"] {
+        for metadata in
+            ["AAEC", "no base64", "AAECAwQFBgcICQoLf9hi01FbBA3eLBg74wfRHnsQuOy4LXTXAnD6jt76"]
+        {
             let signature = signed(metadata, EXPIRES);
             let sealed = Sealed { signature: &signature, metadata, expires: EXPIRES };
             assert_eq!(check(sealed, &[URL], DURING), Err(OrderError::Metadata), "{metadata}");
@@ -220,9 +220,7 @@ mod tests {
     /// Made by the JDK's own ciphers: 4.11 to 4.17, and what later ones fall back to.
     #[test]
     fn orders_of_servers_before_gcm_open() {
-        for metadata in
-            ["AQIDBAUGBwj5ggE5aKtoFqmJDWBgV7p9", "AQIDBAUGBwiWYXQrLGfOo5tkDiDV8jK9"]
-        {
+        for metadata in ["AQIDBAUGBwj5ggE5aKtoFqmJDWBgV7p9", "AQIDBAUGBwiWYXQrLGfOo5tkDiDV8jK9"] {
             let signature = signed(metadata, EXPIRES);
             let sealed = Sealed { signature: &signature, metadata, expires: EXPIRES };
             assert_eq!(check(sealed, &[URL], DURING), Ok(1), "{metadata}");

@@ -71,8 +71,7 @@ impl Plan {
             return Err(bad(text));
         }
         let store = order.data_to.as_deref().unwrap_or_default();
-        let store: StoreUrl =
-            store.parse().map_err(|error| bad(bedrock::chain(&error)))?;
+        let store: StoreUrl = store.parse().map_err(|error| bad(bedrock::chain(&error)))?;
         let image = match format {
             // As the original: by the id, not by the unique name as for an ISO that is downloaded.
             Format::Iso => Some(format!("{}.iso", id.to_ascii_lowercase()).parse().map_err(path)?),

@@ -19,7 +19,8 @@ pub(super) async fn usage(store: &Store, account: i64) -> Result<u64, StoreError
     while let Some(directory) = waiting.pop() {
         seen += 1;
         if seen > DIRECTORIES {
-            let error = EngineError::Io(Error::new(ErrorKind::QuotaExceeded, "too many directories"));
+            let error =
+                EngineError::Io(Error::new(ErrorKind::QuotaExceeded, "too many directories"));
             return store.run(NAME, Box::pin(async { Err(error) })).await;
         }
         let listing = store.engine().entries(&work, Some(directory.clone()));

@@ -17,7 +17,9 @@ use disk_image::Sizes;
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     /// Under way; after a restart: was. `attempt` names its note in the ingest's journal.
-    Receiving { attempt: String },
+    Receiving {
+        attempt: String,
+    },
     Completed(Completed),
     Failed {
         text: String,
@@ -37,11 +39,7 @@ pub struct Completed {
 
 impl Completed {
     pub(super) const fn new(install_path: InstallPath, sizes: Sizes) -> Self {
-        Self {
-            install_path,
-            virtual_size: sizes.virtual_size,
-            physical_size: sizes.physical_size,
-        }
+        Self { install_path, virtual_size: sizes.virtual_size, physical_size: sizes.physical_size }
     }
 }
 
@@ -103,7 +101,10 @@ impl Records {
                 Ok(Some(record)) => records.push((id.to_owned(), record)),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!(error = bedrock::chain(&error), "cannot read an upload's record");
+                    tracing::warn!(
+                        error = bedrock::chain(&error),
+                        "cannot read an upload's record"
+                    );
                 }
             }
         }

@@ -91,12 +91,9 @@ impl Uploads {
 
     async fn look(&self, attempt: &str, note: &Note) -> Result<(), LookError> {
         let cx = self.context();
-        let open = |_id: &str, record: &Record| {
-            matches!(&record.state, State::Receiving { attempt: of } if of == attempt)
-        };
-        let mut records = self.each(|_| None, |id, record| {
-            open(id, record).then(|| (id.to_owned(), record.clone()))
-        });
+        let open = |_id: &str, record: &Record| matches!(&record.state, State::Receiving { attempt: of } if of == attempt);
+        let mut records = self
+            .each(|_| None, |id, record| open(id, record).then(|| (id.to_owned(), record.clone())));
         let record = records.drain(..).flatten().next();
         let store = cx.stores.open(&note.store, None).await?;
         let listed =

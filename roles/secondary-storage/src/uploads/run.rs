@@ -136,10 +136,9 @@ async fn work(
     let format = plan.format.extension().to_ascii_uppercase();
     let failed = |error: IngestError| UploadError::of_ingest(&error, &format);
     let store = admit(uploads, upload, cx).await?;
-    let mut intake =
-        Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(), 1)
-            .await
-            .map_err(failed)?;
+    let mut intake = Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(), 1)
+        .await
+        .map_err(failed)?;
     let temporary = plan.directory.join(intake.temporary(0).map_err(failed)?);
     if admission.send(()).is_err() {
         return Err(UploadError::Lost);

@@ -73,12 +73,8 @@ pub fn seal(order: &PostUploadOrder) -> String {
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, hashed.as_ref()).unwrap());
     let mut sealed = serde_json::to_vec(order).unwrap();
     let nonce = [7_u8; 12];
-    key.seal_in_place_append_tag(
-        Nonce::assume_unique_for_key(nonce),
-        Aad::empty(),
-        &mut sealed,
-    )
-    .unwrap();
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed)
+        .unwrap();
     BASE64_STANDARD.encode([&nonce[..], &sealed].concat())
 }
 

@@ -20,7 +20,11 @@ const OTHER: &str = "6b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33";
 use UploadStatusState::{Completed, Error, InProgress, Unknown};
 
 /// Sends head and half of a form, and waits until the host has it.
-async fn half<K: crate::bench::Kind>(bench: &Bench<K>, addr: std::net::SocketAddr, signed: &Signed) -> (Connection, Vec<u8>) {
+async fn half<K: crate::bench::Kind>(
+    bench: &Bench<K>,
+    addr: std::net::SocketAddr,
+    signed: &Signed,
+) -> (Connection, Vec<u8>) {
     let body = form("a.qcow2", &vector("tiny.qcow2"));
     let mut connection = Connection::open(addr).await;
     connection.send(post(&signed.id, &signed.headers(), body.len()).as_bytes()).await;
@@ -33,7 +37,11 @@ async fn half<K: crate::bench::Kind>(bench: &Bench<K>, addr: std::net::SocketAdd
     (connection, rest.to_vec())
 }
 
-async fn eventually_told<K: crate::bench::Kind>(bench: &Bench<K>, id: &str, state: UploadStatusState) -> String {
+async fn eventually_told<K: crate::bench::Kind>(
+    bench: &Bench<K>,
+    id: &str,
+    state: UploadStatusState,
+) -> String {
     let over = || bench.parts.uploads.uploads.running(id).is_none().then_some(());
     testkit::eventually("the end of the upload", SOON, over).await;
     let told = bench.told(id).await;
@@ -52,7 +60,11 @@ async fn an_upload_is_told_from_its_begin_to_its_end_and_again() {
     let answer = bench.upload_status(ID).await;
     assert_eq!(answer.status, Some(InProgress));
     assert!((45..=55).contains(&answer.download_percent), "{answer:?}");
-    assert_eq!((answer.virtual_size, answer.physical_size), (0, 0), "a template's are counted once");
+    assert_eq!(
+        (answer.virtual_size, answer.physical_size),
+        (0, 0),
+        "a template's are counted once"
+    );
     connection.send(&rest).await;
     let reply = connection.reply().await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "upload successful."));
@@ -80,7 +92,10 @@ async fn isos_volumes_and_stores_of_another_kind() {
     assert_eq!(path, format!("template/tmpl/2/271/{ID}.iso"));
     let (mut connection, rest) = half(&bench, addr, &Signed::of(&volume(OTHER, 45))).await;
     let answer = bench.upload_status(OTHER).await;
-    assert!(answer.physical_size > 200_000, "the owner's limit is watched while it comes: {answer:?}");
+    assert!(
+        answer.physical_size > 200_000,
+        "the owner's limit is watched while it comes: {answer:?}"
+    );
     connection.send(&rest).await;
     assert_eq!(connection.reply().await.status, 200);
     let answer = bench.upload_status(OTHER).await;
@@ -180,11 +195,14 @@ async fn a_client_that_stalls_or_trickles_is_ended() {
     let reply = connection.reply().await;
     assert_eq!(reply.status, 408, "{reply:?}");
     assert_eq!(bench.told(ID).await, (Error, reply.reason()));
-    let bench = Bench::<OnDirectory>::with("min_rate = \"1MiB\"\nmin_rate_window = \"200ms\"").await;
+    let bench =
+        Bench::<OnDirectory>::with("min_rate = \"1MiB\"\nmin_rate_window = \"200ms\"").await;
     let addr = bench.upload_site().await;
     let (mut connection, rest) = half(&bench, addr, &Signed::of(&order(ID, 270))).await;
     for byte in rest.iter().take(2_000) {
-        if connection.0.try_write(&[*byte]).is_err() || bench.parts.uploads.uploads.running(ID).is_none() {
+        if connection.0.try_write(&[*byte]).is_err()
+            || bench.parts.uploads.uploads.running(ID).is_none()
+        {
             break;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -204,7 +222,10 @@ async fn an_account_has_its_limit_and_what_is_under_way_counts() {
     };
     let signed = with_limit(ID, 270, 0);
     let refused = upload(addr, &signed, "a.qcow2", &image).await;
-    assert!(refused.status == 400 && refused.reason().contains("0 bytes are allowed, 0 are in use"), "{refused:?}");
+    assert!(
+        refused.status == 400 && refused.reason().contains("0 bytes are allowed, 0 are in use"),
+        "{refused:?}"
+    );
     assert_eq!(bench.told(ID).await, (Error, refused.reason()));
     // What the account has already: a file of nearly a GiB, with nothing in it.
     let directory = bench.store("template/tmpl/2/9");
@@ -230,11 +251,18 @@ async fn one_byte_too_many_ends_the_upload() {
     let addr = bench.upload_site().await;
     let raw = |id: &str, number| {
         let format = Some(ImageFormat::Raw);
-        Signed::of(&PostUploadOrder { image_format: format, max_upload_size: None, ..order(id, number) })
+        Signed::of(&PostUploadOrder {
+            image_format: format,
+            max_upload_size: None,
+            ..order(id, number)
+        })
     };
     let file = vec![7_u8; (1 << 20) + 1];
     let reply = upload(addr, &raw(ID, 270), "a.raw", &file).await;
-    assert!(reply.status == 400 && reply.reason().contains("Maximum allowed size: 1048576 bytes"), "{reply:?}");
+    assert!(
+        reply.status == 400 && reply.reason().contains("Maximum allowed size: 1048576 bytes"),
+        "{reply:?}"
+    );
     assert_eq!(bench.files(), Vec::<String>::new());
     assert_eq!(upload(addr, &raw(OTHER, 271), "a.raw", &file[..1 << 20]).await.status, 200);
 }
@@ -250,7 +278,9 @@ async fn the_checksum_is_of_the_file_that_was_chosen() {
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     let with_checksum = PostUploadOrder { checksum: Some(hex), ..order(ID, 270) };
     assert_eq!(upload(addr, &Signed::of(&with_checksum), "a.gz", &packed).await.status, 200);
-    assert!(bench.read(&bench.upload_status(ID).await.install_path.unwrap()) == vector("tiny.qcow2"));
+    assert!(
+        bench.read(&bench.upload_status(ID).await.install_path.unwrap()) == vector("tiny.qcow2")
+    );
     let odd = PostUploadOrder { checksum: Some("abc".to_owned()), ..order(OTHER, 271) };
     let reply = upload(addr, &Signed::of(&odd), "a.gz", &packed).await;
     assert!(reply.reason().contains("Please provide valid checksum"), "{reply:?}");
@@ -277,7 +307,8 @@ async fn names_that_proxies_change_do_not_break_the_signature() {
         let signed = Signed::of(&order(&id, 300 + number as i64));
         let more = more.replace("{url}", &format!("https://{HOST}/upload/{id}"));
         let head = post(&id, &(signed.headers() + &more), body.len());
-        let head = head.replace(&format!("Host: {HOST}\r\nOrigin"), &format!("Host: {host}\r\nOrigin"));
+        let head =
+            head.replace(&format!("Host: {HOST}\r\nOrigin"), &format!("Host: {host}\r\nOrigin"));
         let mut connection = Connection::open(addr).await;
         connection.send(head.as_bytes()).await;
         connection.send(&body).await;
@@ -335,7 +366,12 @@ async fn forms_as_they_come_and_bodies_that_are_the_file() {
     let image = vector("tiny.qcow2");
     // Fields around the file, the file behind them, another file that is dropped.
     let part = |head: &str, data: &[u8]| {
-        [format!("--{BOUNDARY}\r\ncontent-disposition: form-data; {head}\r\n\r\n").as_bytes(), data, b"\r\n"].concat()
+        [
+            format!("--{BOUNDARY}\r\ncontent-disposition: form-data; {head}\r\n\r\n").as_bytes(),
+            data,
+            b"\r\n",
+        ]
+        .concat()
     };
     let body = [
         part("name=\"comment\"", b"hello"),
@@ -360,7 +396,8 @@ async fn forms_as_they_come_and_bodies_that_are_the_file() {
     // curl -d.
     let third = "7b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33";
     let signed = Signed::of(&order(third, 272));
-    let head = post(third, &signed.headers(), 3).replace(&form_type, "application/x-www-form-urlencoded");
+    let head =
+        post(third, &signed.headers(), 3).replace(&form_type, "application/x-www-form-urlencoded");
     connection.send(head.as_bytes()).await;
     connection.send(b"a=b").await;
     let reply = connection.reply().await;
@@ -384,10 +421,22 @@ async fn orders_that_lead_elsewhere_are_refused_and_told() {
     let addr = bench.upload_site().await;
     let plain = || order(ID, 270);
     let odd: [(PostUploadOrder, &str); 8] = [
-        (PostUploadOrder { absolute_path: Some("../../etc".to_owned()), ..plain() }, "is not a path below a store"),
-        (PostUploadOrder { absolute_path: Some("template/tmpl".to_owned()), ..plain() }, "is not the directory of a template"),
-        (PostUploadOrder { absolute_path: Some("volumes/2/270".to_owned()), ..plain() }, "is not the directory of a template"),
-        (PostUploadOrder { entity_type: Some("SNAPSHOT".to_owned()), ..plain() }, "is not something to upload"),
+        (
+            PostUploadOrder { absolute_path: Some("../../etc".to_owned()), ..plain() },
+            "is not a path below a store",
+        ),
+        (
+            PostUploadOrder { absolute_path: Some("template/tmpl".to_owned()), ..plain() },
+            "is not the directory of a template",
+        ),
+        (
+            PostUploadOrder { absolute_path: Some("volumes/2/270".to_owned()), ..plain() },
+            "is not the directory of a template",
+        ),
+        (
+            PostUploadOrder { entity_type: Some("SNAPSHOT".to_owned()), ..plain() },
+            "is not something to upload",
+        ),
         (PostUploadOrder { image_format: None, ..plain() }, "names no format"),
         (PostUploadOrder { name: None, ..plain() }, "names no object"),
         (PostUploadOrder { data_to: Some("not a store".into()), ..plain() }, ""),
@@ -502,8 +551,13 @@ async fn what_is_under_way_is_shown_and_counted() {
     connection.send(&rest).await;
     assert_eq!(connection.reply().await.status, 200);
     let mut metrics = String::new();
-    prometheus_client::encoding::text::encode(&mut metrics, &bench.parts.metrics.registry()).unwrap();
-    for line in ["quickcloud_ss_uploads_total{outcome=\"done\"} 1", "quickcloud_ss_uploads_active 0", "quickcloud_ss_upload_received_bytes_total 524288"] {
+    prometheus_client::encoding::text::encode(&mut metrics, &bench.parts.metrics.registry())
+        .unwrap();
+    for line in [
+        "quickcloud_ss_uploads_total{outcome=\"done\"} 1",
+        "quickcloud_ss_uploads_active 0",
+        "quickcloud_ss_upload_received_bytes_total 524288",
+    ] {
         assert!(metrics.contains(line), "{line} not in {metrics}");
     }
     let bad = PostUploadOrder { name: None, ..order(OTHER, 271) };

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use agent_protocol::storage::UploadStatusState::{Completed, Error};
 use secondary_storage::ingest::journal::{self, Note};
-use secondary_storage::uploads::record::{Record, Records, State};
 use secondary_storage::stores::ObjectKind;
+use secondary_storage::uploads::record::{Record, Records, State};
 
 use crate::bench::{Bench, OnDirectory, SOON, STORE};
 use crate::images::vector;
@@ -49,7 +49,11 @@ async fn a_host_killed_half_way_cleans_up_and_tells_the_server_at_its_next_start
     let directory = temp.path().to_owned();
     tokio::task::spawn_blocking(move || {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "uploads_crash::half_an_upload_is_a_temporary_and_not_listed", "--nocapture"])
+            .args([
+                "--exact",
+                "uploads_crash::half_an_upload_is_a_temporary_and_not_listed",
+                "--nocapture",
+            ])
             .env(DIRECTORY, &directory)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -13,29 +13,99 @@ use crate::upload_client::{
 /// Where we differ on purpose: case, our status, what our words hold, why.
 const DIFFERENCES: &[(&str, u16, &str, &str)] = &[
     ("GET", 405, "only post requests are allowed", "the right status"),
-    ("OPTIONS", 200, "", "the preflight is answered here, as the web server in front of the original does"),
+    (
+        "OPTIONS",
+        200,
+        "",
+        "the preflight is answered here, as the web server in front of the original does",
+    ),
     ("PUT", 405, "only post requests are allowed", "the right status"),
     ("HEAD", 405, "", "the right status"),
     ("no-uuid", 400, "is not the id of an upload", "the original fails with an exception"),
-    ("path-form", 200, "upload successful.", "the form of the URL that browsers use, without a rewrite"),
-    ("no-forwarded-host", 200, "upload successful.", "the host's own address is a possible name, too"),
-    ("forwarded-host-port", 200, "upload successful.", "a port in front of the signed name is looked past"),
-    ("bad-expires", 400, "\"tomorrow\" is not a date and time", "the original fails with an exception"),
-    ("unknown-uuid", 400, "the signature is that of another upload", "the original fails with an exception and leaves the other upload pending for ever"),
+    (
+        "path-form",
+        200,
+        "upload successful.",
+        "the form of the URL that browsers use, without a rewrite",
+    ),
+    (
+        "no-forwarded-host",
+        200,
+        "upload successful.",
+        "the host's own address is a possible name, too",
+    ),
+    (
+        "forwarded-host-port",
+        200,
+        "upload successful.",
+        "a port in front of the signed name is looked past",
+    ),
+    (
+        "bad-expires",
+        400,
+        "\"tomorrow\" is not a date and time",
+        "the original fails with an exception",
+    ),
+    (
+        "unknown-uuid",
+        400,
+        "the signature is that of another upload",
+        "the original fails with an exception and leaves the other upload pending for ever",
+    ),
     ("ext-bin", 200, "upload successful.", "the file's name says nothing about its content"),
     ("ext-none", 200, "upload successful.", "the file's name says nothing about its content"),
-    ("text-as-qcow2", 400, "File type mismatch between uploaded file and selected format. Selected file format: QCOW2. Received: ASCII text", "compared with the format that was chosen"),
-    ("raw-named-raw-for-qcow2", 400, "File type mismatch between uploaded file and selected format. Selected file format: QCOW2. Received: ", "the client's fault"),
-    ("backing", 400, "The uploaded file is not a valid QCOW2: it has a backing file", "the client's fault, with the reason"),
+    (
+        "text-as-qcow2",
+        400,
+        "File type mismatch between uploaded file and selected format. Selected file format: QCOW2. Received: ASCII text",
+        "compared with the format that was chosen",
+    ),
+    (
+        "raw-named-raw-for-qcow2",
+        400,
+        "File type mismatch between uploaded file and selected format. Selected file format: QCOW2. Received: ",
+        "the client's fault",
+    ),
+    (
+        "backing",
+        400,
+        "The uploaded file is not a valid QCOW2: it has a backing file",
+        "the client's fault, with the reason",
+    ),
     ("gz-qcow2", 200, "upload successful.", "decompressed on the way"),
     ("bz2-qcow2", 200, "upload successful.", "decompressed on the way"),
     ("vol-gz", 200, "upload successful.", "decompressed on the way"),
-    ("checksum-tagged", 200, "upload successful.", "the original's script takes no checksum of a template"),
-    ("checksum-md5-bare", 200, "upload successful.", "the original's script takes no checksum of a template"),
+    (
+        "checksum-tagged",
+        200,
+        "upload successful.",
+        "the original's script takes no checksum of a template",
+    ),
+    (
+        "checksum-md5-bare",
+        200,
+        "upload successful.",
+        "the original's script takes no checksum of a template",
+    ),
     ("vol-sha256-tagged", 200, "upload successful.", "the form of every other checksum"),
-    ("vol-sha256-bad", 400, "Checksum failed, not proceeding with install: checksum \"{SHA-256}", "the client's fault, with both values"),
-    ("bad-iso", 400, "File type mismatch between uploaded file and selected format. Selected file format: ISO. Received: ", "compared with the format that was chosen"),
-    ("too-large", 400, "Maximum file upload size exceeded. Content Length received: 60000000000 bytes.", "exact numbers"),
+    (
+        "vol-sha256-bad",
+        400,
+        "Checksum failed, not proceeding with install: checksum \"{SHA-256}",
+        "the client's fault, with both values",
+    ),
+    (
+        "bad-iso",
+        400,
+        "File type mismatch between uploaded file and selected format. Selected file format: ISO. Received: ",
+        "compared with the format that was chosen",
+    ),
+    (
+        "too-large",
+        400,
+        "Maximum file upload size exceeded. Content Length received: 60000000000 bytes.",
+        "exact numbers",
+    ),
 ];
 
 fn hash(name: &str, bytes: &[u8]) -> String {
@@ -98,8 +168,7 @@ fn signed_of(case: &str, id: &str, order: &PostUploadOrder, expires: &str) -> Si
             let other = "7b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33";
             let metadata =
                 seal(&PostUploadOrder { entity_uuid: Some(other.to_owned()), ..order.clone() });
-            let signature =
-                signature(&metadata, &format!("http://{HOST}/upload/{id}"), expires);
+            let signature = signature(&metadata, &format!("http://{HOST}/upload/{id}"), expires);
             Signed { id: id.to_owned(), metadata, expires: expires.to_owned(), signature }
         }
         "bad-signature" => {
@@ -112,7 +181,8 @@ fn signed_of(case: &str, id: &str, order: &PostUploadOrder, expires: &str) -> Si
 
 #[tokio::test]
 async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
-    let bench: Bench = Bench::with(&format!("upload_key = \"{KEY}\"\npublic_address = \"{HOST}\"")).await;
+    let bench: Bench =
+        Bench::with(&format!("upload_key = \"{KEY}\"\npublic_address = \"{HOST}\"")).await;
     let addr = bench.listen_for_uploads().await;
     let text = include_str!("../../../../tests/vectors/uploads/upload.jsonl");
     let mut played = 0;
@@ -167,14 +237,18 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
             head.push_str(&format!("X-signature: {}\r\n", signed.signature));
         }
         if case["has_metadata"] == true {
-            head.push_str(&format!("X-metadata: {}\r\nX-expires: {}\r\n", signed.metadata, signed.expires));
+            head.push_str(&format!(
+                "X-metadata: {}\r\nX-expires: {}\r\n",
+                signed.metadata, signed.expires
+            ));
         }
         head.push_str("\r\n");
         let mut connection = Connection::open(addr).await;
         connection.send(head.as_bytes()).await;
         match name {
             "nolen" => {
-                let chunk = [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+                let chunk =
+                    [format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
                 connection.send(&chunk).await;
             }
             "len0" => {}
@@ -193,7 +267,10 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
         assert_eq!(u64::from(reply.status), status, "{name}: {reply:?}");
         let words = words.trim_end_matches('.').to_owned();
         let said = if reply.body.starts_with('{') { reply.reason() } else { reply.body.clone() };
-        assert!(request.starts_with("HEAD") || said.contains(&words), "{name}: {said:?} has no {words:?}");
+        assert!(
+            request.starts_with("HEAD") || said.contains(&words),
+            "{name}: {said:?} has no {words:?}"
+        );
         for header in ["origin", "methods", "headers"] {
             let header = format!("access-control-allow-{header}");
             assert!(reply.header(&header).is_some(), "{name}: no {header}");
@@ -203,7 +280,11 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
             (_, 200) if request.starts_with("POST") => UploadStatusState::Completed,
             ("again-at-once" | "again-later", _) => UploadStatusState::Completed,
             // Nothing that is not authentic changes anything (10.3, row 34).
-            ("unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0" | "bad-expires" | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS", _) => UploadStatusState::Unknown,
+            (
+                "unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0"
+                | "bad-expires" | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS",
+                _,
+            ) => UploadStatusState::Unknown,
             _ => UploadStatusState::Error,
         };
         assert_eq!(state, expected, "{name}: {details}");
@@ -211,7 +292,11 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
             assert_eq!(details, reply.reason(), "{name}: the server is told the same words");
         }
         let directory = bench.store(order.absolute_path.as_deref().unwrap());
-        assert_eq!(directory.exists(), state == UploadStatusState::Completed && !name.starts_with("again"), "{name}: nothing is left");
+        assert_eq!(
+            directory.exists(),
+            state == UploadStatusState::Completed && !name.starts_with("again"),
+            "{name}: nothing is left"
+        );
         last = Some(id);
         played += 1;
     }

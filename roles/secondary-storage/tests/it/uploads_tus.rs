@@ -81,7 +81,10 @@ async fn an_upload_goes_on_after_its_connection_broke() {
     assert_eq!(head.header("upload-length").unwrap(), image.len().to_string());
     // What does not begin there is refused.
     let wrong = patch(addr, &location, 7, b"x").await;
-    assert!(wrong.status == 409 && wrong.reason().contains(&format!("has {at} bytes here")), "{wrong:?}");
+    assert!(
+        wrong.status == 409 && wrong.reason().contains(&format!("has {at} bytes here")),
+        "{wrong:?}"
+    );
     let last = patch(addr, &location, at, &image[at..]).await;
     assert_eq!((last.status, offset(&last)), (204, image.len()), "{last:?}");
     let answer = bench.upload_status(ID).await;

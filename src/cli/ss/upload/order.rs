@@ -31,7 +31,9 @@ pub(super) enum OrderError {
         .0.display()
     )]
     Incomplete(PathBuf),
-    #[error("{0:?} is not the URL of an upload: it begins with http and ends in /upload/ and an id")]
+    #[error(
+        "{0:?} is not the URL of an upload: it begins with http and ends in /upload/ and an id"
+    )]
     Url(String),
 }
 
@@ -51,7 +53,9 @@ impl Order {
         };
         let is_http = order.url.starts_with("http://") || order.url.starts_with("https://");
         match order.url.rsplit_once("/upload/") {
-            Some((_, id)) if is_http && !id.is_empty() && !id.contains(['/', '?', '#']) => Ok(order),
+            Some((_, id)) if is_http && !id.is_empty() && !id.contains(['/', '?', '#']) => {
+                Ok(order)
+            }
             _ => Err(OrderError::Url(order.url)),
         }
     }
@@ -65,8 +69,8 @@ impl Order {
             Box::new(std::fs::File::open(path).map_err(failed)?)
         };
         source.take(MAX_ANSWER).read_to_string(&mut text).map_err(failed)?;
-        let value: Value =
-            serde_json::from_str(&text).map_err(|error| OrderError::Json(path.to_owned(), error))?;
+        let value: Value = serde_json::from_str(&text)
+            .map_err(|error| OrderError::Json(path.to_owned(), error))?;
         Self::find(&value).ok_or_else(|| OrderError::Incomplete(path.to_owned()))
     }
 

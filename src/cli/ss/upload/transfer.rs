@@ -17,7 +17,8 @@ use crate::cli::progress::{bar, left, speed};
 use crate::cli::text::{size, span};
 use crate::output::complain;
 
-const REMEDY: &str = "give its CA certificate, or the certificate itself when it is self-signed, by --ca";
+const REMEDY: &str =
+    "give its CA certificate, or the certificate itself when it is self-signed, by --ca";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The host answers the last byte when the image is checked and installed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -250,9 +251,10 @@ impl Transfer {
         let mut file = tokio::fs::File::open(&self.file).await.map_err(unreadable)?;
         file.seek(std::io::SeekFrom::Start(offset)).await.map_err(unreadable)?;
         let sent = Arc::clone(&progress.sent);
-        let blocks = ReaderStream::with_capacity(file.take(length), BLOCK).inspect_ok(move |block| {
-            sent.fetch_add(block.len() as u64, Ordering::Relaxed);
-        });
+        let blocks =
+            ReaderStream::with_capacity(file.take(length), BLOCK).inspect_ok(move |block| {
+                sent.fetch_add(block.len() as u64, Ordering::Relaxed);
+            });
         Ok(Body::wrap_stream(blocks))
     }
 
@@ -290,7 +292,8 @@ impl Transfer {
                 Ok(answer) if answer.status().is_server_error() => {}
                 Ok(answer) => {
                     let status = answer.status();
-                    let text = format!("the upload has ended there ({status}); ask the API for a new one");
+                    let text =
+                        format!("the upload has ended there ({status}); ask the API for a new one");
                     return Err(UploadError::Refused(text));
                 }
                 Err(_broken) => {}
