@@ -14,7 +14,7 @@ fn read(pieces: &[&[u8]]) -> (Vec<Event>, Option<FrameError>) {
     for piece in pieces {
         receiver.receive(piece);
         loop {
-            match receiver.next() {
+            match receiver.take() {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
                 Err(error) => return (events, Some(error)),

@@ -18,6 +18,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("rfb", &[]),
     ("status-api", &[]),
     ("task-scope", &[]),
+    ("websocket", &[]),
     ("xtask", &[]),
     // One subject each.
     ("agent-protocol", &["bedrock"]),
@@ -71,6 +72,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "role",
             "status-api",
             "tls-material",
+            "websocket",
         ],
     ),
     (

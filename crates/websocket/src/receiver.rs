@@ -83,7 +83,7 @@ impl Receiver {
         Self { buffer: Vec::new(), limit, message: None, text: Vec::new(), closed: false }
     }
 
-    /// Takes bytes from the client; take what [`Receiver::next`] gives before the next ones.
+    /// Takes bytes from the client; take what [`Receiver::take`] gives before the next ones.
     pub fn receive(&mut self, bytes: &[u8]) {
         if !self.closed {
             self.buffer.extend_from_slice(bytes);
@@ -94,7 +94,7 @@ impl Receiver {
     ///
     /// # Errors
     /// When the client broke the protocol; the connection is to be closed.
-    pub fn next(&mut self) -> Result<Option<Event>, FrameError> {
+    pub fn take(&mut self) -> Result<Option<Event>, FrameError> {
         loop {
             if self.closed {
                 return Ok(None);

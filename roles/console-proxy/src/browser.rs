@@ -43,7 +43,7 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// What was received already; `Ok(None)` when more bytes are needed.
     fn ready(&mut self) -> Result<Option<Event>, End> {
-        let event = self.receiver.next().map_err(|error| {
+        let event = self.receiver.take().map_err(|error| {
             tracing::debug!(%error, "the viewer broke the protocol");
             End::BadFrame(error)
         })?;

@@ -26,7 +26,7 @@ fn all(frames: &[Vec<u8>]) -> (Vec<Event>, Option<FrameError>) {
     receiver.receive(&frames.concat());
     let mut events = Vec::new();
     loop {
-        match receiver.next() {
+        match receiver.take() {
             Ok(Some(event)) => events.push(event),
             Ok(None) => return (events, None),
             Err(error) => return (events, Some(error)),
@@ -132,7 +132,7 @@ proptest! {
             for piece in pieces {
                 receiver.receive(piece);
                 loop {
-                    match receiver.next() {
+                    match receiver.take() {
                         Ok(Some(event)) => events.push(Ok(event)),
                         Ok(None) => break,
                         Err(error) => {
@@ -161,7 +161,7 @@ proptest! {
         writer.send(Message::binary(payload.clone())).unwrap();
         let mut receiver = Receiver::new(1 << 20);
         receiver.receive(writer.get_ref().get_ref());
-        prop_assert_eq!(receiver.next(), Ok(Some(Event::Binary(payload))));
-        prop_assert_eq!(receiver.next(), Ok(None));
+        prop_assert_eq!(receiver.take(), Ok(Some(Event::Binary(payload))));
+        prop_assert_eq!(receiver.take(), Ok(None));
     }
 }
