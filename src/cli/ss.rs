@@ -1,6 +1,7 @@
 //! `quickcloud ss …`: what the secondary storage of the running process does, and what it should.
-//! One submodule per subject; each asks the role's routes below `/roles/ss/` of the admin API.
+//! One submodule per subject; each but `inspect` asks the role's routes below `/roles/ss/` of the admin API.
 
+mod inspect;
 mod jobs;
 mod links;
 mod stores;
@@ -45,6 +46,9 @@ pub(super) enum SsCommand {
     /// Ends an upload and removes what there is of it
     #[command(after_help = uploads::CANCEL_EXAMPLES)]
     CancelUpload(uploads::CancelOptions),
+    /// Says what an image is and whether it would be installed
+    #[command(after_help = inspect::EXAMPLES)]
+    Inspect(inspect::InspectOptions),
 }
 
 /// Of every subcommand; a test parses them.
@@ -60,6 +64,7 @@ pub(super) const EXAMPLES: &[&str] = &[
     upload::EXAMPLES,
     uploads::EXAMPLES,
     uploads::CANCEL_EXAMPLES,
+    inspect::EXAMPLES,
 ];
 
 pub(super) fn ss(command: &SsCommand) -> Outcome {
@@ -74,5 +79,6 @@ pub(super) fn ss(command: &SsCommand) -> Outcome {
         SsCommand::Upload(options) => upload::upload(options),
         SsCommand::Uploads(options) => uploads::uploads(options),
         SsCommand::CancelUpload(options) => uploads::cancel(options),
+        SsCommand::Inspect(options) => inspect::inspect(options),
     }
 }

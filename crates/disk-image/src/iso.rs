@@ -8,6 +8,9 @@ pub enum IsoError {
     /// Neither a volume descriptor nor a boot sector.
     #[error("it is something else: {}", .0.name())]
     Kind(Kind),
+    /// UDF alone, without the descriptor that leads to everything else.
+    #[error("it is cut short: it is UDF, and the anchor of its volume is missing")]
+    NoAnchor,
     /// The file ends long before its volume.
     #[error("it is cut short: its volume has {declared} bytes, the file only {length}")]
     CutShort {
@@ -30,7 +33,12 @@ pub fn check<S: Source + ?Sized>(source: &S) -> Result<Option<Notice>, ImageErro
         return Err(IsoError::Kind(kind).into());
     }
     let length = source.length();
-    match declared(head.get(PRIMARY..).unwrap_or_default()) {
+    let mut size = declared(head.get(PRIMARY..).unwrap_or_default());
+    let identifier = head.get(PRIMARY + 1..PRIMARY + 6).unwrap_or_default();
+    if size.is_none() && identifier == b"BEA01" {
+        size = udf(source)?;
+    }
+    match size {
         Some(declared) if declared > length.saturating_add(PADDING) => {
             Err(IsoError::CutShort { declared, length }.into())
         }
@@ -47,4 +55,28 @@ fn declared(descriptor: &[u8]) -> Option<u64> {
     let blocks = le_u32(descriptor, 80).filter(|le| be_u32(descriptor, 84) == Some(*le))?;
     let size = descriptor.get(128..130).and_then(|bytes| bytes.try_into().ok());
     Some(u64::from(blocks) * u64::from(u16::from_le_bytes(size?)))
+}
+
+/// Length of a volume that is UDF alone: the end of its last partition. The anchor in sector 256
+/// leads to the descriptors, of which one is the partition's.
+fn udf<S: Source + ?Sized>(source: &S) -> Result<Option<u64>, ImageError> {
+    const SECTOR: u64 = 2048;
+    const ANCHOR: u64 = 256;
+    const LONGEST: usize = 64 * 1024;
+    let tag = |bytes: &[u8]| crate::le_u16(bytes, 0);
+    let anchor = up_to(source, ANCHOR * SECTOR, 512)?;
+    let (Some(2), Some(length), Some(start)) =
+        (tag(&anchor), le_u32(&anchor, 16), le_u32(&anchor, 20))
+    else {
+        // Other anchors are at the end; volumes with other sectors have it elsewhere.
+        let is_short = source.length() <= ANCHOR * SECTOR;
+        return if is_short { Err(IsoError::NoAnchor.into()) } else { Ok(None) };
+    };
+    let length = usize::try_from(length).unwrap_or(LONGEST).min(LONGEST);
+    let descriptors = up_to(source, u64::from(start) * SECTOR, length)?;
+    let partitions = descriptors.chunks(2048).filter(|descriptor| tag(descriptor) == Some(5));
+    let ends = partitions.filter_map(|descriptor| {
+        Some(u64::from(le_u32(descriptor, 188)?) + u64::from(le_u32(descriptor, 192)?))
+    });
+    Ok(ends.max().map(|end| end * SECTOR))
 }

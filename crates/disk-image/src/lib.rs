@@ -6,12 +6,22 @@
 //! never against a name: its beginning by [`Kind::of`] as soon as it is there, the complete image
 //! by [`inspect`]. The crate does no IO: whoever holds the bytes implements [`Source`].
 
+mod format;
 pub mod iso;
+mod numbers;
+pub mod ova;
+pub mod ovf;
 pub mod qcow2;
 pub mod raw;
 pub mod sniff;
+pub mod tar;
 mod text;
 pub mod vhd;
+pub mod vhdx;
+pub mod vmdk;
+
+pub use format::{Format, UnknownFormat};
+use numbers::{be_u32, be_u64, le_u16, le_u32, le_u64};
 
 pub use sniff::Kind;
 
@@ -41,66 +51,6 @@ impl Source for [u8] {
     }
 }
 
-/// The formats that templates and volumes can be registered with and that are installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// QEMU's copy-on-write image, version 2 or 3.
-    Qcow2,
-    /// The disk's bytes as they are.
-    Raw,
-    /// Microsoft's virtual hard disk, fixed or dynamic.
-    Vhd,
-    /// A CD or DVD image.
-    Iso,
-}
-
-impl Format {
-    /// In the order Java looks for them.
-    pub const ALL: [Self; 4] = [Self::Qcow2, Self::Raw, Self::Vhd, Self::Iso];
-
-    /// By the name on the wire.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Some(match name {
-            "QCOW2" => Self::Qcow2,
-            "RAW" => Self::Raw,
-            "VHD" => Self::Vhd,
-            "ISO" => Self::Iso,
-            _ => return None,
-        })
-    }
-
-    /// The name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "QCOW2",
-            Self::Raw => "RAW",
-            Self::Vhd => "VHD",
-            Self::Iso => "ISO",
-        }
-    }
-
-    /// The key in `template.properties`, which is also the file name's extension.
-    pub const fn extension(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-            Self::Vhd => "vhd",
-            Self::Iso => "iso",
-        }
-    }
-
-    /// Whether an image with this beginning can be of this format. A fixed VHD begins with the
-    /// disk itself, so it passes here and is judged by its footer.
-    pub const fn admits(self, kind: Kind) -> bool {
-        match self {
-            Self::Qcow2 => matches!(kind, Kind::Qcow2),
-            Self::Iso => matches!(kind, Kind::Iso | Kind::BootSector),
-            Self::Vhd => matches!(kind, Kind::Vhd) || kind.can_be_a_disk(),
-            Self::Raw => kind.can_be_a_disk(),
-        }
-    }
-}
-
 /// Both sizes of an image, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -111,16 +61,18 @@ pub struct Sizes {
 }
 
 /// A complete image that can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
     /// Its sizes.
     pub sizes: Sizes,
-    /// An oddity that an operator may want to know.
-    pub notice: Option<Notice>,
+    /// Oddities that an operator may want to know.
+    pub notices: Vec<Notice>,
+    /// What is unpacked beside an OVA.
+    pub package: Option<ova::Package>,
 }
 
 /// Something odd about an image that is usable nevertheless.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
     /// QEMU found an inconsistency once.
     #[error("QEMU marked the image as corrupt")]
@@ -142,6 +94,43 @@ pub enum Notice {
         /// Length of the file.
         length: u64,
     },
+    /// A partition table of a larger disk.
+    #[error("its partitions end at byte {end}, the file at byte {length}: is it complete?")]
+    PartitionsBeyond {
+        /// Where the last partition ends.
+        end: u64,
+        /// Length of the file.
+        length: u64,
+    },
+    /// One of two headers or region tables of a VHDX.
+    #[error("one of the two headers of the VHDX is damaged, the other is sound")]
+    DamagedVhdxHeader,
+    /// A member of an OVA that nothing refers to.
+    #[error("{0:?} is not part of the machine and not unpacked")]
+    UnusedMember(String),
+    /// A member of an OVA whose description tells another length.
+    #[error("the description tells {told} bytes for {name:?}, it has {length}")]
+    MemberSize {
+        /// Name of the member.
+        name: String,
+        /// By the description.
+        told: u64,
+        /// In the archive.
+        length: u64,
+    },
+    /// A disk of an OVA that is larger than its description says.
+    #[error("the description tells {told} bytes for the disk {name:?}, it has {inside}")]
+    DiskSize {
+        /// Name of the member.
+        name: String,
+        /// By the description.
+        told: u64,
+        /// By the disk itself.
+        inside: u64,
+    },
+    /// A disk of an OVA that is not looked into.
+    #[error("the disk {0:?} is compressed inside the archive: hosts may refuse to import it")]
+    CompressedDisk(String),
 }
 
 /// Why a complete file is not a usable image of its format. Completes "the file …".
@@ -162,6 +151,18 @@ pub enum ImageError {
     /// Wrong content for the format.
     #[error("is not a valid RAW")]
     Raw(#[from] raw::RawError),
+    /// Wrong content for the format.
+    #[error("is not a valid VMDK")]
+    Vmdk(#[from] vmdk::VmdkError),
+    /// Wrong content for the format.
+    #[error("is not a valid VHDX")]
+    Vhdx(#[from] vhdx::VhdxError),
+    /// Wrong content for the format.
+    #[error("is not a valid OVA")]
+    Ova(#[from] ova::OvaError),
+    /// Wrong content for the format.
+    #[error("is not a valid TAR")]
+    Tar(#[from] tar::TarError),
     /// The bytes could not be read back.
     #[error("cannot be read")]
     Read(#[from] std::io::Error),
@@ -173,34 +174,57 @@ pub fn inspect<S: Source + ?Sized>(format: Format, source: &S) -> Result<Inspect
     if physical_size == 0 {
         return Err(ImageError::Empty);
     }
-    let (virtual_size, notice) = match format {
+    let mut package = None;
+    let (virtual_size, notices) = match format {
         Format::Raw => (physical_size, raw::check(source)?),
-        Format::Iso => (physical_size, iso::check(source)?),
+        Format::Iso => (physical_size, iso::check(source)?.into_iter().collect()),
+        Format::Tar => {
+            tar::check(source)?;
+            (physical_size, Vec::new())
+        }
         Format::Qcow2 => {
             let header = qcow2::check(source)?;
-            (header.virtual_size, header.is_marked_corrupt().then_some(Notice::MarkedCorrupt))
+            let corrupt = header.is_marked_corrupt().then_some(Notice::MarkedCorrupt);
+            (header.virtual_size, corrupt.into_iter().collect())
         }
         Format::Vhd => {
             let disk = vhd::check(source)?;
-            (disk.virtual_size, disk.notice)
+            (disk.virtual_size, disk.notice.into_iter().collect())
+        }
+        Format::Vhdx => {
+            let disk = vhdx::check(source)?;
+            (disk.virtual_size, disk.notice.into_iter().collect())
+        }
+        Format::Vmdk => (vmdk::check(source)?.virtual_size, Vec::new()),
+        Format::Ova => {
+            let mut found = ova::check(source)?;
+            let notices = std::mem::take(&mut found.notices);
+            let virtual_size = found.virtual_size;
+            package = Some(found);
+            (virtual_size, notices)
         }
     };
-    Ok(Inspection { sizes: Sizes { virtual_size, physical_size }, notice })
+    Ok(Inspection { sizes: Sizes { virtual_size, physical_size }, notices, package })
 }
 
-/// Number at `offset`, if the bytes are there.
-fn be_u64(bytes: &[u8], offset: usize) -> Option<u64> {
-    let end = offset.checked_add(8)?;
-    bytes.get(offset..end)?.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn be_u32(bytes: &[u8], offset: usize) -> Option<u32> {
-    let end = offset.checked_add(4)?;
-    bytes.get(offset..end)?.try_into().ok().map(u32::from_be_bytes)
-}
-
-fn le_u32(bytes: &[u8], offset: usize) -> Option<u32> {
-    be_u32(bytes, offset).map(u32::swap_bytes)
+/// Describes a file that is kept as it is, a snapshot for one: its sizes as far as its own header
+/// tells them. A page or an error in its place is refused; a description of VMware's is text.
+pub fn describe<S: Source + ?Sized>(source: &S) -> Result<Inspection, ImageError> {
+    let physical_size = source.length();
+    let head = up_to(source, 0, HEAD_LEN)?;
+    let kind = Kind::of(&head);
+    let is_ovf = head.windows(9).take(4096).any(|window| window == b"<Envelope" || window == b":Envelope");
+    if kind.is_text() && !is_ovf && !ova::is_manifest(&head) {
+        return Err(raw::RawError::Kind(kind).into());
+    }
+    let virtual_size = match kind {
+        Kind::Qcow2 => be_u64(&head, 24),
+        Kind::Vhd => be_u64(&head, 48),
+        _ => None,
+    };
+    let virtual_size = virtual_size.unwrap_or(physical_size);
+    let sizes = Sizes { virtual_size, physical_size };
+    Ok(Inspection { sizes, notices: Vec::new(), package: None })
 }
 
 /// At most `limit` bytes from `offset`; fewer when the image ends before.

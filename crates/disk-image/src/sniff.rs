@@ -22,6 +22,18 @@ pub enum Kind {
     Gzip,
     /// Compressed by bzip2.
     Bzip2,
+    /// Compressed by xz.
+    Xz,
+    /// Compressed by zstd.
+    Zstd,
+    /// An archive by zip.
+    Zip,
+    /// A TAR, or an OVA, which is one.
+    Tar,
+    /// Microsoft's second disk image.
+    Vhdx,
+    /// VMware's disk image: an extent, or a description of several.
+    Vmdk(&'static str),
     /// Something that is not a disk, by its usual name.
     Foreign(&'static str),
     /// None of the above.
@@ -32,15 +44,15 @@ pub enum Kind {
 const DESCRIPTOR: usize = 32_769;
 
 /// Magic numbers too long to be met by chance, in the order they are looked for.
-const MAGICS: [(usize, &[u8], Kind); 44] = [
+const MAGICS: [(usize, &[u8], Kind); 45] = [
     (0, b"QFI\xfb\0\0\0\x01", Kind::Foreign("QEMU QCOW Image (v1)")),
     (0, b"QFI\xfb", Kind::Qcow2),
     (0, b"conectix", Kind::Vhd),
     (0, b"QED\0", Kind::Foreign("QEMU QED Image")),
-    (0, b"vhdxfile", Kind::Foreign("Microsoft Disk Image eXtended (VHDX)")),
-    (0, b"KDMV", Kind::Foreign("VMware4 disk image")),
-    (0, b"COWD", Kind::Foreign("VMware3 disk image")),
-    (0, b"# Disk DescriptorFile", Kind::Foreign("VMware disk image description")),
+    (0, b"vhdxfile", Kind::Vhdx),
+    (0, b"KDMV", Kind::Vmdk(SPARSE)),
+    (0, b"COWD", Kind::Vmdk("VMware3 disk image")),
+    (0, b"# Disk DescriptorFile", Kind::Vmdk("VMware disk image description")),
     (64, b"\x7f\x10\xda\xbe", Kind::Foreign("VirtualBox Disk Image")),
     (0, b"WithoutFreeSpace", Kind::Foreign("Parallels disk image")),
     (0, b"WithouFreSpacExt", Kind::Foreign("Parallels disk image")),
@@ -53,12 +65,12 @@ const MAGICS: [(usize, &[u8], Kind); 44] = [
     (0, b"\x27\x05\x19\x56", Kind::Foreign("u-boot legacy uImage")),
     (0, b"ANDROID!", Kind::Foreign("Android bootimg")),
     (0, b"partclone-image", Kind::Foreign("partclone image")),
-    (0, b"\xfd7zXZ\0", Kind::Foreign("XZ compressed data")),
-    (0, b"\x28\xb5\x2f\xfd", Kind::Foreign("Zstandard compressed data")),
+    (0, b"\xfd7zXZ\0", Kind::Xz),
+    (0, b"\x28\xb5\x2f\xfd", Kind::Zstd),
     (0, b"\x04\x22\x4d\x18", Kind::Foreign("LZ4 compressed data")),
     (0, b"LZIP\x01", Kind::Foreign("lzip compressed data")),
     (0, b"\x89LZO\0\r\n\x1a\n", Kind::Foreign("lzop compressed data")),
-    (0, b"PK\x03\x04", Kind::Foreign("Zip archive data")),
+    (0, b"PK\x03\x04", Kind::Zip),
     (0, b"PK\x05\x06", Kind::Foreign("Zip archive data (empty)")),
     (0, b"PK\x07\x08", Kind::Foreign("Zip archive data (split)")),
     (0, b"7z\xbc\xaf\x27\x1c", Kind::Foreign("7-zip archive data")),
@@ -76,7 +88,8 @@ const MAGICS: [(usize, &[u8], Kind); 44] = [
     (0, b"SQLite format 3\0", Kind::Foreign("SQLite 3.x database")),
     (0, b"OggS\0", Kind::Foreign("Ogg data")),
     (4, b"ftyp", Kind::Foreign("ISO Media")),
-    (257, b"ustar", Kind::Foreign("POSIX tar archive")),
+    (257, b"ustar", Kind::Tar),
+    (0, b"\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0", Kind::Foreign("raw CD image (sectors of 2352 bytes)")),
 ];
 
 /// Shorter ones: a boot sector or a disk of random bytes may begin like this.
@@ -100,12 +113,15 @@ impl Kind {
         };
         if let Some((.., kind)) = MAGICS.iter().find(|(offset, magic, _)| at(*offset, magic)) {
             return match *kind {
-                Self::Foreign("VMware4 disk image") => Self::Foreign(vmware(head)),
+                Self::Vmdk(SPARSE) => Self::Vmdk(vmware(head)),
                 found => found,
             };
         }
         if at(0, b"\x1f\x8b\x08") {
             return Self::Gzip;
+        }
+        if is_skippable_frame(head) {
+            return Self::Zstd;
         }
         if is_bzip2(head) {
             return Self::Bzip2;
@@ -119,6 +135,10 @@ impl Kind {
         }
         if at(510, b"\x55\xaa") {
             return Self::BootSector;
+        }
+        // Before POSIX there was no magic.
+        if crate::tar::is_header(head) {
+            return Self::Tar;
         }
         if let Some((_, name)) = SHORT_MAGICS.iter().find(|(magic, _)| at(0, magic)) {
             return Self::Foreign(name);
@@ -138,9 +158,25 @@ impl Kind {
             Self::BootSector => "DOS/MBR boot sector",
             Self::Gzip => "gzip compressed data",
             Self::Bzip2 => "bzip2 compressed data",
+            Self::Xz => "XZ compressed data",
+            Self::Zstd => "Zstandard compressed data",
+            Self::Zip => "Zip archive data",
+            Self::Tar => "POSIX tar archive",
+            Self::Vhdx => "Microsoft Disk Image eXtended (VHDX)",
+            Self::Vmdk(name) => name,
             Self::Foreign(name) => name,
             Self::Data => "data",
         }
+    }
+
+    /// Whether it is something around an image, which is taken off.
+    pub const fn is_wrapper(self) -> bool {
+        matches!(self, Self::Gzip | Self::Bzip2 | Self::Xz | Self::Zstd | Self::Zip)
+    }
+
+    /// Whether it is a page, an error or another text in place of an image.
+    pub fn is_text(self) -> bool {
+        matches!(self, Self::Foreign(name) if text::NAMES.contains(&name))
     }
 
     /// Whether the bytes of a disk may begin like this.
@@ -149,12 +185,26 @@ impl Kind {
     }
 }
 
+const SPARSE: &str = "VMware4 disk image (monolithic sparse)";
+
+/// Zstandard files of some writers begin with a frame that readers pass over.
+fn is_skippable_frame(head: &[u8]) -> bool {
+    let skippable = matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
+    let length = crate::le_u32(head, 4).and_then(|length| usize::try_from(length).ok());
+    let next = length.and_then(|length| head.get(length.checked_add(8)?..)).unwrap_or_default();
+    skippable && (next.starts_with(b"\x28\xb5\x2f\xfd") || is_skippable_frame_start(next))
+}
+
+const fn is_skippable_frame_start(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
 /// The stream-optimised variant, that OVAs hold, has its flags set.
 fn vmware(head: &[u8]) -> &'static str {
     const COMPRESSED: u32 = 1 << 16;
     match crate::le_u32(head, 8) {
         Some(flags) if flags & COMPRESSED != 0 => "VMware4 disk image (stream-optimized)",
-        _ => "VMware4 disk image (monolithic sparse)",
+        _ => SPARSE,
     }
 }
 

@@ -70,7 +70,7 @@ pub enum VhdError {
 }
 
 /// A disk that can be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// Current size of the disk.
     pub virtual_size: u64,

@@ -50,6 +50,8 @@ pub struct DownloadSettings {
     pub size_limit: u64,
     /// Largest image after decompression; `None` for four times the limit of the download.
     pub decompressed_limit: Option<u64>,
+    /// How many times as long as what was received an image may be, from 4 GiB on.
+    pub decompression_ratio: u64,
     pub limits: HttpLimits,
     /// Longest time from a download's turn to its last byte.
     pub total_timeout: Duration,
@@ -65,6 +67,8 @@ pub struct DownloadSettings {
 
 /// The management server's default for templates.
 const SIZE_LIMIT: u64 = 50 << 30;
+/// A disk without a byte on it shrinks to a seven-thousandth by xz, and further by zstd.
+const DECOMPRESSION_RATIO: u64 = 20_000;
 const DOWNLOADS: usize = 8;
 const RETRIES: u32 = 5;
 const MIN_RATE: u64 = 4 << 10;
@@ -175,6 +179,15 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
     let size_limit = section.bytes("size_limit", SIZE_LIMIT);
     let decompressed_limit =
         section.optional_bytes("decompressed_limit", "four times the limit of each download");
+    let decompression_ratio =
+        section.or_default("decompression_ratio", DECOMPRESSION_RATIO, "give a number from 100");
+    if decompression_ratio < 100 {
+        section.violation(
+            "decompression_ratio",
+            format!("{decompression_ratio} would refuse usual images"),
+            "give a number from 100: a disk that is nearly empty shrinks a lot",
+        );
+    }
     let retries = Retries {
         count: section.or_default("retries", RETRIES, "give a number"),
         delay: section.duration("retry_delay", Duration::from_secs(1)),
@@ -201,6 +214,7 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
         per_store,
         size_limit,
         decompressed_limit,
+        decompression_ratio,
         limits: HttpLimits { connect_timeout, stall_timeout, min_rate, retries },
         total_timeout,
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),

@@ -30,7 +30,9 @@ mod run;
 mod speed;
 mod transfer;
 pub mod turns;
+mod unpack;
 pub mod write;
+mod zip;
 
 use std::sync::Arc;
 

@@ -2,5 +2,6 @@
 
 pub mod delete;
 pub mod inventory;
+pub mod ovf;
 pub mod properties;
 pub mod verify;

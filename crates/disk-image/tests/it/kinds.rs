@@ -163,7 +163,7 @@ fn archives_documents_and_other_images_are_not_raw() {
     refused(Format::Raw, &[0; 300], "it has 300 bytes, less than one sector");
     refused(Format::Raw, &[], "is empty");
     let fixed = judge(Format::Raw, &fixed_vhd()).unwrap();
-    assert_eq!(fixed.notice, Some(Notice::FixedVhd));
+    assert_eq!(fixed.notices, [Notice::FixedVhd]);
 }
 
 #[test]
@@ -177,18 +177,89 @@ fn an_iso_may_be_either_file_system_and_is_not_cut() {
         image.put(32_768 + 128, &[0, 8, 8, 0]);
         image
     };
-    assert_eq!(judge(Format::Iso, &iso(b"CD001", 64)).unwrap().notice, None);
-    assert_eq!(judge(Format::Iso, &iso(b"BEA01", 0)).unwrap().notice, None);
+    assert_eq!(judge(Format::Iso, &iso(b"CD001", 64)).unwrap().notices, []);
+    refused(Format::Iso, &iso(b"BEA01", 0), "the anchor of its volume is missing");
+    let udf = |sectors: usize| {
+        let mut image = vec![0; sectors * 2048];
+        image.put(32_769, b"BEA01");
+        image.put(34_817, b"NSR02");
+        let anchor = 256 * 2048;
+        image.put(anchor, &[2, 0]);
+        image.put(anchor + 16, &2048_u32.to_le_bytes());
+        image.put(anchor + 20, &260_u32.to_le_bytes());
+        image.put(260 * 2048, &[5, 0]);
+        image.put(260 * 2048 + 188, &270_u32.to_le_bytes());
+        image.put(260 * 2048 + 192, &2_000_u32.to_le_bytes());
+        image
+    };
+    assert_eq!(judge(Format::Iso, &udf(2_270)).unwrap().notices, []);
+    refused(Format::Iso, &udf(300), "its volume has 4648960 bytes, the file only 614400");
     assert_eq!(
-        judge(Format::Iso, &iso(b"CD001", 64 + 150)).unwrap().notice,
-        Some(Notice::ShortVolume { declared: 438_272, length: 131_072 })
-    );
+        judge(Format::Iso, &iso(b"CD001", 64 + 150)).unwrap().notices, [Notice::ShortVolume { declared: 438_272, length: 131_072 }]);
     refused(Format::Iso, &iso(b"CD001", 4_000), "it is cut short: its volume has 8192000 bytes");
     let mut hybrid = vec![0; 4096];
     hybrid.put(510, b"\x55\xaa");
     judge(Format::Iso, &hybrid).unwrap();
     refused(Format::Iso, &[0; 40_000], "it is something else: data");
     refused(Format::Iso, b"<html>", "it is something else: HTML document");
+}
+
+#[test]
+fn a_disk_that_is_shorter_than_its_partitions_is_told() {
+    let mut disk = vec![0; 1 << 20];
+    disk.put(510, b"\x55\xaa");
+    disk.put(446, &[0x80, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0x10, 0, 0]);
+    let end = (2048 + 4096) * 512;
+    let found = judge(Format::Raw, &disk).unwrap().notices;
+    assert_eq!(found, [Notice::PartitionsBeyond { end, length: 1 << 20 }]);
+    disk.resize(4 << 20, 0);
+    assert_eq!(judge(Format::Raw, &disk).unwrap().notices, []);
+    disk.put(512, b"EFI PART");
+    disk.put(512 + 32, &16_383_u64.to_le_bytes());
+    let found = judge(Format::Raw, &disk).unwrap().notices;
+    assert_eq!(found, [Notice::PartitionsBeyond { end: 16_384 * 512, length: 4 << 20 }]);
+    // Boot code where a table would be.
+    let mut code = vec![0x90; 4096];
+    code.put(510, b"\x55\xaa");
+    assert_eq!(judge(Format::Raw, &code).unwrap().notices, []);
+}
+
+#[test]
+fn pages_in_any_character_set_are_not_raw() {
+    let refuse = |found: &str, bytes: &[u8]| {
+        refused(Format::Raw, bytes, &format!("it is something else: {found}"));
+    };
+    let wide = |text: &str, little: bool| -> Vec<u8> {
+        let bytes = |unit: u16| if little { unit.to_le_bytes() } else { unit.to_be_bytes() };
+        text.encode_utf16().flat_map(bytes).collect()
+    };
+    let wider = |text: &str, little: bool| -> Vec<u8> {
+        let bytes = |unit: char| {
+            let unit = u32::from(unit);
+            if little { unit.to_le_bytes() } else { unit.to_be_bytes() }
+        };
+        text.chars().flat_map(bytes).collect()
+    };
+    for little in [true, false] {
+        for text in ["<html><body>Доступ запрещён", "{\"error\":\"見つかりません\"}", "<?xml version='1.0'?><Ошибка/>"] {
+            refuse("Unicode text, UTF-16", &wide(text, little));
+            refuse("Unicode text, UTF-32", &wider(text, little));
+        }
+    }
+    // "Доступ запрещён, " in KOI8-R and in Windows-1251, "見つかりません。" in Shift-JIS and in EUC-JP.
+    for text in [
+        &b"\xe4\xcf\xd3\xd4\xd5\xd0 \xda\xc1\xd0\xd2\xc5\xdd\xa3\xce, "[..],
+        b"\xc4\xee\xf1\xf2\xf3\xef \xe7\xe0\xef\xf0\xe5\xf9\xb8\xed, ",
+        b"\x8c\xa9\x82\xc2\x82\xa9\x82\xe8\x82\xdc\x82\xb9\x82\xf1\x81B\n",
+        b"\xb8\xab\xa4\xc4\xa4\xab\xa4\xea\xa4\xde\xa4\xbb\xa4\xf3\xa1\xa3\n",
+    ] {
+        refuse("ISO-8859 text", &text.iter().copied().cycle().take(3_000).collect::<Vec<u8>>());
+    }
+    refuse("ASCII text", b"+ADw-html+AD4-Zugriff verweigert+ADw-/html+AD4-");
+    refuse("EBCDIC text", b"\x4c\x6f\xa7\x94\x93\x40\xa5\x85\x99\xa2\x89\x96\x95");
+    refuse("EBCDIC text", b"\x4c\x5a\xc4\xd6\xc3\xe3\xe8\xd7\xc5\x15\x25");
+    let wiped: Vec<u8> = [0xaa, 0x55, 0xff, 0x24].into_iter().cycle().take(4_096).collect();
+    raw("a disk wiped with a pattern", &wiped);
 }
 
 #[test]

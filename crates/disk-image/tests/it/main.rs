@@ -11,9 +11,14 @@
     reason = "test code"
 )]
 
+mod archives;
 mod build;
 mod differential;
+mod hostile;
 mod kinds;
+mod ova;
 mod properties;
 mod qcow2;
 mod vhd;
+mod vhdx;
+mod vmdk;

@@ -17,7 +17,7 @@ fn sound_images_of_both_versions_pass() {
         let found = judge(Format::Qcow2, &qcow2(version)).unwrap();
         assert_eq!(found.sizes.virtual_size, 1 << 20);
         assert_eq!(found.sizes.physical_size, 6 * CLUSTER as u64);
-        assert_eq!(found.notice, None);
+        assert_eq!(found.notices, []);
     }
     changed("version 1 is not", |image| image.put32(4, 1));
     changed("version 4 is not", |image| image.put32(4, 4));
@@ -57,10 +57,10 @@ fn flags_that_the_original_tolerates_pass_and_corruption_is_told() {
     let with = |features: u64| {
         let mut image = qcow2(3);
         image.put64(72, features);
-        judge(Format::Qcow2, &image).map(|found| found.notice)
+        judge(Format::Qcow2, &image).map(|found| found.notices)
     };
-    assert_eq!(with(1), Ok(None), "dirty: QEMU repairs it when it opens it");
-    assert_eq!(with(3), Ok(Some(Notice::MarkedCorrupt)));
+    assert_eq!(with(1), Ok(vec![]), "dirty: QEMU repairs it when it opens it");
+    assert_eq!(with(3), Ok(vec![Notice::MarkedCorrupt]));
     let mut zstd = qcow2(3);
     zstd.put64(72, 8);
     zstd.put32(100, 112);

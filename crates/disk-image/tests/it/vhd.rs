@@ -8,7 +8,7 @@ fn notice(image: &[u8], virtual_size: u64) -> Option<Notice> {
     let found = judge(Format::Vhd, image).unwrap();
     assert_eq!(found.sizes.virtual_size, virtual_size);
     assert_eq!(found.sizes.physical_size, image.len() as u64);
-    found.notice
+    found.notices.into_iter().next()
 }
 
 #[test]

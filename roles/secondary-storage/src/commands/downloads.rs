@@ -88,9 +88,8 @@ impl DownloadCommands {
         let url = command.url.as_deref().ok_or("Download url is null")?;
         let name = command.name.as_deref().ok_or("Name for the download is null")?;
         let format = command.format.as_ref().ok_or("the command names no format")?;
-        let format = Format::by_name(format.as_str()).ok_or_else(|| {
-            format!("images of format {format} are not supported by this storage host")
-        })?;
+        let format = Format::from_name(format.as_str())
+            .map_err(|unknown| format!("images {unknown}"))?;
         let expectation =
             Expectation::parse(command.checksum.as_deref()).map_err(|error| error.to_string())?;
         let directory: InstallPath = command
@@ -125,6 +124,7 @@ impl DownloadCommands {
             given_checksum: command.checksum.clone(),
             limit,
             decompressed_limit: settings.decompressed_limit.unwrap_or(limit.saturating_mul(4)),
+            decompression_ratio: settings.decompression_ratio,
             store,
             directory,
             command: Secret::new(Envelope::of(command).body.get().to_owned()),
@@ -215,6 +215,12 @@ impl DownloadCommands {
             | None => self.downloads.current(&id),
         };
         match (job, &command.request) {
+            // The server takes what an OVA describes from this answer only.
+            (Some(job), Some(DownloadRequest::Purge)) => {
+                let report = job.report();
+                let ovf = report.ovf.as_deref().cloned();
+                DownloadAnswer { ovf_information: ovf, ..answer(&id, report) }
+            }
             // Under the id that was asked for: the server drops an answer with any other.
             (Some(job), _) => answer(&id, job.report()),
             (None, Some(DownloadRequest::GetOrRestart)) => {
@@ -261,6 +267,7 @@ impl DownloadCommands {
             sizes: Some(sizes),
             checksum: request.given_checksum,
             warnings: Vec::new(),
+            ovf: None,
         })
     }
 }

@@ -7,11 +7,12 @@
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 
-use disk_image::{HEAD_LEN, Kind};
+use disk_image::{Format, HEAD_LEN, Kind};
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::error::IngestError;
-use super::members::{Ignored, Members, Peeked, Wrapper};
+use super::members::{Ignored, Members, Peeked, WINDOW_LIMIT, Wrapper};
+use super::zip;
 use crate::sources::Coding;
 
 /// Largest piece that is handed on at once.
@@ -30,25 +31,54 @@ struct CodingBroken {
     reason: String,
 }
 
-/// Reads `from` to its end and gives the image inside to `out`, block by block. Says what followed
-/// the compressed data.
+/// What was found around an image and is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// Bytes behind the compressed data.
+    Behind(Ignored),
+    /// Other files of an archive.
+    Files(Vec<String>),
+}
+
+impl std::fmt::Display for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Behind(ignored) => ignored.fmt(f),
+            Self::Files(names) => {
+                write!(f, "other files of the archive were ignored: {}", names.join(", "))
+            }
+        }
+    }
+}
+
+/// Reads `from` to its end and gives the image of `format` inside to `out`, block by block. Without
+/// a format the bytes are passed on as they are.
 pub fn decompress(
     from: impl BufRead,
+    format: Option<Format>,
     out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
-) -> Result<Option<Ignored>, IngestError> {
-    let from = Peeked::new(from, HEAD_LEN).map_err(|error| failed(&error, "data"))?;
-    let wrapper = match Kind::of(from.front()) {
-        kind @ Kind::Gzip => Some((Wrapper::Gzip, kind)),
-        kind @ Kind::Bzip2 => Some((Wrapper::Bzip2, kind)),
-        _ => None,
-    };
-    let Some((wrapper, kind)) = wrapper else {
+) -> Result<Option<Beside>, IngestError> {
+    let Some(format) = format else {
         copy(from, out, "data")?;
         return Ok(None);
     };
-    let mut members = Members::new(wrapper, from);
+    let from = Peeked::new(from, HEAD_LEN).map_err(|error| failed(&error, "data"))?;
+    let kind = Kind::of(from.front());
+    let wrapper = match kind {
+        Kind::Gzip => Wrapper::Gzip,
+        Kind::Bzip2 => Wrapper::Bzip2,
+        Kind::Xz => Wrapper::Xz,
+        Kind::Zstd => Wrapper::Zstd,
+        Kind::Zip => return zip::extract(from, format, out),
+        _ => {
+            copy(from, out, "data")?;
+            return Ok(None);
+        }
+    };
+    let begun = Members::new(wrapper, from);
+    let mut members = begun.map_err(|error| failed(&error, kind.name()))?;
     copy(&mut members, out, kind.name())?;
-    Ok(members.ignored())
+    Ok(members.ignored().map(Beside::Behind))
 }
 
 /// The bytes inside a server's coding; at most `limit` of them.
@@ -59,7 +89,7 @@ pub fn decoded<'a>(
 ) -> std::io::Result<Box<dyn BufRead + 'a>> {
     let inner: Box<dyn Read + 'a> = match coding {
         Coding::Identity => return Ok(Box::new(from)),
-        Coding::Gzip => Box::new(Members::new(Wrapper::Gzip, Peeked::new(from, 0)?)),
+        Coding::Gzip => Box::new(Members::new(Wrapper::Gzip, Peeked::new(from, 0)?)?),
         Coding::Deflate => {
             let from = Peeked::new(from, 2)?;
             // Servers send either; what HTTP calls deflate is the one with zlib's header.
@@ -119,14 +149,20 @@ fn is_broken_input(error: &Error) -> bool {
 }
 
 /// When the other side gave up, it knows why: this error is replaced by its own.
-fn failed(error: &Error, what: &'static str) -> IngestError {
+pub(super) fn failed(error: &Error, what: &'static str) -> IngestError {
     if is_broken_input(error) {
         tracing::debug!(%error, "the download's source ended");
         return IngestError::Aborted;
     }
     let coding = error.get_ref().and_then(|inner| inner.downcast_ref::<CodingBroken>());
     let what = coding.map_or(what, |coding| coding.what);
-    IngestError::Decompress { what, reason: error.to_string() }
+    let reason = match error.to_string() {
+        text if text.contains("memory limit") || text.contains("too much memory") => format!(
+            "it needs a window of more than {WINDOW_LIMIT} bytes; compress it again, xz with -9 or less, zstd without --long"
+        ),
+        text => text,
+    };
+    IngestError::Decompress { what, reason }
 }
 
 /// Gives everything of `from` to `out`, block by block.

@@ -19,11 +19,13 @@ pub enum IngestError {
     TooLarge { limit: u64 },
     #[error("the decompressed image is too large: the limit is {limit} bytes")]
     Bomb { limit: u64 },
+    #[error("the image is more than {ratio} times as long as the {received} bytes that were received; if it is meant to be, set decompression_ratio higher")]
+    Ratio { ratio: u64, received: u64 },
     #[error("the download was not complete after {} seconds (download_timeout)", .0.as_secs())]
     TotalTimeout(Duration),
     #[error("the store took no data for {} seconds", .0.as_secs())]
     StoreStalled(Duration),
-    #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}", .0.name())]
+    #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}{}", .0.name(), hint(*.0))]
     Content(Kind),
     #[error("Failed to install: cannot decompress {what}: {reason}")]
     Decompress { what: &'static str, reason: String },
@@ -31,6 +33,8 @@ pub enum IngestError {
     Checksum(String),
     #[error("Failed post download script: The downloaded file {}", bedrock::chain(.0))]
     Image(ImageError),
+    #[error("Failed post download script: {name:?} of the archive: {text}: its manifest is of another file, or it was damaged on the way")]
+    Manifest { name: String, text: String },
     #[error("cannot start a thread for the download: {0}")]
     Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]
@@ -49,6 +53,16 @@ pub enum IngestError {
     Aborted,
     #[error("the download ended unexpectedly, see the log of the storage host")]
     Internal,
+}
+
+/// What to do about content of another kind.
+const fn hint(kind: Kind) -> &'static str {
+    match kind {
+        // What was around the image was taken off already.
+        kind if kind.is_wrapper() => " inside another one: compress the image once",
+        Kind::Tar => " (an OVA is one)",
+        _ => "",
+    }
 }
 
 impl From<StoreError> for IngestError {

@@ -19,10 +19,14 @@ use super::error::IngestError;
 use super::journal::{Note, properties_temporary, remove_leftovers};
 use super::progress::Progress;
 use super::publish::{Publication, image_name, publish};
+use super::unpack::unpack;
 use super::write::{Begun, Piece, Target, Written, write};
 use crate::objects::inventory::Description;
+use crate::objects::ovf;
 use crate::sources::Coding;
 use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Part, Store, Work};
+use agent_protocol::storage::OVFInformationTO;
+use disk_image::ova::{OvaError, Package};
 use disk_image::{Format, Sizes};
 
 /// What the bytes are.
@@ -32,6 +36,16 @@ pub enum Content {
     Image(Format),
     /// Files of a store as they are: a snapshot copied from another zone.
     Files,
+}
+
+impl Content {
+    /// The format of an image.
+    pub const fn format(self) -> Option<Format> {
+        match self {
+            Self::Image(format) => Some(format),
+            Self::Files => None,
+        }
+    }
 }
 
 /// What is to become of the bytes.
@@ -47,6 +61,8 @@ pub struct Order {
     pub hashes: Vec<Expectation>,
     /// Largest image after decompression.
     pub decompressed_limit: u64,
+    /// How many times as long as what was received an image may be.
+    pub decompression_ratio: u64,
 }
 
 /// What is known of bytes before they come.
@@ -82,6 +98,8 @@ pub struct Ready {
     pub checksum: Checksum,
     /// What an operator may want to know about an image that is usable.
     pub warnings: Vec<String>,
+    /// The machine that an OVA describes.
+    pub ovf: Option<Arc<OVFInformationTO>>,
     image: FileName,
     /// Temporaries and the names that they get.
     renames: Vec<(FileName, FileName)>,
@@ -172,6 +190,7 @@ impl<'a> Intake<'a> {
             limit: self.order.decompressed_limit,
             begun,
             progress,
+            ratio: self.order.decompression_ratio,
         };
         let written = write(target, pieces).await?;
         for (hash, found) in hashes.iter().zip(written.hashes.iter().skip(self.order.hashes.len()))
@@ -217,26 +236,82 @@ impl<'a> Intake<'a> {
     /// The name that an image will have.
     pub fn image_name(&self, about: &Description) -> Result<FileName, IngestError> {
         let bad = || IngestError::Name(about.unique_name.clone());
-        let Content::Image(format) = self.order.content else { return Err(bad()) };
+        let format = self.order.content.format().ok_or_else(bad)?;
         image_name(&about.unique_name, format, self.cx.host.clock.unix_ms()).map_err(|_bad| bad())
     }
 
-    /// Judges a received file that is to be called `image`.
-    pub fn check(&self, written: Written, image: FileName) -> Result<Ready, IngestError> {
+    /// Judges a received file that is to be called `image`, and unpacks what lies beside it.
+    pub async fn check(
+        &mut self,
+        written: Written,
+        image: FileName,
+    ) -> Result<Ready, IngestError> {
         let inspection = written.inspection.map_err(IngestError::Image)?;
-        let notice = inspection.notice.map(|notice| notice.to_string());
-        let ignored = written.ignored.map(|ignored| ignored.to_string());
-        let warnings: Vec<String> = notice.into_iter().chain(ignored).collect();
+        let notices = inspection.notices.iter().map(ToString::to_string);
+        let beside = written.beside.map(|beside| beside.to_string());
+        let warnings: Vec<String> = notices.chain(beside).collect();
         for warning in &warnings {
             tracing::warn!(id = self.id, warning, "the received file is odd, it is installed");
+        }
+        let mut renames = vec![(self.note.temporary.clone(), image.clone())];
+        let mut ovf = None;
+        if let Some(package) = inspection.package {
+            renames.extend(self.unpack(&package, &written.file).await?);
+            ovf = Some(Arc::new(self.describe(package, &written.file).await?));
         }
         Ok(Ready {
             install_path: self.order.directory.join(image.clone()),
             sizes: inspection.sizes,
             checksum: written.checksum,
             warnings,
-            renames: vec![(self.note.temporary.clone(), image.clone())],
+            ovf,
+            renames,
             image,
+        })
+    }
+
+    /// Unpacks an archive's members; gives their temporaries and names.
+    async fn unpack(
+        &mut self,
+        package: &Package,
+        archive: &Arc<dyn Opened>,
+    ) -> Result<Vec<(FileName, FileName)>, IngestError> {
+        let mut renames = Vec::new();
+        for (at, file) in package.files.iter().enumerate() {
+            let name = file.name.parse().map_err(|_bad| IngestError::Name(file.name.clone()))?;
+            renames.push((self.temporary(at + 1)?, name));
+        }
+        // Noted before they are there.
+        self.note.files = renames.iter().flat_map(|(from, to)| [from, to]).cloned().collect();
+        self.write_note().await?;
+        for (file, (temporary, _)) in package.files.iter().zip(&renames) {
+            let creating = self.store.engine().create(
+                self.work,
+                self.order.directory.clone(),
+                temporary.clone(),
+            );
+            let part = self.store.run("create a file", creating).await?;
+            unpack(&self.store, archive, file, part).await?;
+        }
+        Ok(renames)
+    }
+
+    /// What the description of a machine says.
+    async fn describe(
+        &self,
+        package: Package,
+        archive: &Arc<dyn Opened>,
+    ) -> Result<OVFInformationTO, IngestError> {
+        let found = package.files.iter().find(|file| file.name == package.ovf);
+        let range = found.map_or(0..0, |file| file.offset..file.offset + file.length);
+        let bytes = self.store.run("read a description", archive.read(range)).await?;
+        let place = format!("{}/{}", self.store.place(), self.order.directory);
+        let lengths = package.files.into_iter().map(|file| (file.name, file.length)).collect();
+        let read = move || ovf::information(&bytes, &place, &lengths);
+        let read = self.cx.tasks.blocking("read a description", read).await?;
+        read.map_err(|source| {
+            let name = package.ovf.clone();
+            IngestError::Image(OvaError::Ovf { name, source }.into())
         })
     }
 

@@ -2,9 +2,10 @@
 //! is in [`super::run`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use agent_protocol::storage::OVFInformationTO;
 use bedrock::Secret;
 use bedrock::net::Network;
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ pub struct Request {
     pub limit: u64,
     /// Largest image after decompression.
     pub decompressed_limit: u64,
+    /// How many times as long as what was received an image may be.
+    pub decompression_ratio: u64,
     pub store: StoreUrl,
     /// The object's directory below the store's root.
     pub directory: InstallPath,
@@ -61,6 +64,7 @@ impl Request {
             expectation: self.expectation.clone(),
             hashes: Vec::new(),
             decompressed_limit: self.decompressed_limit,
+            decompression_ratio: self.decompression_ratio,
         }
     }
 
@@ -93,7 +97,7 @@ impl Phase {
 }
 
 /// What a job says about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     pub phase: Phase,
     pub percent: u8,
@@ -107,6 +111,8 @@ pub struct Report {
     pub checksum: Option<String>,
     /// What an operator may want to know about an image that is usable.
     pub warnings: Vec<String>,
+    /// The machine that an OVA describes.
+    pub ovf: Option<Arc<OVFInformationTO>>,
 }
 
 /// A job. Shared by its task, the table of jobs and whoever asks.
@@ -179,6 +185,7 @@ impl Job {
             sizes: None,
             checksum: request.given_checksum.clone(),
             warnings: Vec::new(),
+            ovf: None,
         };
         Self {
             id,

@@ -2,20 +2,32 @@
 //! tape's block, or with something else behind them.
 //!
 //! As gzip and bzip2 themselves do it: what follows the last member is ignored and told, a member
-//! that is begun must be whole.
+//! that is begun must be whole. Streams of xz may have padding between them, and frames of zstd
+//! others that are passed over; both belong to the format.
 
 use std::fmt;
 use std::io::{BufRead, ErrorKind, Read};
 
 use bzip2::bufread::BzDecoder;
 use flate2::bufread::GzDecoder;
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
 
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrapper {
     Gzip,
     Bzip2,
+    Xz,
+    Zstd,
 }
+
+/// Memory for the window of one file. What xz -9 and zstd --ultra -22 make needs half of it and all of
+/// it; a header may ask for gigabytes.
+pub(super) const WINDOW_LIMIT: u64 = 1 << WINDOW_LOG;
+const WINDOW_LOG: u32 = 27;
+/// The rest of a decoder's memory.
+const BESIDES: u64 = 2 << 20;
 
 impl Wrapper {
     /// What each member begins with.
@@ -23,6 +35,8 @@ impl Wrapper {
         match self {
             Self::Gzip => b"\x1f\x8b",
             Self::Bzip2 => b"BZh",
+            Self::Xz => b"\xfd7zXZ\0",
+            Self::Zstd => b"\x28\xb5\x2f\xfd",
         }
     }
 }
@@ -62,8 +76,8 @@ impl<R: BufRead> Peeked<R> {
         self.front.get(self.at..).unwrap_or_default()
     }
 
-    /// Looks at the next bytes again, after others were read.
-    fn again(mut self, length: usize) -> std::io::Result<Self> {
+    /// Looks at the next bytes again, after others were read; at no fewer than before.
+    pub(super) fn again(mut self, length: usize) -> std::io::Result<Self> {
         let mut front = self.front().to_vec();
         let missing = length.saturating_sub(front.len());
         self.rest.by_ref().take(missing as u64).read_to_end(&mut front)?;
@@ -100,6 +114,8 @@ impl<R: BufRead> BufRead for Peeked<R> {
 enum State<R: BufRead> {
     Gzip(Box<GzDecoder<Peeked<R>>>),
     Bzip2(BzDecoder<Peeked<R>>),
+    Xz(Box<XzDecoder<Peeked<R>>>),
+    Zstd(zstd::Decoder<'static, Peeked<R>>),
     Over,
 }
 
@@ -111,8 +127,9 @@ pub(super) struct Members<R: BufRead> {
 }
 
 impl<R: BufRead> Members<R> {
-    pub(super) fn new(wrapper: Wrapper, from: Peeked<R>) -> Self {
-        Self { wrapper, state: State::begin(wrapper, from), ignored: None }
+    pub(super) fn new(wrapper: Wrapper, from: Peeked<R>) -> std::io::Result<Self> {
+        let from = if wrapper == Wrapper::Zstd { skip_frames(from)? } else { from };
+        Ok(Self { wrapper, state: State::begin(wrapper, from)?, ignored: None })
     }
 
     /// What followed the last member; known at the end.
@@ -125,24 +142,79 @@ impl<R: BufRead> Members<R> {
         let rest = match std::mem::replace(&mut self.state, State::Over) {
             State::Gzip(member) => member.into_inner(),
             State::Bzip2(member) => member.into_inner(),
+            State::Xz(member) => member.into_inner(),
+            State::Zstd(member) => member.finish(),
             State::Over => return Ok(()),
+        };
+        let (rest, padding) = match self.wrapper {
+            Wrapper::Xz => skip_zeros(rest)?,
+            Wrapper::Zstd => (skip_frames(rest)?, 0),
+            Wrapper::Gzip | Wrapper::Bzip2 => (rest, 0),
         };
         let magic = self.wrapper.magic();
         let rest = rest.again(magic.len())?;
-        if rest.front().starts_with(magic) {
-            self.state = State::begin(self.wrapper, rest);
+        if rest.front().starts_with(magic) && padding % XZ_PADDING == 0 {
+            self.state = State::begin(self.wrapper, rest)?;
         } else if !rest.front().is_empty() {
-            self.ignored = Some(ignore(rest)?);
+            let rest = ignore(rest)?;
+            let only_zeros = rest.only_zeros;
+            self.ignored = Some(Ignored { bytes: padding + rest.bytes, only_zeros });
         }
         Ok(())
     }
 }
 
 impl<R: BufRead> State<R> {
-    fn begin(wrapper: Wrapper, from: Peeked<R>) -> Self {
-        match wrapper {
+    fn begin(wrapper: Wrapper, from: Peeked<R>) -> std::io::Result<Self> {
+        Ok(match wrapper {
             Wrapper::Gzip => Self::Gzip(Box::new(GzDecoder::new(from))),
             Wrapper::Bzip2 => Self::Bzip2(BzDecoder::new(from)),
+            Wrapper::Xz => Self::Xz(Box::new(xz(from)?)),
+            Wrapper::Zstd => Self::Zstd(zstd_frame(from)?),
+        })
+    }
+}
+
+/// One stream of xz, in bounded memory.
+pub(super) fn xz<R: BufRead>(from: R) -> std::io::Result<XzDecoder<R>> {
+    let stream = Stream::new_stream_decoder(WINDOW_LIMIT + BESIDES, 0)?;
+    Ok(XzDecoder::new_stream(from, stream))
+}
+
+/// One frame of zstd, in bounded memory.
+pub(super) fn zstd_frame<R: BufRead>(from: R) -> std::io::Result<zstd::Decoder<'static, R>> {
+    let mut decoder = zstd::Decoder::with_buffer(from)?.single_frame();
+    decoder.window_log_max(WINDOW_LOG)?;
+    Ok(decoder)
+}
+
+/// Padding between streams of xz comes in fours.
+const XZ_PADDING: u64 = 4;
+
+fn skip_zeros<R: BufRead>(mut from: Peeked<R>) -> std::io::Result<(Peeked<R>, u64)> {
+    let mut skipped = 0;
+    loop {
+        let available = from.fill_buf()?;
+        let zeros = available.iter().take_while(|byte| **byte == 0).count();
+        if zeros == 0 {
+            return Ok((from, skipped));
+        }
+        from.consume(zeros);
+        skipped += zeros as u64;
+    }
+}
+
+/// Passes over the frames that are not for the decoder: a magic of sixteen, a length, bytes.
+fn skip_frames<R: BufRead>(mut from: Peeked<R>) -> std::io::Result<Peeked<R>> {
+    loop {
+        from = from.again(8)?;
+        let &[0x50..=0x5f, 0x2a, 0x4d, 0x18, a, b, c, d, ..] = from.front() else {
+            return Ok(from);
+        };
+        let length = 8 + u64::from(u32::from_le_bytes([a, b, c, d]));
+        let skipped = std::io::copy(&mut from.by_ref().take(length), &mut std::io::sink())?;
+        if skipped < length {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
     }
 }
@@ -156,6 +228,8 @@ impl<R: BufRead> Read for Members<R> {
             let read = match &mut self.state {
                 State::Gzip(member) => member.read(buffer)?,
                 State::Bzip2(member) => member.read(buffer)?,
+                State::Xz(member) => member.read(buffer)?,
+                State::Zstd(member) => member.read(buffer)?,
                 State::Over => return Ok(0),
             };
             if read > 0 {
@@ -167,7 +241,7 @@ impl<R: BufRead> Read for Members<R> {
 }
 
 /// Reads to the end: the digest covers all of a file.
-fn ignore(mut rest: impl BufRead) -> std::io::Result<Ignored> {
+pub(super) fn ignore(mut rest: impl BufRead) -> std::io::Result<Ignored> {
     let mut ignored = Ignored { bytes: 0, only_zeros: true };
     loop {
         let available = match rest.fill_buf() {

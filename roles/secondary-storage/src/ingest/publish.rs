@@ -31,7 +31,7 @@ pub fn image_name(name: &str, format: Format, unix_ms: i64) -> Result<FileName, 
     let extension = format.extension();
     match format {
         Format::Iso => format!("{}.{extension}", name.trim().replace(' ', "_")).parse(),
-        Format::Qcow2 | Format::Raw | Format::Vhd => {
+        _ => {
             let uuid = name_uuid(format!("{name}{unix_ms}").as_bytes());
             format!("{uuid}.{extension}").parse()
         }

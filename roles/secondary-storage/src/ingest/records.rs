@@ -155,6 +155,8 @@ impl Outcome {
             sizes: sizes.map(|(virtual_size, physical_size)| Sizes { virtual_size, physical_size }),
             checksum: self.checksum,
             warnings: self.warnings,
+            // The server asks for it once, right after the end.
+            ovf: None,
         }
     }
 }
@@ -197,6 +199,7 @@ mod tests {
             sizes: Some(Sizes { virtual_size: 2, physical_size: 1 }),
             checksum: Some("{MD5}00".to_owned()),
             warnings: vec!["odd".to_owned()],
+            ovf: None,
         };
         let record = Record {
             command: Secret::new("{\"url\":\"http://u:geheim@h/\"}".to_owned()),

@@ -179,8 +179,11 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         report.checksum = Some(checksum);
         report.install_path = install_path;
     });
-    let ready = intake.check(written, image)?;
-    job.update(|report| report.warnings.clone_from(&ready.warnings));
+    let ready = intake.check(written, image).await?;
+    job.update(|report| {
+        report.warnings.clone_from(&ready.warnings);
+        report.ovf.clone_from(&ready.ovf);
+    });
     let publishing = Publishing {
         unique_name: about.unique_name.clone(),
         install_path: ready.install_path.clone(),

@@ -9,19 +9,20 @@
 //!               └──▶ digest (thread)
 //! ```
 
+use std::cell::Cell;
 use std::io::{BufRead, Error, Read};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use disk_image::{HEAD_LEN, ImageError, Inspection, Kind, Sizes};
+use disk_image::{Format, HEAD_LEN, ImageError, Inspection, Kind};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::decompress::{InputBroken, copy, decoded, decompress};
+use super::decompress::{Beside, InputBroken, copy, decoded, decompress};
 use super::digest::{Checksum, Computed, Digests, Expectation, Queues};
 use super::error::IngestError;
 use super::intake::Content;
-use super::members::Ignored;
 use super::progress::Progress;
 use crate::sources::Coding;
 use crate::stores::{Opened, Part, Store};
@@ -52,6 +53,8 @@ pub struct Target {
     pub coding: Coding,
     /// Largest image after decompression.
     pub limit: u64,
+    /// How many times as long as what was received an image may be.
+    pub ratio: u64,
     pub begun: Option<Begun>,
     /// Told how far the file is.
     pub progress: Progress,
@@ -73,13 +76,15 @@ pub struct Written {
     pub checksum: Checksum,
     /// In the order they were asked for.
     pub hashes: Vec<Checksum>,
-    /// What followed the compressed data.
-    pub ignored: Option<Ignored>,
+    /// What was found around the image.
+    pub beside: Option<Beside>,
+    /// The file, open for reading.
+    pub file: Arc<dyn Opened>,
 }
 
 /// Writes everything and judges the complete file.
 pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Written, IngestError> {
-    let Target { store, part, content, expectation, hashes, coding, limit, begun, progress } =
+    let Target { store, part, content, expectation, hashes, coding, limit, ratio, begun, progress } =
         target;
     let mut sink = Sink::new(store, part, content, limit, progress.clone());
     let is_rest = begun.is_some();
@@ -90,26 +95,27 @@ pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Writ
     let digests = Digests::start(computed, progress).map_err(IngestError::Thread)?;
     let queues = digests.queues();
     let (out, mut blocks) = mpsc::channel(BLOCKS);
+    let bounds = Bounds { format: content.format(), limit, ratio };
     let unpack = move || {
         if is_rest {
             pass_rest(pieces, queues, &out)
         } else {
-            unpack(coding, limit, pieces, queues, &out)
+            unpack(coding, bounds, pieces, queues, &out)
         }
     };
     let unpacked = on_thread("ss-decompress", unpack)?;
     while let Some(block) = blocks.recv().await {
         sink.write(block).await?;
     }
-    let ignored = unpacked.await.map_err(|_died| IngestError::Internal)??;
+    let beside = unpacked.await.map_err(|_died| IngestError::Internal)??;
     sink.check_head()?;
-    let inspection = sink.finish().await?;
+    let (inspection, file) = sink.finish().await?;
     let (checksum, hashes) = digests.finish().await.ok_or(IngestError::Internal)?;
-    Ok(Written { inspection, checksum, hashes, ignored })
+    Ok(Written { inspection, checksum, hashes, beside, file })
 }
 
 /// Runs `work` on a thread of its own.
-fn on_thread<T: Send + 'static>(
+pub(super) fn on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<oneshot::Receiver<T>, IngestError> {
@@ -125,28 +131,53 @@ fn on_thread<T: Send + 'static>(
     Ok(outcome)
 }
 
+/// What an image inside something else may be.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// `None`: nothing is taken off.
+    format: Option<Format>,
+    limit: u64,
+    ratio: u64,
+}
+
+/// Images shorter than this may be any times as long as what was received: an empty disk is.
+const RATIO_FREE: u64 = 4 << 30;
+
 /// Takes the image out of what it was sent in. Blocks.
 fn unpack(
     coding: Coding,
-    limit: u64,
+    bounds: Bounds,
     incoming: mpsc::Receiver<Piece>,
     digests: Queues,
     out: &mpsc::Sender<Bytes>,
-) -> Result<Option<Ignored>, IngestError> {
+) -> Result<Option<Beside>, IngestError> {
+    let Bounds { format, limit, ratio } = bounds;
+    let received = Rc::new(Cell::new(0_u64));
+    let mut given = 0_u64;
+    let arrived = Rc::clone(&received);
     let out = &mut |block: &[u8]| {
+        given = given.saturating_add(block.len() as u64);
+        if given > RATIO_FREE && given / arrived.get().max(1) > ratio {
+            return Err(IngestError::Ratio { ratio, received: arrived.get() });
+        }
         // The other end went away: it has the reason.
         out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
     };
-    let mut pieces =
-        Pieces { incoming, digests: Queues::default(), current: Bytes::new(), ended: false };
+    let mut pieces = Pieces {
+        incoming,
+        digests: Queues::default(),
+        current: Bytes::new(),
+        received,
+        ended: false,
+    };
     match coding {
         Coding::Identity => {
             pieces.digests = digests;
-            decompress(pieces, out)
+            decompress(pieces, format, out)
         }
         coding => {
             let content = decoded(coding, pieces, limit).map_err(|_cut| IngestError::Aborted)?;
-            decompress(Digested { content, digests, is_broken: false }, out)
+            decompress(Digested { content, digests, is_broken: false }, format, out)
         }
     }
 }
@@ -156,11 +187,13 @@ fn pass_rest(
     incoming: mpsc::Receiver<Piece>,
     digests: Queues,
     out: &mpsc::Sender<Bytes>,
-) -> Result<Option<Ignored>, IngestError> {
+) -> Result<Option<Beside>, IngestError> {
     let out = &mut |block: &[u8]| {
         out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
     };
-    copy(Pieces { incoming, digests, current: Bytes::new(), ended: false }, out, "data")?;
+    let received = Rc::default();
+    let pieces = Pieces { incoming, digests, current: Bytes::new(), received, ended: false };
+    copy(pieces, out, "data")?;
     Ok(None)
 }
 
@@ -169,6 +202,7 @@ struct Pieces {
     incoming: mpsc::Receiver<Piece>,
     digests: Queues,
     current: Bytes,
+    received: Rc<Cell<u64>>,
     ended: bool,
 }
 
@@ -191,6 +225,7 @@ impl BufRead for Pieces {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
                     self.digests.send(&bytes).map_err(gone)?;
+                    self.received.set(self.received.get() + bytes.len() as u64);
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
@@ -236,6 +271,8 @@ impl<R: BufRead> Read for Digested<R> {
         Ok(read)
     }
 }
+
+type Judgement = Result<Inspection, ImageError>;
 
 /// The file being written: counted, bounded, its beginning judged as soon as it is there.
 struct Sink {
@@ -309,30 +346,26 @@ impl Sink {
         }
         self.judged = true;
         let kind = Kind::of(&self.head);
-        let admitted = match self.content {
-            Content::Image(format) => format.admits(kind),
-            Content::Files => true,
-        };
-        if admitted { Ok(()) } else { Err(IngestError::Content(kind)) }
+        if self.content.format().is_none_or(|format| format.admits(kind)) { Ok(()) } else { Err(IngestError::Content(kind)) }
     }
 
     /// Judges the complete file; the outer error is one of the store.
-    async fn finish(self) -> Result<Result<Inspection, ImageError>, IngestError> {
-        let Self { store, part, content, length, .. } = self;
-        let file = store.run(WRITE, part.finish()).await?;
-        let Content::Image(format) = content else {
-            let sizes = Sizes { virtual_size: length, physical_size: length };
-            return Ok(Ok(Inspection { sizes, notice: None }));
+    async fn finish(self) -> Result<(Judgement, Arc<dyn Opened>), IngestError> {
+        let Self { store, part, content, .. } = self;
+        let file: Arc<dyn Opened> = Arc::from(store.run(WRITE, part.finish()).await?);
+        let image = Image { file: Arc::clone(&file), runtime: Handle::current() };
+        let inspect = move || match content {
+            Content::Image(format) => disk_image::inspect(format, &image),
+            Content::Files => disk_image::describe(&image),
         };
-        let runtime = Handle::current();
-        let inspect = move || disk_image::inspect(format, &Image { file, runtime });
-        on_thread("ss-inspect", inspect)?.await.map_err(|_died| IngestError::Internal)
+        let judged = on_thread("ss-inspect", inspect)?.await;
+        Ok((judged.map_err(|_died| IngestError::Internal)?, file))
     }
 }
 
 /// The written file, for its inspection on a thread.
 struct Image {
-    file: Box<dyn Opened>,
+    file: Arc<dyn Opened>,
     runtime: Handle,
 }
 

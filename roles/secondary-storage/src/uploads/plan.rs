@@ -32,6 +32,8 @@ pub struct Plan {
     /// What the account may have on secondary storage, in bytes.
     pub quota: Option<u64>,
     pub decompressed_limit: u64,
+    /// How many times as long as what was received an image may be.
+    pub decompression_ratio: u64,
 }
 
 const GIB: u64 = 1 << 30;
@@ -61,9 +63,8 @@ impl Plan {
         let name = name.ok_or_else(|| bad("the order names no object".to_owned()))?;
         let format = order.image_format.as_ref();
         let format = format.ok_or_else(|| bad("the order names no format".to_owned()))?;
-        let format = Format::by_name(format.as_str()).ok_or_else(|| {
-            bad(format!("images of format {format} are not supported by this storage host"))
-        })?;
+        let format = Format::from_name(format.as_str())
+            .map_err(|unknown| bad(format!("images {unknown}")))?;
         let directory: InstallPath =
             order.absolute_path.as_deref().unwrap_or_default().parse().map_err(path)?;
         if kind.directory(&directory).as_ref() != Some(&directory) {
@@ -98,6 +99,7 @@ impl Plan {
             limit,
             quota: quota(order.max_secondary_storage),
             decompressed_limit: settings.decompressed_limit.unwrap_or(limit.saturating_mul(4)),
+            decompression_ratio: settings.decompression_ratio,
         })
     }
 
@@ -110,6 +112,7 @@ impl Plan {
             expectation: self.expectation.clone(),
             hashes: Vec::new(),
             decompressed_limit: self.decompressed_limit,
+            decompression_ratio: self.decompression_ratio,
         }
     }
 }

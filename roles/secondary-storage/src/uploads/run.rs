@@ -150,7 +150,7 @@ async fn work(
         Some(image) => image.clone(),
         None => intake.image_name(&plan.about).map_err(failed)?,
     };
-    let ready = intake.check(written, image).map_err(failed)?;
+    let ready = intake.check(written, image).await.map_err(failed)?;
     let install_path = ready.install_path.clone();
     *publishing = Some((
         Arc::clone(&store),

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use disk_image::Format;
 use flate2::write::GzEncoder;
 
 use super::*;
@@ -33,9 +32,9 @@ async fn run_coded(
     let expectation = Expectation::parse(Some("00")).unwrap();
     let content = Content::Image(format);
     let hashes = Vec::new();
-    let (begun, progress) = (None, Progress::default());
+    let (begun, progress, ratio) = (None, Progress::default(), 1_000);
     let target =
-        Target { store, part, content, expectation, hashes, coding, limit, begun, progress };
+        Target { store, part, content, expectation, hashes, coding, limit, ratio, begun, progress };
     let (tx, rx) = mpsc::channel(PIECES);
     let sending = async move {
         for piece in pieces {
@@ -83,7 +82,7 @@ async fn bytes_are_written_as_decompressed_and_hashed_as_received() {
         let (outcome, written) = run(Format::Qcow2, 1 << 30, pieces(&sent, size)).await;
         let outcome = outcome.unwrap();
         assert_eq!(outcome.checksum.to_string(), md5(&sent));
-        assert_eq!(outcome.ignored, None);
+        assert_eq!(outcome.beside, None);
         assert!(written == plain);
     }
 }
@@ -157,7 +156,7 @@ async fn what_follows_the_last_member_is_ignored_and_told() {
             for size in [1 << 20, 4_099] {
                 let (outcome, written) = run(Format::Qcow2, 1 << 30, pieces(&sent, size)).await;
                 let outcome = outcome.unwrap();
-                let ignored = outcome.ignored.unwrap().to_string();
+                let ignored = outcome.beside.unwrap().to_string();
                 assert!(ignored.ends_with(text), "{ignored}");
                 assert!(written == plain);
                 assert_eq!(outcome.checksum.to_string(), md5(&sent), "of the file as it is");
