@@ -213,7 +213,8 @@ pub fn describe<S: Source + ?Sized>(source: &S) -> Result<Inspection, ImageError
     let physical_size = source.length();
     let head = up_to(source, 0, HEAD_LEN)?;
     let kind = Kind::of(&head);
-    let is_ovf = head.windows(9).take(4096).any(|window| window == b"<Envelope" || window == b":Envelope");
+    let is_ovf =
+        head.windows(9).take(4096).any(|window| window == b"<Envelope" || window == b":Envelope");
     if kind.is_text() && !is_ovf && !ova::is_manifest(&head) {
         return Err(raw::RawError::Kind(kind).into());
     }

@@ -281,8 +281,7 @@ fn check_disks<S: Source + ?Sized>(
     let mut sum = 0_u64;
     for disk in &ovf.disks {
         let reference = ovf.file_of(disk);
-        let file =
-            reference.and_then(|file| files.iter().find(|other| other.name == file.href));
+        let file = reference.and_then(|file| files.iter().find(|other| other.name == file.href));
         let inside = match (file, reference) {
             (Some(file), Some(reference)) => {
                 check_disk(source, file, reference.is_compressed, notices)?

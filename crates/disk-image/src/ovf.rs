@@ -41,7 +41,9 @@ pub enum OvfError {
     #[error("has a disk {0:?} that needs a parent disk")]
     Parent(String),
     /// In pieces.
-    #[error("has the file {0:?} in pieces (chunkSize), which is not supported: export it again in one piece")]
+    #[error(
+        "has the file {0:?} in pieces (chunkSize), which is not supported: export it again in one piece"
+    )]
     Chunks(String),
 }
 

@@ -89,7 +89,11 @@ const MAGICS: [(usize, &[u8], Kind); 45] = [
     (0, b"OggS\0", Kind::Foreign("Ogg data")),
     (4, b"ftyp", Kind::Foreign("ISO Media")),
     (257, b"ustar", Kind::Tar),
-    (0, b"\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0", Kind::Foreign("raw CD image (sectors of 2352 bytes)")),
+    (
+        0,
+        b"\0\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0",
+        Kind::Foreign("raw CD image (sectors of 2352 bytes)"),
+    ),
 ];
 
 /// Shorter ones: a boot sector or a disk of random bytes may begin like this.

@@ -26,7 +26,9 @@ pub enum TarError {
     #[error("the record at byte {0} is not valid")]
     Record(u64),
     /// A pax record for all members behind it that changes where they are.
-    #[error("a global record at byte {0} gives all members a name or size: pack it again with tar --format=ustar")]
+    #[error(
+        "a global record at byte {0} gives all members a name or size: pack it again with tar --format=ustar"
+    )]
     Global(u64),
     /// The end of the file lies within a member.
     #[error("it is cut short: {name:?} ends at byte {end}, the file at byte {length}")]

@@ -1,9 +1,8 @@
 //! Text in place of an image: what a wrong link, a log-in page or an object store's error delivers.
 
 /// Every kind of text by the name that [`name`] gives it.
-pub(crate) const NAMES: [&str; 10] = [
-    WIDE, WIDER, EBCDIC, HTTP, JSON, ASCII, UTF_8, OTHER, XML, HTML,
-];
+pub(crate) const NAMES: [&str; 10] =
+    [WIDE, WIDER, EBCDIC, HTTP, JSON, ASCII, UTF_8, OTHER, XML, HTML];
 const WIDE: &str = "Unicode text, UTF-16";
 const WIDER: &str = "Unicode text, UTF-32";
 const EBCDIC: &str = "EBCDIC text";

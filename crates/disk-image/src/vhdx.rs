@@ -210,8 +210,7 @@ fn parse_regions(bytes: &[u8]) -> Option<Regions> {
     let count = le_u32(bytes, 8).filter(|count| *count <= MAX_REGIONS)?;
     let (entries, _rest) = bytes.get(16..)?.as_chunks::<32>();
     let entry = |entry: &[u8; 32]| {
-        let region =
-            Region { offset: le_u64(entry, 16)?, length: u64::from(le_u32(entry, 24)?) };
+        let region = Region { offset: le_u64(entry, 16)?, length: u64::from(le_u32(entry, 24)?) };
         Some((guid(entry, 0)?, region, le_u32(entry, 28)? & 1 != 0))
     };
     entries.iter().take(usize::try_from(count).ok()?).map(entry).collect()

@@ -214,10 +214,7 @@ pub fn check<S: Source + ?Sized>(source: &S) -> Result<Disk, ImageError> {
         return Err(VmdkError::Sizes { one, first, other, second }.into());
     }
     check_tables(&used, source)?;
-    Ok(Disk {
-        virtual_size: used.capacity * SECTOR,
-        is_stream_optimized: used.is_compressed(),
-    })
+    Ok(Disk { virtual_size: used.capacity * SECTOR, is_stream_optimized: used.is_compressed() })
 }
 
 fn beyond(what: &'static str, sector: u64, bytes: u64, length: u64) -> Result<(), VmdkError> {

@@ -98,9 +98,10 @@ fn look(options: &InspectOptions) -> Result<Found, InspectError> {
             judge(format, &image).map_err(|error| bedrock::chain(&error))
         }
         Some(format) => Err(format!("is not a valid {}: it is {}", format.name(), kind.name())),
-        None if kind.is_wrapper() => {
-            Err("is compressed: the role takes that off while it receives it; inspect the file inside".to_owned())
-        }
+        None if kind.is_wrapper() => Err(
+            "is compressed: the role takes that off while it receives it; inspect the file inside"
+                .to_owned(),
+        ),
         None => Err(format!("is no image but {}", kind.name())),
     };
     Ok(Found { kind, format, length: image.length, outcome })
@@ -128,7 +129,11 @@ impl Found {
         let mut out = format!("found    {}\nformat   {format}\n", self.kind.name());
         match &self.outcome {
             Err(reason) => {
-                out.push_str(&format!("length   {}\nrefused  the file {}\n", size(self.length), plain(reason)));
+                out.push_str(&format!(
+                    "length   {}\nrefused  the file {}\n",
+                    size(self.length),
+                    plain(reason)
+                ));
             }
             Ok(found) => {
                 let virtual_size = found.sizes.virtual_size;
@@ -158,9 +163,8 @@ impl Found {
             Err(reason) => json!({ "reason": format!("the file {reason}") }),
             Ok(found) => {
                 let files = found.package.iter().flat_map(|package| &package.files);
-                let files: Vec<Value> = files
-                    .map(|file| json!({ "name": file.name, "length": file.length }))
-                    .collect();
+                let files: Vec<Value> =
+                    files.map(|file| json!({ "name": file.name, "length": file.length })).collect();
                 let notices: Vec<String> = found.notices.iter().map(ToString::to_string).collect();
                 json!({
                     "virtual_size": found.sizes.virtual_size,

@@ -96,7 +96,11 @@ fn damaged_archives_are_refused() {
     refused(Format::Tar, &archive(&[member("../etc/cron.d/x", b"x")]), "leads elsewhere");
     refused(Format::Tar, &archive(&[pax(&[("path", "a/../../b")]), member("a", b"")]), "elsewhere");
     refused(Format::Tar, &archive(&[typed("pax", b'x', b"9 path"), member("a", b"")]), "record at");
-    refused(Format::Tar, &archive(&[typed("pax", b'g', b"11 size=10\n"), member("a", b"")]), "global");
+    refused(
+        Format::Tar,
+        &archive(&[typed("pax", b'g', b"11 size=10\n"), member("a", b"")]),
+        "global",
+    );
     let mut huge = header("a", b'0', 0);
     huge.put(124, &[0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     seal(&mut huge);

@@ -203,8 +203,12 @@ fn disks_of_vmware_in_several_files_are_refused_by_their_names() {
         ("twoGbMaxExtentSparse", "image-s001.vmdk"),
     ] {
         make(root, &format!("convert -f raw disk.raw -O vmdk -o subformat={subformat} image.vmdk"));
-        let error = judge(Format::Vmdk, &std::fs::read(root.join("image.vmdk")).unwrap()).unwrap_err();
-        assert!(error.contains(&format!("in other files ({extent}), it is {subformat}")), "{error}");
+        let error =
+            judge(Format::Vmdk, &std::fs::read(root.join("image.vmdk")).unwrap()).unwrap_err();
+        assert!(
+            error.contains(&format!("in other files ({extent}), it is {subformat}")),
+            "{error}"
+        );
         let data = std::fs::read(root.join(extent)).unwrap();
         if subformat == "twoGbMaxExtentSparse" {
             let error = judge(Format::Vmdk, &data).unwrap_err();
@@ -223,7 +227,10 @@ fn damaged_vmdk_images_are_judged_as_qemu_judges_them() {
     let temp = tempfile::tempdir().unwrap();
     disk(temp.path());
     for subformat in ["monolithicSparse", "streamOptimized"] {
-        make(temp.path(), &format!("convert -f raw disk.raw -O vmdk -o subformat={subformat} image"));
+        make(
+            temp.path(),
+            &format!("convert -f raw disk.raw -O vmdk -o subformat={subformat} image"),
+        );
         let original = std::fs::read(temp.path().join("image")).unwrap();
         let length = original.len();
         let header = (4..72).step_by(3).map(|at| Change::Byte(at, 0x41));
@@ -243,6 +250,11 @@ fn damaged_vhdx_images_are_judged_as_qemu_judges_them() {
     let places = [0, 64 * KIB, 64 * KIB + 8, 128 * KIB + 70, 256 * KIB, 256 * KIB + 20]
         .map(|at| Change::Byte(at, 0x33));
     let metadata = (2048 * KIB..2048 * KIB + 200).step_by(23).map(|at| Change::Byte(at, 0x55));
-    let cuts = [100, 64 * KIB, 200 * KIB, 1024 * KIB, 2048 * KIB, 3072 * KIB, original.len() - 600_000];
-    compare(Format::Vhdx, &original, places.into_iter().chain(metadata).chain(cuts.map(Change::Cut)));
+    let cuts =
+        [100, 64 * KIB, 200 * KIB, 1024 * KIB, 2048 * KIB, 3072 * KIB, original.len() - 600_000];
+    compare(
+        Format::Vhdx,
+        &original,
+        places.into_iter().chain(metadata).chain(cuts.map(Change::Cut)),
+    );
 }

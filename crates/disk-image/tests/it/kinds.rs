@@ -195,7 +195,9 @@ fn an_iso_may_be_either_file_system_and_is_not_cut() {
     assert_eq!(judge(Format::Iso, &udf(2_270)).unwrap().notices, []);
     refused(Format::Iso, &udf(300), "its volume has 4648960 bytes, the file only 614400");
     assert_eq!(
-        judge(Format::Iso, &iso(b"CD001", 64 + 150)).unwrap().notices, [Notice::ShortVolume { declared: 438_272, length: 131_072 }]);
+        judge(Format::Iso, &iso(b"CD001", 64 + 150)).unwrap().notices,
+        [Notice::ShortVolume { declared: 438_272, length: 131_072 }]
+    );
     refused(Format::Iso, &iso(b"CD001", 4_000), "it is cut short: its volume has 8192000 bytes");
     let mut hybrid = vec![0; 4096];
     hybrid.put(510, b"\x55\xaa");
@@ -241,7 +243,11 @@ fn pages_in_any_character_set_are_not_raw() {
         text.chars().flat_map(bytes).collect()
     };
     for little in [true, false] {
-        for text in ["<html><body>Доступ запрещён", "{\"error\":\"見つかりません\"}", "<?xml version='1.0'?><Ошибка/>"] {
+        for text in [
+            "<html><body>Доступ запрещён",
+            "{\"error\":\"見つかりません\"}",
+            "<?xml version='1.0'?><Ошибка/>",
+        ] {
             refuse("Unicode text, UTF-16", &wide(text, little));
             refuse("Unicode text, UTF-32", &wider(text, little));
         }

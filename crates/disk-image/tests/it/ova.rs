@@ -43,7 +43,11 @@ fn members_may_come_in_any_order_and_with_the_directory_before() {
         vec![disk(), ovf()],
         vec![ovf(), manifest.clone(), disk()],
         vec![manifest, disk(), ovf()],
-        vec![typed("./", b'5', b""), member("./disk1.vmdk", &sparse()), member("./app.ovf", OVF.as_bytes())],
+        vec![
+            typed("./", b'5', b""),
+            member("./disk1.vmdk", &sparse()),
+            member("./app.ovf", OVF.as_bytes()),
+        ],
     ] {
         let found = accepted(&members);
         assert_eq!(found.sizes.virtual_size, 1 << 20);
@@ -66,10 +70,14 @@ fn only_what_belongs_to_the_machine_is_unpacked() {
 fn names_that_lead_elsewhere_or_mean_something_are_refused() {
     for name in ["../disk1.vmdk", "/etc/cron.d/x", "a/b.vmdk", "..", "a\\b", ".hidden", "-rf"] {
         let found = judge(Format::Ova, &archive(&[ovf(), disk(), member(name, b"x")])).unwrap_err();
-        assert!(found.contains("leads elsewhere") || found.contains("cannot be unpacked"), "{found}");
+        assert!(
+            found.contains("leads elsewhere") || found.contains("cannot be unpacked"),
+            "{found}"
+        );
     }
     // The original unpacks with tar: such a member replaces the record of the template.
-    for name in ["template.properties", "Volume.Properties", "x.ova", "x.ova.meta", "app.ovf.orig"] {
+    for name in ["template.properties", "Volume.Properties", "x.ova", "x.ova.meta", "app.ovf.orig"]
+    {
         refuse(&[ovf(), disk(), member(name, b"x")], "cannot be unpacked");
     }
     refuse(&[ovf(), disk(), pax(&[("path", "../x")]), member("ok", b"x")], "leads elsewhere");
@@ -106,11 +114,20 @@ fn the_description_and_the_archive_must_agree() {
     refuse(&with("<html/>"), "its root is \"html\"");
     refuse(&with("not xml"), "is not valid XML");
     refuse(&with(&OVF.replace("<Envelope", "<!DOCTYPE x [<!ENTITY a \"b\">]><Envelope")), "XML");
-    refuse(&with(&OVF.replace("<VirtualSystem ovf:id", "<VirtualSystem/><VirtualSystem ovf:id")), "2 virtual systems");
+    refuse(
+        &with(&OVF.replace("<VirtualSystem ovf:id", "<VirtualSystem/><VirtualSystem ovf:id")),
+        "2 virtual systems",
+    );
     refuse(&with(&OVF.replace("disk1.vmdk", "http://10.0.0.1/disk1.vmdk")), "not in the archive");
     refuse(&with(&OVF.replace("disk1.vmdk", "../../1/3/a.vmdk")), "not in the archive");
-    refuse(&with(&OVF.replace("fileRef=\"file1\"", "fileRef=\"file2\"")), "not among its references");
-    refuse(&with(&OVF.replace("ovf:diskId", "ovf:parentRef=\"p\" ovf:diskId")), "needs a parent disk");
+    refuse(
+        &with(&OVF.replace("fileRef=\"file1\"", "fileRef=\"file2\"")),
+        "not among its references",
+    );
+    refuse(
+        &with(&OVF.replace("ovf:diskId", "ovf:parentRef=\"p\" ovf:diskId")),
+        "needs a parent disk",
+    );
     refuse(&with(&OVF.replace("ovf:href", "ovf:chunkSize=\"7\" ovf:href")), "in pieces");
     let no_disk = OVF.replace("<Disk ", "<Other ");
     refuse(&with(&no_disk), "has no disk");

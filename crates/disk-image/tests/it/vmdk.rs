@@ -159,7 +159,12 @@ fn absurd_numbers_are_refused_before_they_are_used() {
     shared.put(SECTOR, descriptor("monolithicSparse", "RW 1073741824 SPARSE \"a\"").as_bytes());
     shared.resize(34 << 20, 0);
     put_le(&mut shared, 56, 1000, 8);
-    shared[1000 * SECTOR..].chunks_exact_mut(4).for_each(|entry| entry.copy_from_slice(&[22, 0, 0, 0]));
+    shared[1000 * SECTOR..]
+        .chunks_exact_mut(4)
+        .for_each(|entry| entry.copy_from_slice(&[22, 0, 0, 0]));
     let found = judge(Format::Vmdk, &shared).unwrap_err();
-    assert!(found.contains("more than the file can hold") || found.contains("too large"), "{found}");
+    assert!(
+        found.contains("more than the file can hold") || found.contains("too large"),
+        "{found}"
+    );
 }

@@ -88,8 +88,8 @@ impl DownloadCommands {
         let url = command.url.as_deref().ok_or("Download url is null")?;
         let name = command.name.as_deref().ok_or("Name for the download is null")?;
         let format = command.format.as_ref().ok_or("the command names no format")?;
-        let format = Format::from_name(format.as_str())
-            .map_err(|unknown| format!("images {unknown}"))?;
+        let format =
+            Format::from_name(format.as_str()).map_err(|unknown| format!("images {unknown}"))?;
         let expectation =
             Expectation::parse(command.checksum.as_deref()).map_err(|error| error.to_string())?;
         let directory: InstallPath = command

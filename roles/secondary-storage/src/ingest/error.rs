@@ -19,7 +19,9 @@ pub enum IngestError {
     TooLarge { limit: u64 },
     #[error("the decompressed image is too large: the limit is {limit} bytes")]
     Bomb { limit: u64 },
-    #[error("the image is more than {ratio} times as long as the {received} bytes that were received; if it is meant to be, set decompression_ratio higher")]
+    #[error(
+        "the image is more than {ratio} times as long as the {received} bytes that were received; if it is meant to be, set decompression_ratio higher"
+    )]
     Ratio { ratio: u64, received: u64 },
     #[error("the download was not complete after {} seconds (download_timeout)", .0.as_secs())]
     TotalTimeout(Duration),
@@ -33,7 +35,9 @@ pub enum IngestError {
     Checksum(String),
     #[error("Failed post download script: The downloaded file {}", bedrock::chain(.0))]
     Image(ImageError),
-    #[error("Failed post download script: {name:?} of the archive: {text}: its manifest is of another file, or it was damaged on the way")]
+    #[error(
+        "Failed post download script: {name:?} of the archive: {text}: its manifest is of another file, or it was damaged on the way"
+    )]
     Manifest { name: String, text: String },
     #[error("cannot start a thread for the download: {0}")]
     Thread(std::io::Error),

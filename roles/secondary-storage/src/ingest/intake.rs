@@ -241,11 +241,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Judges a received file that is to be called `image`, and unpacks what lies beside it.
-    pub async fn check(
-        &mut self,
-        written: Written,
-        image: FileName,
-    ) -> Result<Ready, IngestError> {
+    pub async fn check(&mut self, written: Written, image: FileName) -> Result<Ready, IngestError> {
         let inspection = written.inspection.map_err(IngestError::Image)?;
         let notices = inspection.notices.iter().map(ToString::to_string);
         let beside = written.beside.map(|beside| beside.to_string());

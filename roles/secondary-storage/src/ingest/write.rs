@@ -346,7 +346,11 @@ impl Sink {
         }
         self.judged = true;
         let kind = Kind::of(&self.head);
-        if self.content.format().is_none_or(|format| format.admits(kind)) { Ok(()) } else { Err(IngestError::Content(kind)) }
+        if self.content.format().is_none_or(|format| format.admits(kind)) {
+            Ok(())
+        } else {
+            Err(IngestError::Content(kind))
+        }
     }
 
     /// Judges the complete file; the outer error is one of the store.

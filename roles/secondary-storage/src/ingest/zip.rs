@@ -46,7 +46,10 @@ pub(super) fn extract<R: BufRead>(
                 listed += 1;
                 let name = entry::central(&mut input)?;
                 if !archive.names.contains(&name) {
-                    return Err(wrong(format!("its directory names {}, which is not there", shown(&name))));
+                    return Err(wrong(format!(
+                        "its directory names {}, which is not there",
+                        shown(&name)
+                    )));
                 }
                 from = Some(input);
             }
@@ -62,7 +65,9 @@ pub(super) fn extract<R: BufRead>(
             END => {
                 if listed != archive.names.len() {
                     let there = archive.names.len();
-                    return Err(wrong(format!("it has {there} files, its directory names {listed}")));
+                    return Err(wrong(format!(
+                        "it has {there} files, its directory names {listed}"
+                    )));
                 }
                 let fixed: [u8; 18] = entry::bytes(&mut input)?;
                 let comment = u16::from_le_bytes([fixed[16], fixed[17]]);
@@ -110,7 +115,9 @@ impl Archive {
         let is_image = !entry.is_directory() && !entry.is_litter() && self.format.admits(kind);
         if is_image && let Some(other) = &self.image {
             let format = self.format.name();
-            return Err(wrong(format!("{other} and {name} can both be the {format}: pack only one")));
+            return Err(wrong(format!(
+                "{other} and {name} can both be the {format}: pack only one"
+            )));
         }
         if is_image {
             self.image = Some(name.clone());

@@ -217,11 +217,14 @@ fn properties(root: Node<'_, '_>) -> Vec<OVFPropertyTO> {
 
 fn hardware(root: Node<'_, '_>, items: &[Node<'_, '_>]) -> OVFVirtualHardwareSectionTO {
     let of = |configuration: Option<&str>| -> Vec<OVFVirtualHardwareItemTO> {
-        let wanted = |item: &&Node<'_, '_>| match (attribute(**item, "configuration"), configuration) {
-            (Some(names), Some(name)) => names.split_ascii_whitespace().any(|other| other == name),
-            (names, None) => names.is_none(),
-            (None, Some(_)) => false,
-        };
+        let wanted =
+            |item: &&Node<'_, '_>| match (attribute(**item, "configuration"), configuration) {
+                (Some(names), Some(name)) => {
+                    names.split_ascii_whitespace().any(|other| other == name)
+                }
+                (names, None) => names.is_none(),
+                (None, Some(_)) => false,
+            };
         items.iter().filter(wanted).map(|item| hardware_item(*item)).collect()
     };
     let configurations = elements(root, "DeploymentOptionSection")

@@ -120,7 +120,12 @@ async fn a_zip_gives_the_one_file_that_is_an_image() {
     let two = zip(&[Entry::deflated("a.qcow2", &image), Entry::deflated("b.qcow2", &image)]);
     refused(two, ImageFormat::Qcow2, "\"a.qcow2\" and \"b.qcow2\" can both be the QCOW2").await;
     let none = zip(&[Entry::deflated("a.txt", b"words and words and words")]);
-    refused(none, ImageFormat::Qcow2, "none of its files is a QCOW2; found: \"a.txt\" (ASCII text)").await;
+    refused(
+        none,
+        ImageFormat::Qcow2,
+        "none of its files is a QCOW2; found: \"a.txt\" (ASCII text)",
+    )
+    .await;
     let whole = zip(&[Entry::deflated("a.qcow2", &image)]);
     refused(whole[..whole.len() - 30].to_vec(), ImageFormat::Qcow2, "cut short").await;
     let mut damaged = whole.clone();
@@ -133,7 +138,8 @@ async fn a_zip_gives_the_one_file_that_is_an_image() {
     let mut hidden = whole;
     let at = hidden.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
     hidden[at + 46] = b'z';
-    refused(hidden, ImageFormat::Qcow2, "its directory names \"z.qcow2\", which is not there").await;
+    refused(hidden, ImageFormat::Qcow2, "its directory names \"z.qcow2\", which is not there")
+        .await;
 }
 
 #[tokio::test]
@@ -141,7 +147,8 @@ async fn what_is_wrapped_twice_or_wants_gigabytes_is_refused() {
     let image = vector("tiny.qcow2");
     let twice = xz(&zstd(&image));
     refused(twice, ImageFormat::Qcow2, "Zstandard compressed data inside another one").await;
-    refused(zip(&[Entry::stored("a.gz", &xz(&image))]), ImageFormat::Qcow2, "XZ compressed data").await;
+    refused(zip(&[Entry::stored("a.gz", &xz(&image))]), ImageFormat::Qcow2, "XZ compressed data")
+        .await;
     let mut window = zstd::Encoder::new(Vec::new(), 3).unwrap();
     window.window_log(30).unwrap();
     window.include_contentsize(false).unwrap();
@@ -175,8 +182,9 @@ async fn an_ova_is_unpacked_described_and_its_manifest_counts() {
     assert_eq!(answer.ovf_information, None, "with the last answer only");
     let directory = "template/tmpl/2/320";
     let image = answer.install_path.clone().unwrap();
-    let mut expected =
-        ["app.mf", "app.ovf", "disk1.vmdk", "template.properties"].map(|n| format!("{directory}/{n}")).to_vec();
+    let mut expected = ["app.mf", "app.ovf", "disk1.vmdk", "template.properties"]
+        .map(|n| format!("{directory}/{n}"))
+        .to_vec();
     expected.push(image.clone());
     expected.sort();
     assert_eq!(bench.files(), expected);
@@ -225,7 +233,8 @@ async fn an_ova_that_would_write_elsewhere_leaves_nothing() {
         let hostile = crate::wrapped::ova_with(name, b"filename=/etc/passwd\n");
         refused(hostile, ImageFormat::Ova, "is not a valid OVA").await;
     }
-    let disk = b"# Disk DescriptorFile\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n";
+    let disk =
+        b"# Disk DescriptorFile\ncreateType=\"monolithicFlat\"\nRW 1 FLAT \"/etc/passwd\" 0\n";
     refused(ova(disk, &[]), ImageFormat::Ova, "other files (/etc/passwd)").await;
 }
 

@@ -171,7 +171,8 @@ pub const OVF: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
 pub fn ova(disk: &[u8], manifest_of: &[&str]) -> Vec<u8> {
     let line = |name: &&str| {
         let content = if *name == "app.ovf" { OVF.as_bytes() } else { disk };
-        let hex: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String =
+            Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("SHA256({name})= {hex}\n")
     };
     let manifest: String = manifest_of.iter().map(line).collect();

@@ -203,11 +203,7 @@ impl<R: BufRead> Content<R> {
     }
 
     /// Compares what was read with what the entry says; gives back the archive.
-    pub(super) fn end(
-        self,
-        entry: &Entry,
-        name: &str,
-    ) -> Result<Counted<Peeked<R>>, IngestError> {
+    pub(super) fn end(self, entry: &Entry, name: &str) -> Result<Counted<Peeked<R>>, IngestError> {
         let mut from = match self.method {
             Method::Stored(from) => from.into_inner(),
             Method::Deflate(decoder) => decoder.into_inner(),
@@ -219,7 +215,11 @@ impl<R: BufRead> Content<R> {
         let damaged = || wrong(format!("{name} is damaged"));
         if !entry.sizes_follow() || entry.is_directory() && entry.method == 0 {
             if (packed, size, crc) != (entry.packed, entry.size, entry.crc) {
-                return Err(if packed < entry.packed { wrong("it is cut short") } else { damaged() });
+                return Err(if packed < entry.packed {
+                    wrong("it is cut short")
+                } else {
+                    damaged()
+                });
             }
             if !entry.sizes_follow() {
                 return Ok(from);
