@@ -20,9 +20,19 @@ use crate::web;
 const AGAIN: Duration = Duration::from_secs(10);
 const CONDITION: &str = "tls-listen";
 
-/// Addresses and their registrations; dropped, nothing more comes in.
+/// Addresses and their registrations.
 pub(crate) struct Doors {
-    open: Mutex<Vec<(String, Registration)>>,
+    /// `None` = closed for good.
+    open: Mutex<Option<Vec<(String, Registration)>>>,
+}
+
+/// Closes them when the run is over, also by a panic: whoever else holds the doors keeps no port.
+pub(crate) struct Closing(Arc<Doors>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Doors {
@@ -33,8 +43,9 @@ impl Doors {
     pub(crate) async fn open(
         context: &Arc<ConsoleContext>,
         cx: &RoleContext,
-    ) -> Result<Arc<Self>, RoleError> {
-        let doors = Arc::new(Self { open: Mutex::default() });
+    ) -> Result<(Arc<Self>, Closing), RoleError> {
+        let doors = Arc::new(Self { open: Mutex::new(Some(Vec::new())) });
+        let closing = Closing(Arc::clone(&doors));
         for addr in &context.config.listen {
             let opened = doors.register(*addr, context, cx, false).await;
             opened.map_err(|error| {
@@ -49,17 +60,18 @@ impl Doors {
             let doors = Arc::clone(&doors);
             move || Listeners(doors.addresses())
         });
-        Ok(doors)
+        Ok((doors, closing))
     }
 
     fn addresses(&self) -> Vec<String> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.iter().map(|(shown, _)| shown.clone()).collect()
+        open.iter().flatten().map(|(shown, _)| shown.clone()).collect()
     }
 
     /// Lets nothing more in.
     pub(crate) fn close(&self) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let registrations = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(registrations);
     }
 
     async fn register(
@@ -86,7 +98,9 @@ impl Doors {
         let local = registration.local_addr();
         tracing::info!(addr = %local, tls, "serving consoles");
         let shown = format!("{local}{}", if tls { " (TLS)" } else { "" });
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push((shown, registration));
+        if let Some(open) = &mut *self.open.lock().unwrap_or_else(PoisonError::into_inner) {
+            open.push((shown, registration));
+        }
         Ok(())
     }
 

@@ -130,6 +130,7 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     let link = ManagementLink::new(config.link(), &link_cx)?;
     let port = Arc::new(LinkPort { link: link.clone(), proxy_vm: config.identity.proxy_vm });
     let consoles_stop = CancellationToken::new();
+    let _consoles_stop = consoles_stop.clone().drop_guard();
     let context = Arc::new(ConsoleContext::new(
         config,
         (Arc::clone(&port) as _, Arc::clone(&port) as _),
@@ -159,7 +160,7 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
             }
         }
     });
-    let doors = Doors::open(&context, &cx).await?;
+    let (doors, _closing) = Doors::open(&context, &cx).await?;
     listeners::bring_certificates(&context, &cx);
     let opening = Arc::clone(&doors).open_tls(Arc::clone(&context), cx.clone());
     cx.tasks.spawn_vital("tls listeners", opening);
