@@ -48,6 +48,8 @@ pub(crate) const PATCHES: &str = "8,8,ff0000 24,8,00ff00 40,8,0000ff 56,8,ffffff
 async fn a_browser_opens_a_link_sees_the_demo_screen_and_types() {
     let world = start(Options {
         screen: DemoOptions { password: Some("vncpassw".into()), ..DemoOptions::default() },
+        // A window that was closed is missed for so long.
+        role: "session_reconnection_window = \"1s\"".into(),
         ..Options::default()
     })
     .await;
