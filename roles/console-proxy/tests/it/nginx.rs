@@ -88,7 +88,8 @@ async fn a_console_opens_below_a_prefix_and_its_token_goes_nowhere_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_speaks_http_1_0_is_passed_by() {
-    let world = start(Options::default()).await;
+    let role = "session_reconnection_window = \"1s\"".into();
+    let world = start(Options { role, ..Options::default() }).await;
     let location = format!("location / {{ proxy_pass http://UPSTREAM; {UPGRADES} }}");
     let nginx = nginx(&world, &location).await;
     let link = world.link(1).await;
