@@ -3,7 +3,7 @@
 mod admin;
 mod check;
 mod cp;
-mod dhcp;
+mod dhcp_role;
 mod progress;
 mod reload;
 mod run;
@@ -64,7 +64,7 @@ enum Command {
     Reload(reload::ReloadOptions),
     /// Shows and steers DHCP and DNS of the running process
     #[command(subcommand)]
-    Dhcp(dhcp::DhcpCommand),
+    Dhcp(dhcp_role::DhcpCommand),
     /// Shows and steers the secondary storage of the running process
     #[command(subcommand)]
     Ss(ss::SsCommand),
@@ -224,7 +224,7 @@ pub fn main_with(
         Command::Check(options) => check::check(options, registry),
         Command::Status(options) => status::status(&options),
         Command::Reload(options) => reload::reload(&options),
-        Command::Dhcp(command) => dhcp::dhcp(&command),
+        Command::Dhcp(command) => dhcp_role::dhcp(&command),
         Command::Ss(command) => ss::ss(&command),
         Command::Cp(command) => cp::cp(&command),
         #[cfg(feature = "dev")]
@@ -286,7 +286,7 @@ mod tests {
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
         ];
-        let lists = [&examples[..], ss::EXAMPLES, dhcp::EXAMPLES, cp::EXAMPLES];
+        let lists = [&examples[..], ss::EXAMPLES, dhcp_role::EXAMPLES, cp::EXAMPLES];
         let joined = lists.concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {

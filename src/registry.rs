@@ -1,5 +1,7 @@
 //! The only list of role crates. Adding a role is one crate, one line here, one table in the file.
 
+/// Tokens for the API of role `dhcp`, which the command line makes.
+pub(crate) use dhcp::access;
 use role::{RoleDescriptor, RoleKind};
 
 /// Every role this binary can run, in the order people see them.

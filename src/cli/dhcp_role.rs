@@ -8,11 +8,11 @@ mod target;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ::dhcp::access::{self, AccessRole};
 use clap::{Args, Subcommand};
 
 use crate::exit::Outcome;
 use crate::output::{complain, say};
+use crate::registry::access::{self, AccessRole};
 use target::{Target, View};
 
 #[derive(Debug, Subcommand)]
