@@ -211,14 +211,14 @@ fn plain(member: &Member) -> Result<Option<File>, OvaError> {
 /// A file name that means nothing to the store.
 fn is_plain_name(name: &str) -> bool {
     let is_reserved = RESERVED.iter().any(|other| name.eq_ignore_ascii_case(other))
-        || RESERVED_ENDS.iter().any(|end| has_end(name, end));
-    !name.is_empty()
-        && name.len() <= MAX_NAME
-        && !name.starts_with(['.', '-'])
-        && !name.contains(['/', '\\'])
-        && !name.chars().any(char::is_control)
-        && !(name.starts_with("dnld") && name.contains("tmp_"))
-        && !is_reserved
+        || RESERVED_ENDS.iter().any(|end| has_end(name, end))
+        || (name.starts_with("dnld") && name.contains("tmp_"));
+    let is_odd = name.is_empty()
+        || name.len() > MAX_NAME
+        || name.starts_with(['.', '-'])
+        || name.contains(['/', '\\'])
+        || name.chars().any(char::is_control);
+    !is_reserved && !is_odd
 }
 
 fn description(files: &[File]) -> Result<&File, OvaError> {
