@@ -227,11 +227,9 @@ pub async fn assemble_on(
         metrics: Arc::clone(&metrics),
         settings: settings.clone(),
     };
-    let of_uploads = DownloadContext {
-        journal: journal::of_uploads(&config.state_directory),
-        ..context.clone()
-    };
     let records = Records::new(&config.state_directory);
+    let of_uploads = journal::of_uploads(&config.state_directory);
+    let of_uploads = DownloadContext { journal: of_uploads, ..context.clone() };
     let uploads = Uploads::new(of_uploads, upload_settings.clone(), upload_keys.clone(), records);
     uploads.restore_all(former_uploads);
     // The other half of the link's places stays free for lists, deletions and questions.

@@ -24,7 +24,7 @@ const DRAIN_PAUSE: Duration = Duration::from_secs(5);
 /// How a request carries its file.
 #[derive(Debug)]
 pub(super) enum Reader {
-    Form(Form),
+    Form(Box<Form>),
     /// The body is the file.
     Raw,
 }
@@ -35,7 +35,7 @@ impl Reader {
         let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let value = value.unwrap_or_default();
         if let Some(form) = Form::of_content_type(value) {
-            return Ok(Self::Form(form?));
+            return Ok(Self::Form(Box::new(form?)));
         }
         let kind = value.split(';').next().unwrap_or_default().trim();
         if kind.eq_ignore_ascii_case("application/octet-stream") {
@@ -106,7 +106,7 @@ pub(super) async fn form(
             }
             feed.end().await.map_err(|_ended| UploadError::Lost)
         }
-        Reader::Form(form) => first_file(feed, form, &mut incoming, uploads).await,
+        Reader::Form(form) => first_file(feed, *form, &mut incoming, uploads).await,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::bench::Bench;
 use crate::images::vector;
 use crate::upload_client::{
-    BOUNDARY, Connection, HOST, KEY, Signed, form, in_an_hour, order, seal, signature, volume,
+    BOUNDARY, Connection, HOST, KEY, Reply, Signed, form, in_an_hour, order, seal, signature, volume,
 };
 
 /// Where we differ on purpose: case, our status, what our words hold, why.
@@ -179,6 +179,76 @@ fn signed_of(case: &str, id: &str, order: &PostUploadOrder, expires: &str) -> Si
     }
 }
 
+fn body_of(case: &Value, file: &[u8]) -> Vec<u8> {
+    match case["case"].as_str().unwrap() {
+        "no-file-part" => format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--{BOUNDARY}--\r\n").into_bytes(),
+        "bad-multipart" => vec![b'x'; 100],
+        _ if case["file"].is_null() => Vec::new(),
+        _ => form(case["filename"].as_str().unwrap(), file),
+    }
+}
+
+/// The head of the recorded request, with values of our own.
+fn head_of(case: &Value, request: &str, signed: &Signed, length: usize) -> String {
+    let name = case["case"].as_str().unwrap();
+    let mut head = format!("{request} HTTP/1.1\r\n");
+    for (header, value) in case["headers"].as_object().unwrap() {
+        let value = match header.as_str() {
+            "X-expires" => continue,
+            "Content-Length" if name == "len0" => "0".to_owned(),
+            "Content-Length" if name == "too-large" => value.to_string(),
+            "Content-Length" => length.to_string(),
+            _ => value.as_str().unwrap().to_owned(),
+        };
+        head.push_str(&format!("{header}: {value}\r\n"));
+    }
+    if case["has_signature"] == true {
+        head.push_str(&format!("X-signature: {}\r\n", signed.signature));
+    }
+    if case["has_metadata"] == true {
+        head.push_str(&format!(
+            "X-metadata: {}\r\nX-expires: {}\r\n",
+            signed.metadata, signed.expires
+        ));
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// What the server is told, and what is on the store.
+async fn check_told(
+    bench: &Bench,
+    case: &Value,
+    request: &str,
+    id: &str,
+    reply: &Reply,
+    order: &PostUploadOrder,
+) {
+    let name = case["case"].as_str().unwrap();
+    let (state, details) = bench.told(id).await;
+    let expected = match (name, reply.status) {
+        (_, 200) if request.starts_with("POST") => UploadStatusState::Completed,
+        ("again-at-once" | "again-later", _) => UploadStatusState::Completed,
+        // Nothing that is not authentic changes anything (10.3, row 34).
+        (
+            "unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0"
+            | "bad-expires" | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS",
+            _,
+        ) => UploadStatusState::Unknown,
+        _ => UploadStatusState::Error,
+    };
+    assert_eq!(state, expected, "{name}: {details}");
+    if state == UploadStatusState::Error {
+        assert_eq!(details, reply.reason(), "{name}: the server is told the same words");
+    }
+    let directory = bench.store(order.absolute_path.as_deref().unwrap());
+    assert_eq!(
+        directory.exists(),
+        state == UploadStatusState::Completed && !name.starts_with("again"),
+        "{name}: nothing is left"
+    );
+}
+
 #[tokio::test]
 async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
     let bench: Bench =
@@ -216,33 +286,8 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
             _ => in_an_hour(),
         };
         let signed = signed_of(name, &id, &order, &expires);
-        let body = match name {
-            "no-file-part" => format!("--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nb\r\n--{BOUNDARY}--\r\n").into_bytes(),
-            "bad-multipart" => vec![b'x'; 100],
-            _ if case["file"].is_null() => Vec::new(),
-            _ => form(case["filename"].as_str().unwrap(), &file),
-        };
-        let mut head = format!("{request} HTTP/1.1\r\n");
-        for (header, value) in case["headers"].as_object().unwrap() {
-            let value = match header.as_str() {
-                "X-expires" => continue,
-                "Content-Length" if name == "len0" => "0".to_owned(),
-                "Content-Length" if name == "too-large" => value.to_string(),
-                "Content-Length" => body.len().to_string(),
-                _ => value.as_str().unwrap().to_owned(),
-            };
-            head.push_str(&format!("{header}: {value}\r\n"));
-        }
-        if case["has_signature"] == true {
-            head.push_str(&format!("X-signature: {}\r\n", signed.signature));
-        }
-        if case["has_metadata"] == true {
-            head.push_str(&format!(
-                "X-metadata: {}\r\nX-expires: {}\r\n",
-                signed.metadata, signed.expires
-            ));
-        }
-        head.push_str("\r\n");
+        let body = body_of(&case, &file);
+        let head = head_of(&case, &request, &signed, body.len());
         let mut connection = Connection::open(addr).await;
         connection.send(head.as_bytes()).await;
         match name {
@@ -275,28 +320,7 @@ async fn every_recorded_upload_gets_the_recorded_answer_or_a_better_one() {
             let header = format!("access-control-allow-{header}");
             assert!(reply.header(&header).is_some(), "{name}: no {header}");
         }
-        let (state, details) = bench.told(&id).await;
-        let expected = match (name, reply.status) {
-            (_, 200) if request.starts_with("POST") => UploadStatusState::Completed,
-            ("again-at-once" | "again-later", _) => UploadStatusState::Completed,
-            // Nothing that is not authentic changes anything (10.3, row 34).
-            (
-                "unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0"
-                | "bad-expires" | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS",
-                _,
-            ) => UploadStatusState::Unknown,
-            _ => UploadStatusState::Error,
-        };
-        assert_eq!(state, expected, "{name}: {details}");
-        if state == UploadStatusState::Error {
-            assert_eq!(details, reply.reason(), "{name}: the server is told the same words");
-        }
-        let directory = bench.store(order.absolute_path.as_deref().unwrap());
-        assert_eq!(
-            directory.exists(),
-            state == UploadStatusState::Completed && !name.starts_with("again"),
-            "{name}: nothing is left"
-        );
+        check_told(&bench, &case, &request, &id, &reply, &order).await;
         last = Some(id);
         played += 1;
     }
