@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::bench::Bench;
 use crate::images::vector;
 use crate::upload_client::{
-    BOUNDARY, Connection, HOST, KEY, Reply, Signed, form, in_an_hour, order, seal, signature, volume,
+    BOUNDARY, Connection, HOST, KEY, Reply, Signed, form, in_an_hour, order, seal, signature,
+    volume,
 };
 
 /// Where we differ on purpose: case, our status, what our words hold, why.
@@ -231,8 +232,8 @@ async fn check_told(
         ("again-at-once" | "again-later", _) => UploadStatusState::Completed,
         // Nothing that is not authentic changes anything (10.3, row 34).
         (
-            "unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0"
-            | "bad-expires" | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS",
+            "unknown-uuid" | "no-signature" | "bad-signature" | "nolen" | "len0" | "bad-expires"
+            | "no-uuid" | "GET" | "HEAD" | "PUT" | "OPTIONS",
             _,
         ) => UploadStatusState::Unknown,
         _ => UploadStatusState::Error,
