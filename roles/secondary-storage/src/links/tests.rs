@@ -1,3 +1,5 @@
+//! Links of a zone: made by one host, served and taken away by every other, ended, forgotten.
+
 use super::*;
 use crate::stores::registry::tests::{URL, setup};
 
