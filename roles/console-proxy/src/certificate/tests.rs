@@ -1,3 +1,5 @@
+//! Which certificate is served, and what is said of it.
+
 use super::*;
 
 /// As an unmodified 4.22 server sent it for `*.console.example`, with its password.
