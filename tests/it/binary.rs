@@ -184,6 +184,7 @@ fn check_warns_of_a_process_that_stops_before_a_role_has_answered() {
         "management.servers=[\"127.0.0.1:8250\"]".to_owned(),
         "management.zone=1".to_owned(),
         "management.pod=1".to_owned(),
+        "roles.secondary_storage.name=s-1-VM".to_owned(),
         "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
     ];
     let set = set.iter().flat_map(|one| ["--set", one]);
