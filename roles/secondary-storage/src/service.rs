@@ -227,10 +227,7 @@ pub async fn assemble_on(
         metrics: Arc::clone(&metrics),
         settings: settings.clone(),
     };
-    let records = Records::new(&config.state_directory);
-    let of_uploads = journal::of_uploads(&config.state_directory);
-    let of_uploads = DownloadContext { journal: of_uploads, ..context.clone() };
-    let uploads = Uploads::new(of_uploads, upload_settings.clone(), upload_keys.clone(), records);
+    let uploads = uploads_on(config, &context, upload_settings.clone(), upload_keys.clone());
     uploads.restore_all(former_uploads);
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
@@ -288,6 +285,18 @@ pub async fn assemble_on(
         copy,
         host,
     })
+}
+
+/// Uploads go the same way as downloads, with a journal of their own.
+fn uploads_on(
+    config: &SecondaryStorageConfig,
+    context: &DownloadContext,
+    settings: Live<UploadSettings>,
+    keys: Keys,
+) -> Uploads {
+    let journal = journal::of_uploads(&config.state_directory);
+    let context = DownloadContext { journal, ..context.clone() };
+    Uploads::new(context, settings, keys, Records::new(&config.state_directory))
 }
 
 /// What is served with, apart from files: certificates, and whom to believe.
