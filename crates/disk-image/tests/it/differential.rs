@@ -102,7 +102,7 @@ fn images_that_qemu_makes_are_accepted() {
 }
 
 /// Rules for templates that QEMU does not have.
-const OURS: [&str; 21] = [
+const OURS: [&str; 20] = [
     "needs a parent disk",
     "its data is in other files",
     "without the disk's description",
@@ -112,8 +112,8 @@ const OURS: [&str; 21] = [
     "compression",
     "names",
     "text mode",
-    "its description ends",
-    "redundant grain directory",
+    // QEMU reads zeros behind the end of a file; a VMDK or VHDX that was cut is not whole.
+    "it is cut short",
     "sector size",
     "backing file",
     "another file",
