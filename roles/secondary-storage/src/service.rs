@@ -235,7 +235,6 @@ pub async fn assemble_on(
     let surveys =
         Surveys::new(stores.clone(), downloads.clone(), cx.host.clone(), Arc::clone(&metrics));
     let access = StoreAccess { stores: stores.clone() };
-    let tasks = cx.tasks.clone();
     let commands = Commands {
         setup: SetupCommands {
             access: access.clone(),
@@ -244,7 +243,7 @@ pub async fn assemble_on(
             copy: copy.clone(),
             certificates: serving.certificates.clone(),
             upload_keys,
-            tasks: tasks.clone(),
+            tasks: cx.tasks.clone(),
         },
         downloads: DownloadCommands {
             access: access.clone(),
