@@ -56,10 +56,13 @@ impl DownloadCommands {
         answer_now: &AnswerNow,
     ) -> Result<DownloadAnswer, String> {
         let request = self.request(command)?;
+        let place = self.downloads.waiting_place();
         let job = self.downloads.start(request).await.map_err(|error| error.to_string())?;
-        tokio::select! {
-            () = self.downloads.settle(&job) => {}
-            () = answer_now.asked() => {}
+        if let Some(place) = place {
+            tokio::select! {
+                () = self.downloads.settle(&job, place) => {}
+                () = answer_now.asked() => {}
+            }
         }
         Ok(answer(&job.id, job.report()))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use status_api::{DownloadState, DownloadStatus};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -190,13 +190,16 @@ impl Downloads {
         Ok(job)
     }
 
+    /// A place among the commands that wait for their image; `None` when all are taken. Waiting costs
+    /// nothing but a place among the commands under way, so some of those places stay free.
+    pub fn waiting_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.shared.waiting.try_acquire().ok()
+    }
+
     /// Gives a small image the chance to be done before the first answer: the server asks again
-    /// after ten seconds only. Waiting costs nothing but a place among the commands under way, so
-    /// some of those places stay free.
-    pub async fn settle(&self, job: &Job) {
-        if let Ok(_turn) = self.shared.waiting.try_acquire() {
-            job.wait(self.shared.cx.settings.get().answer_wait).await;
-        }
+    /// after ten seconds only.
+    pub async fn settle(&self, job: &Job, _place: SemaphorePermit<'_>) {
+        job.wait(self.shared.cx.settings.get().answer_wait).await;
     }
 
     /// Stops a job and waits a while for it. A job whose store hangs goes on ending.
