@@ -60,7 +60,7 @@ impl Source for Image {
 /// What was found of one file.
 struct Found {
     kind: Kind,
-    /// The format that it was judged as; none when it is no image.
+    /// The format that it was judged as; none when it is not an image.
     format: Option<Format>,
     length: u64,
     outcome: Result<Inspection, String>,
@@ -102,7 +102,7 @@ fn look(options: &InspectOptions) -> Result<Found, InspectError> {
             "is compressed: the role takes that off while it receives it; inspect the file inside"
                 .to_owned(),
         ),
-        None => Err(format!("is no image but {}", kind.name())),
+        None => Err(format!("is not an image but {}", kind.name())),
     };
     Ok(Found { kind, format, length: image.length, outcome })
 }
@@ -196,12 +196,12 @@ mod tests {
         let disk = found(&[0; 4096], None);
         assert_eq!(
             disk.text(),
-            "found    data\nformat   RAW\nlength   4KiB (4096)\nvirtual  4KiB (4096)\naccepted\n"
+            "found    data\nformat   RAW\nlength   4.0KiB (4096)\nvirtual  4.0KiB (4096)\naccepted\n"
         );
         let value = disk.json();
         assert_eq!((&value["accepted"], &value["virtual_size"]), (&json!(true), &json!(4096)));
         let page = found(b"<html>not here</html>", None);
-        assert!(page.text().ends_with("refused  the file is no image but HTML document\n"));
+        assert!(page.text().ends_with("refused  the file is not an image but HTML document\n"));
         assert_eq!(page.json()["accepted"], false);
         let other = found(&[0; 4096], Some(Format::Qcow2));
         assert_eq!(other.outcome.unwrap_err(), "is not a valid QCOW2: it is data");
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_said() {
+    fn what_is_not_a_file_is_said() {
         let options = |file: &str| InspectOptions { file: file.into(), format: None, json: false };
         assert_eq!(look(&options("/")).err().unwrap().to_string(), "/ is not a file");
         let missing = look(&options("/nowhere/x")).err().unwrap();
