@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http_front::HttpFront;
@@ -55,6 +55,14 @@ impl CapturedLog {
 
     /// Of this level and the more important ones.
     pub fn of_level(level: tracing::Level) -> Self {
+        // Whether a line is worth making is remembered for the process: while nobody listens on any
+        // other thread, a line met there first would be missed here too.
+        static LISTENER: Once = Once::new();
+        LISTENER.call_once(|| {
+            let everything = tracing_subscriber::registry();
+            // Whoever set one before listens already.
+            tracing::subscriber::set_global_default(everything).unwrap_or_default();
+        });
         let lines = Arc::<Mutex<Vec<u8>>>::default();
         let writer = Arc::clone(&lines);
         let subscriber =
