@@ -9,6 +9,7 @@ use crate::sources::http::trust::Trust;
 use crate::stores::config::{MountMode, StoreEntry};
 use crate::stores::directory::looks_like_store;
 use crate::stores::directory::mountinfo::mounted_at;
+use crate::stores::nfs;
 
 /// Where distributions put the helper that `mount -t nfs` calls.
 const MOUNT_HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
@@ -33,7 +34,9 @@ pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
         }));
     }
     let mounts = |entry: &StoreEntry| entry.mount == MountMode::Yes;
-    if config.stores.configured.is_empty() || config.stores.configured.iter().any(mounts) {
+    checks.extend(nfs::checks(&config.stores));
+    let mounts_others = config.stores.configured.is_empty() && !config.stores.nfs_others;
+    if mounts_others || config.stores.configured.iter().any(mounts) {
         let root = config.stores.mount_root.clone();
         checks.push(DoctorCheck::machine("store.mount", move |_cx| {
             let root = root.clone();

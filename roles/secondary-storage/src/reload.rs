@@ -39,6 +39,7 @@ pub const RELOADABLE: &[&str] = &[
     "roles.secondary_storage.file_mode",
     "roles.secondary_storage.directory_mode",
     "roles.secondary_storage.min_free",
+    "roles.secondary_storage.store_engine",
     CA_FILE,
 ];
 

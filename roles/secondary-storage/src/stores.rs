@@ -9,6 +9,7 @@ pub mod directory;
 pub mod engine;
 pub mod lease;
 pub mod marker;
+pub mod nfs;
 pub mod path;
 pub mod registry;
 pub mod survey;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use config_reader::Section;
 
 use super::directory::mount::MountOptions;
+use super::nfs::NfsSettings;
 use super::{Modes, StoreUrl};
 
 /// What holds for stores.
@@ -20,6 +21,8 @@ pub struct StoreSettings {
     pub modes: Modes,
     /// Bytes of a store that nothing is written into.
     pub min_free: u64,
+    /// NFS stores that are not configured are spoken to instead of being mounted.
+    pub nfs_others: bool,
 }
 
 /// One of `[[roles.secondary_storage.stores]]`.
@@ -35,6 +38,8 @@ pub struct StoreEntry {
     pub nfs_version: Option<String>,
     /// What must be mounted there, when that does not follow from the URL.
     pub source: Option<String>,
+    /// How its server is spoken to, when it is no directory.
+    pub nfs: Option<NfsSettings>,
 }
 
 /// Who makes a store appear in its directory.
@@ -118,6 +123,7 @@ pub fn read(section: &mut Section<'_>) -> StoreSettings {
             section.violation(key, "0 would fail every command", "give a time: \"60s\"");
         }
     }
+    let nfs_others = read_engine(section, "store_engine", "mount");
     let file = read_mode(section, "file_mode", FILE_MODE);
     let directory = read_mode(section, "directory_mode", DIRECTORY_MODE);
     StoreSettings {
@@ -127,6 +133,7 @@ pub fn read(section: &mut Section<'_>) -> StoreSettings {
         deadline,
         modes: Modes { directory, file },
         min_free: section.bytes("min_free", MIN_FREE),
+        nfs_others,
     }
 }
 
@@ -153,16 +160,35 @@ fn read_entry(store: &mut Section<'_>) -> Option<StoreEntry> {
         store.violation("nfs_version", problem, "give a version: \"4.1\"");
     }
     let source = store.optional::<String>("source", "give what is mounted: \"filer:/export/sec\"");
+    let speaks_nfs = read_engine(store, "engine", "directory");
+    let nfs = speaks_nfs.then(|| NfsSettings::read(store));
     let url = url?;
     let is_file = url.scheme() == "file";
     let directory = directory.or_else(|| is_file.then(|| PathBuf::from(url.path())));
-    let default = if directory.is_some() { MountMode::No } else { MountMode::Yes };
+    let default = if directory.is_some() || nfs.is_some() { MountMode::No } else { MountMode::Yes };
+    if nfs.is_some() && (directory.is_some() || mount.is_some_and(|mount| mount != MountMode::No)) {
+        let problem = "with engine = \"nfs\" there is no directory and no mount";
+        store.violation("engine", problem, "take out directory and mount, or the engine");
+    }
+    if nfs.is_some() && url.scheme() != "nfs" {
+        store.violation("engine", format!("{url} is no NFS store"), "take out the engine");
+    }
     let mount = mount.unwrap_or(default);
     if mount == MountMode::Yes && url.scheme() != "nfs" {
         let problem = format!("{url} is of a kind that is not mounted here");
         store.violation("mount", problem, "mount it yourself, and name its directory");
     }
-    Some(StoreEntry { url, directory, mount, mount_options, nfs_version, source })
+    Some(StoreEntry { url, directory, mount, mount_options, nfs_version, source, nfs })
+}
+
+/// Whether a store is spoken to; otherwise it is reached in the `usual` way.
+fn read_engine(section: &mut Section<'_>, key: &'static str, usual: &'static str) -> bool {
+    let remedy = format!("give \"{usual}\" or \"nfs\"");
+    let given = section.or_default(key, usual.to_owned(), &remedy);
+    if given != usual && given != "nfs" {
+        section.violation(key, format!("{given:?} is no engine of stores"), remedy);
+    }
+    given == "nfs"
 }
 
 /// Absent, blank and the text `null` all mean "not set", on the wire and here.
@@ -255,6 +281,30 @@ mod tests {
         ] {
             let there = violations.iter().any(|text| text.starts_with(&format!("{place}: ")));
             assert!(there, "{place} not in {violations:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_may_be_spoken_to_instead() {
+        let (settings, violations) = check(
+            "store_engine = \"nfs\"\n[[stores]]\nurl = \"nfs://h/a\"\nengine = \"nfs\"\n\
+             uid = 107\ngroups = [4, 5]\nport = 2050\nprivileged_port = false\n",
+        );
+        assert_eq!(violations, Vec::<String>::new());
+        assert!(settings.nfs_others);
+        let entry = settings.configured[0].clone();
+        let nfs = entry.nfs.unwrap();
+        assert_eq!((nfs.uid, nfs.gid, nfs.groups, nfs.port), (107, 0, vec![4, 5], Some(2050)));
+        assert_eq!((nfs.privileged_port, entry.mount), (Some(false), MountMode::No));
+        for (text, place) in [
+            ("engine = \"nfs\"\ndirectory = \"/a\"", "engine"),
+            ("engine = \"samba\"", "engine"),
+            ("engine = \"nfs\"\nport = 0", "port"),
+            ("uid = 107", "uid"),
+        ] {
+            let (_, violations) = check(&format!("[[stores]]\nurl = \"nfs://h/a\"\n{text}\n"));
+            let place = format!("ss.stores[0].{place}: ");
+            assert!(violations.iter().any(|found| found.starts_with(&place)), "{violations:?}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::stores::config::{MountMode, StoreEntry, StoreSettings};
 use crate::stores::engine::{Connected, EngineError, Engines};
 use crate::stores::{StoreError, StoreUrl, Work};
 
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Engines for stores that are directories. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
@@ -245,7 +245,7 @@ fn prepare(url: &StoreUrl, place: &Place) -> Result<Found, MountError> {
 }
 
 /// Addresses of the store's host, in the resolver's order; none for a directory of this machine.
-async fn resolve(url: &StoreUrl) -> Result<Vec<IpAddr>, StoreError> {
+pub(crate) async fn resolve(url: &StoreUrl) -> Result<Vec<IpAddr>, StoreError> {
     if url.host().is_empty() {
         return Ok(Vec::new());
     }
@@ -278,6 +278,7 @@ mod tests {
             deadline: Duration::from_secs(1),
             modes: Modes { directory: 0o777, file: 0o666 },
             min_free: 0,
+            nfs_others: false,
         }
     }
 
@@ -301,6 +302,7 @@ mod tests {
             mount_options: None,
             nfs_version: None,
             source: None,
+            nfs: None,
         };
         let (a, b) = ("nfs://h/a", "nfs://h/b");
         let engines =

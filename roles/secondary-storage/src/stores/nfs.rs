@@ -1,0 +1,73 @@
+//! A store on an NFS server that this process speaks to itself: no mount, no privilege, no kernel.
+//!
+//! A kernel's mount of a dead server leaves threads that nobody can wake. Here every call has an end:
+//! it is answered, or fails at its deadline, and nothing hangs behind it. Version 3 over TCP.
+//!
+//! ```text
+//! engine ─ operations ─▶ session (deadline) ─▶ client (connects again, asks for the root again)
+//!   ├─ part: write-behind, COMMIT, verifier          └─▶ connection (calls side by side)
+//!   └─ file: reads side by side
+//! ```
+
+mod client;
+mod connection;
+mod dial;
+mod doctor;
+mod engine;
+mod error;
+mod file;
+mod listing;
+mod open;
+mod part;
+mod root;
+mod settings;
+mod tree;
+
+use std::time::Duration;
+
+use role::TaskScope;
+
+pub use client::{Client, Session};
+pub use connection::Lane;
+pub use doctor::check;
+pub use engine::NfsStore;
+pub use error::NfsError;
+pub use file::{Reader, open_regular};
+pub use open::{NfsStores, WithNfs, checks};
+pub use root::export_of;
+
+/// How one server is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsSettings {
+    /// Whom the server takes us for (AUTH_SYS).
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    /// Asked of the server's port mapper when absent.
+    pub port: Option<u16>,
+    /// Asked of the server's port mapper when absent.
+    pub mount_port: Option<u16>,
+    /// Whether to call from a port below 1024: yes, no, or if this process may.
+    pub privileged_port: Option<bool>,
+}
+
+impl Default for NfsSettings {
+    fn default() -> Self {
+        let (port, mount_port, privileged_port) = (None, None, None);
+        Self { uid: 0, gid: 0, groups: Vec::new(), port, mount_port, privileged_port }
+    }
+}
+
+/// A server and one of its exports.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Path of the export.
+    pub export: String,
+    pub settings: NfsSettings,
+    /// How long an operation may take.
+    pub deadline: Duration,
+    /// Runs connections and what is under way.
+    pub tasks: TaskScope,
+}
