@@ -38,7 +38,12 @@ pub trait Procedure {
 pub enum Credential {
     None,
     /// AUTH_SYS: the server believes it.
-    System { host: String, uid: u32, gid: u32, groups: Vec<u32> },
+    System {
+        host: String,
+        uid: u32,
+        gid: u32,
+        groups: Vec<u32>,
+    },
 }
 
 /// AUTH_SYS carries at most so many further groups.

@@ -215,8 +215,6 @@ impl Procedure for ReadDirectoryPlus {
     }
 
     fn decode(reply: &mut Decoder) -> Result<Self::Reply, Malformed> {
-        listing(reply, |reply| {
-            Ok((Attributes::optional(reply)?, reply.optional(Handle::decode)?))
-        })
+        listing(reply, |reply| Ok((Attributes::optional(reply)?, reply.optional(Handle::decode)?)))
     }
 }

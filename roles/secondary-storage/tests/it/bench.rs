@@ -18,6 +18,7 @@ use secondary_storage::service::{Assembled, KIND, assemble, assemble_on};
 
 use crate::images::ImageServer;
 use crate::memory::{Memory, MemoryStores};
+use crate::nfs_server::NfsServer;
 
 pub const STORE: &str = "nfs://127.0.0.1/export/sec";
 pub const NAME: &str = "320-2-3aeb9d60-1176-3215-bb38-fb5279d529d2";
@@ -26,6 +27,11 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// What stores are made of.
 pub trait Kind {
     fn memory() -> Option<Memory>;
+
+    /// The server of the directory, when it is not used as it is.
+    fn server(_directory: &Path) -> Option<NfsServer> {
+        None
+    }
 }
 
 #[derive(Debug)]
@@ -46,6 +52,20 @@ impl Kind for InMemory {
     }
 }
 
+/// On a server that the directory is the export of.
+#[derive(Debug)]
+pub struct OnNfs;
+
+impl Kind for OnNfs {
+    fn memory() -> Option<Memory> {
+        None
+    }
+
+    fn server(directory: &Path) -> Option<NfsServer> {
+        Some(NfsServer::start(directory))
+    }
+}
+
 pub struct Bench<K = OnDirectory> {
     pub parts: Assembled,
     pub cx: RoleContext,
@@ -55,6 +75,7 @@ pub struct Bench<K = OnDirectory> {
     pub directory: PathBuf,
     /// The stores, when they are not a directory.
     pub memory: Option<Memory>,
+    pub server: Option<NfsServer>,
     /// Removes it at the end, when it is ours.
     pub _temp: tempfile::TempDir,
     pub _kind: PhantomData<K>,
@@ -74,6 +95,14 @@ pub fn context() -> CommandContext {
         wait: None,
         answer_now: management_link::AnswerNow::default(),
     }
+}
+
+/// The configuration of a store on `server`.
+pub fn store_line(server: &NfsServer) -> String {
+    let port = server.addr.port();
+    format!(
+        "stores = [{{ url = \"{STORE}\", engine = \"nfs\", port = {port}, mount_port = {port} }}]\n"
+    )
 }
 
 /// The role's table: one store in `sec`, state beside it; lines of `more` replace ours.
@@ -127,13 +156,25 @@ impl<K: Kind> Bench<K> {
 
     pub async fn configured(more: &str, change: impl FnOnce(&mut SecondaryStorageConfig)) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let mut config = config(temp.path(), more);
+        let server = K::server(&temp.path().join("sec"));
+        let nfs = server.as_ref().map(|server| store_line(server)).unwrap_or_default();
+        let mut config = config(temp.path(), &format!("{nfs}{more}"));
         change(&mut config);
         let cx = testkit::context(KIND);
         let memory = K::memory();
         let parts = assembled(&memory, &config, &cx).await;
         let (directory, images) = (temp.path().to_owned(), ImageServer::start().await);
-        Self { parts, cx, config, images, directory, memory, _temp: temp, _kind: PhantomData }
+        Self {
+            parts,
+            cx,
+            config,
+            images,
+            directory,
+            memory,
+            server,
+            _temp: temp,
+            _kind: PhantomData,
+        }
     }
 
     /// The same host after its process ended and started again.

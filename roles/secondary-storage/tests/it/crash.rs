@@ -109,6 +109,16 @@ impl Bench {
         let temp = tempfile::TempDir::new().unwrap();
         let images = ImageServer::start().await;
         let directory = directory.to_owned();
-        Self { parts, cx, config, images, directory, memory: None, _temp: temp, _kind: PhantomData }
+        Self {
+            parts,
+            cx,
+            config,
+            images,
+            directory,
+            memory: None,
+            server: None,
+            _temp: temp,
+            _kind: PhantomData,
+        }
     }
 }

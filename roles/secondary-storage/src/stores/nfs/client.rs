@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nfs3::Status;
 use nfs3::procedures::PROGRAM;
 use nfs3::rpc::{self, Credential, Procedure};
-use nfs3::Status;
 use nfs3::xdr::Decoder;
 use tokio::sync::Semaphore;
 use tokio::time::{Duration, Instant};

@@ -147,11 +147,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait(
-        &self,
-        xid: u32,
-        sender: oneshot::Sender<Bytes>,
-    ) -> Result<Waiting<'_>, Arc<NfsError>> {
+    fn wait(&self, xid: u32, sender: oneshot::Sender<Bytes>) -> Result<Waiting<'_>, Arc<NfsError>> {
         let mut state = self.state();
         if let Some(reason) = &state.ended {
             return Err(Arc::clone(reason));

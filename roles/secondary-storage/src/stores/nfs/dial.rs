@@ -65,10 +65,9 @@ impl Dial {
         };
         match asked.await {
             Ok(Some(port)) => Ok(port),
-            Ok(None) => Err(NfsError::NotRegistered {
-                service: program.name,
-                host: self.host.clone(),
-            }),
+            Ok(None) => {
+                Err(NfsError::NotRegistered { service: program.name, host: self.host.clone() })
+            }
             // A server behind a firewall that lets only NFS pass.
             Err(NfsError::Connect { .. }) if program == nfs3::procedures::PROGRAM => Ok(NFS_PORT),
             Err(error) => Err(error),

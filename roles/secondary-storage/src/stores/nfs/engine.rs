@@ -34,10 +34,7 @@ type Piece<T> = BoxFuture<'static, Result<T, NfsError>>;
 
 impl NfsStore {
     /// Finds the server and its export; a server that is away is an error.
-    pub async fn connect(
-        target: Target,
-        modes: Modes,
-    ) -> Result<Self, EngineError> {
+    pub async fn connect(target: Target, modes: Modes) -> Result<Self, EngineError> {
         let client = Client::new(target);
         let found = client.session(false).root().await;
         found.map_err(|error| error.of_engine(&client.place()))?;

@@ -39,8 +39,7 @@ impl Session {
             start = end;
         }
         let reads = pieces.into_iter().map(|piece| self.read_piece(lane, file, piece, subject));
-        let mut parts: Vec<Bytes> =
-            stream::iter(reads).buffered(AT_A_TIME).try_collect().await?;
+        let mut parts: Vec<Bytes> = stream::iter(reads).buffered(AT_A_TIME).try_collect().await?;
         if parts.len() == 1 {
             return Ok(parts.pop().unwrap_or_default());
         }

@@ -47,15 +47,13 @@ impl Session {
         count: u32,
         subject: &str,
     ) -> Result<Vec<Named>, NfsError> {
-        let content =
-            |problem| NfsError::Content { subject: subject.to_owned(), problem };
+        let content = |problem| NfsError::Content { subject: subject.to_owned(), problem };
         let mut is_plus = true;
         'again: for _round in 0..RESTARTS {
             let mut found = Vec::new();
             let (mut cookie, mut verifier) = (0, Verifier([0; 8]));
             loop {
-                let place =
-                    ReadDirectory { directory: directory.clone(), cookie, verifier, count };
+                let place = ReadDirectory { directory: directory.clone(), cookie, verifier, count };
                 let listing = match self.part(place, &mut is_plus, subject).await? {
                     Part::Next(listing) => listing,
                     Part::Restart => continue 'again,
@@ -206,8 +204,9 @@ impl Session {
         let mut content = None;
         for entry in self.entries(&place.handle, count, &subject).await? {
             // A name that cannot come from the management server cannot be listed to it either.
-            let Some(name) =
-                std::str::from_utf8(&entry.name).ok().and_then(|name| name.parse::<FileName>().ok())
+            let Some(name) = std::str::from_utf8(&entry.name)
+                .ok()
+                .and_then(|name| name.parse::<FileName>().ok())
             else {
                 continue;
             };

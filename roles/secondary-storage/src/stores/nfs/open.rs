@@ -106,12 +106,7 @@ impl Engines for WithNfs {
     }
 }
 
-fn target(
-    url: &StoreUrl,
-    settings: NfsSettings,
-    deadline: Duration,
-    tasks: TaskScope,
-) -> Target {
+fn target(url: &StoreUrl, settings: NfsSettings, deadline: Duration, tasks: TaskScope) -> Target {
     Target { host: url.host().to_owned(), export: export_of(url), settings, deadline, tasks }
 }
 

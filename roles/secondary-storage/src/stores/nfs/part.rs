@@ -192,8 +192,7 @@ impl Writer {
         if self.end > self.root.largest_file {
             let status = nfs3::Status::TOO_LARGE;
             let client = &self.session.client;
-            self.failed =
-                Some(Arc::new(client.refused("WRITE", self.known.name(), status)));
+            self.failed = Some(Arc::new(client.refused("WRITE", self.known.name(), status)));
         }
         let size = usize::try_from(self.root.write_size).unwrap_or(usize::MAX).max(1);
         let mut bytes = bytes;
@@ -263,12 +262,8 @@ impl Writer {
         let session = self.session.again();
         let known = Arc::clone(&self.known);
         self.under_way.push(Box::pin(async move {
-            let make = |file| Write {
-                file,
-                offset,
-                stability: Stability::Unstable,
-                bytes: bytes.clone(),
-            };
+            let make =
+                |file| Write { file, offset, stability: Stability::Unstable, bytes: bytes.clone() };
             let outcome = match running {
                 Some(_) => known.call(&session, Lane::Bulk, make).await,
                 None => Err(NfsError::GivenUp),
@@ -383,7 +378,11 @@ impl Writer {
             self.failed.get_or_insert_with(|| Arc::new(error));
             return;
         }
-        tracing::info!(file = self.known.name(), pieces = lost.len(), "the NFS server restarted, writing again");
+        tracing::info!(
+            file = self.known.name(),
+            pieces = lost.len(),
+            "the NFS server restarted, writing again"
+        );
         for (offset, bytes) in lost {
             self.send(offset, bytes);
         }

@@ -69,9 +69,7 @@ impl Session {
         let Found { handle, attributes } = found;
         let attributes = match attributes {
             Some(attributes) => attributes,
-            None => {
-                self.call(Lane::Quick, &GetAttributes(handle.clone()), &shown(name)).await?
-            }
+            None => self.call(Lane::Quick, &GetAttributes(handle.clone()), &shown(name)).await?,
         };
         Ok(Node { handle, attributes })
     }
@@ -81,8 +79,7 @@ impl Session {
         directory: &Handle,
         name: &[u8],
     ) -> Result<Option<Node>, NfsError> {
-        let lookup =
-            Lookup { directory: directory.clone(), name: Bytes::copy_from_slice(name) };
+        let lookup = Lookup { directory: directory.clone(), name: Bytes::copy_from_slice(name) };
         match self.exchange(Lane::Quick, &lookup).await?.reply {
             Ok(found) => self.node(found, name).await.map(Some),
             Err(Status::NOT_FOUND) => Ok(None),
@@ -226,8 +223,7 @@ impl Session {
         directory: &Handle,
         name: &[u8],
     ) -> Result<bool, NfsError> {
-        let remove =
-            Remove { directory: directory.clone(), name: Bytes::copy_from_slice(name) };
+        let remove = Remove { directory: directory.clone(), name: Bytes::copy_from_slice(name) };
         let answer = self.exchange(Lane::Quick, &remove).await?;
         match answer.reply {
             Ok(()) => Ok(true),
