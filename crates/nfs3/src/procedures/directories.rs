@@ -103,11 +103,12 @@ by_name! {
     RemoveDirectory = 13, "RMDIR"
 }
 
-/// `RENAME` in one directory; what has the new name already is replaced.
+/// `RENAME`; what has the new name already is replaced.
 #[derive(Debug, Clone)]
 pub struct Rename {
-    pub directory: Handle,
+    pub from_directory: Handle,
     pub from: Bytes,
+    pub to_directory: Handle,
     pub to: Bytes,
 }
 
@@ -118,9 +119,9 @@ impl Procedure for Rename {
     type Reply = Result<(), Status>;
 
     fn encode(&self, out: &mut Encoder) {
-        self.directory.encode(out);
+        self.from_directory.encode(out);
         out.opaque(&self.from);
-        self.directory.encode(out);
+        self.to_directory.encode(out);
         out.opaque(&self.to);
     }
 

@@ -11,7 +11,8 @@ use agent_protocol::storage::{
 
 use role::Health;
 
-use crate::bench::{Bench, OnDirectory, SOON, STORE, store_to};
+use super::Bench;
+use crate::bench::{SOON, STORE, store_to};
 
 fn setup(url: &str) -> SecStorageSetupCommand {
     SecStorageSetupCommand {
@@ -34,7 +35,7 @@ async fn result<C: Command>(bench: &Bench, command: &C) -> AnswerBase {
 
 fn delete(path: &str, id: i64) -> DeleteCommand {
     DeleteCommand {
-        data: Some(DataTO::from(Bench::<OnDirectory>::template(path, id))),
+        data: Some(DataTO::from(Bench::template(path, id))),
         ..DeleteCommand::default()
     }
 }

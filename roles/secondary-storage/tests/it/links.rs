@@ -10,7 +10,8 @@ use agent_protocol::storage::{
 use http_front::{Registration, Site, Transport};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::bench::{Bench, OnDirectory, STORE};
+use super::Bench;
+use crate::bench::STORE;
 use crate::images::vector;
 
 struct Reply {
@@ -78,7 +79,7 @@ fn create(path: &str) -> CreateEntityDownloadURLCommand {
         parent: Some("b523f0c4-0847-33cd-bb44-f46c4da95327".to_owned()),
         filename_in_extract_url: Some("g-plain.qcow2".to_owned()),
         filepath_in_extract_url: Some("245aa84f-36c2-4a2b-ab08-c2efa8b16f18".to_owned()),
-        data: Some(DataTO::from(Bench::<OnDirectory>::template(path, 320))),
+        data: Some(DataTO::from(Bench::template(path, 320))),
         ..CreateEntityDownloadURLCommand::default()
     }
 }
@@ -202,7 +203,7 @@ async fn a_missing_file_gives_no_link_and_a_deletion_drops_the_links() {
     assert!(!bench.ask(&create("template/tmpl/2/320")).await.base.result, "not a directory");
     let web = web(&bench, false).await;
     let delete = DeleteCommand {
-        data: Some(DataTO::from(Bench::<OnDirectory>::template(&path, 320))),
+        data: Some(DataTO::from(Bench::template(&path, 320))),
         ..DeleteCommand::default()
     };
     // Somebody else removed the file: the link is one of ours, what it leads to is gone.

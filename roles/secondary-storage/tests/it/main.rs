@@ -29,9 +29,9 @@ mod links;
 mod memory;
 mod metalinks;
 mod mounts;
-mod objects;
 mod nfs_engine;
 mod nfs_server;
+mod objects;
 mod odd_servers;
 mod on_directory;
 mod on_nfs;
@@ -51,3 +51,6 @@ mod uploads_crash;
 mod uploads_recorded;
 mod uploads_tus;
 mod wrapped;
+
+/// What most tests run on.
+type Bench = bench::Bench<bench::OnDirectory>;

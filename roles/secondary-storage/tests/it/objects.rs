@@ -9,7 +9,8 @@ use agent_protocol::storage::{
 use agent_protocol::{Command, Envelope};
 use serde_json::Value;
 
-use crate::bench::{Bench, STORE, store_to};
+use super::Bench;
+use crate::bench::{STORE, store_to};
 
 fn fill(bench: &Bench, files: &[&str]) {
     for file in files {

@@ -4,5 +4,11 @@
 mod downloads;
 #[path = "faults.rs"]
 mod faults;
+#[path = "inventory.rs"]
+mod inventory;
+#[path = "links.rs"]
+mod links;
+#[path = "objects.rs"]
+mod objects;
 
 type Bench = crate::bench::Bench<crate::bench::OnNfs>;

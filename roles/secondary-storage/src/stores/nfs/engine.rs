@@ -9,11 +9,12 @@ use super::Target;
 use super::client::{Client, Session};
 use super::error::NfsError;
 use super::file::{Known, StoreFile, open_regular};
+use super::listing::Named;
 use super::part::{Place, StorePart};
 use super::root::{Pinned, Root};
-use super::tree::kind_of;
+use super::tree::{kind_of, shown};
 use crate::stores::engine::{
-    Engine, EngineError, EntryKind, Listed, Opened, Operation, Part, Space,
+    Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, Space,
 };
 use crate::stores::path::{FileName, InstallPath};
 use crate::stores::{Modes, Work};
@@ -158,6 +159,42 @@ impl Engine for NfsStore {
         })
     }
 
+    fn entries(
+        &self,
+        work: &Work,
+        directory: Option<InstallPath>,
+    ) -> Operation<Option<Vec<Entry>>> {
+        self.run(work, move |session, root| {
+            let directory = directory.clone();
+            Box::pin(async move {
+                let parts = directory.as_ref().map_or(&[][..], InstallPath::parts);
+                let Some(found) = session.walk(&root.handle, parts).await? else {
+                    return Ok(None);
+                };
+                let subject = directory.map_or_else(String::new, |path| path.to_string());
+                let named = session.entries(&found, root.directory_size, &subject).await?;
+                let described = named.into_iter().map(|Named { name, attributes, .. }| Entry {
+                    name: shown(&name),
+                    kind: kind_of(attributes.file_type),
+                    size: attributes.size,
+                    modified: attributes.modified,
+                });
+                Ok(Some(described.collect()))
+            })
+        })
+    }
+
+    fn relocate(&self, work: &Work, from: InstallPath, to: InstallPath) -> Operation<bool> {
+        let mode = self.modes.directory;
+        self.run(work, move |session, root| {
+            let (from, to) = (from.clone(), to.clone());
+            Box::pin(async move {
+                let (from, to) = (split(&from)?, split(&to)?);
+                session.relocate(&root.handle, from, to, mode).await
+            })
+        })
+    }
+
     fn list(&self, work: &Work, tree: InstallPath, index: FileName) -> Operation<Vec<Listed>> {
         self.run(work, move |session, root| {
             let (tree, index) = (tree.clone(), index.clone());
@@ -226,7 +263,7 @@ impl Engine for NfsStore {
             let (directory, from, to) = (directory.clone(), from.clone(), to.clone());
             Box::pin(async move {
                 let parent = session.directory(&root.handle, directory.parts()).await?;
-                session.rename(&parent, &from, &to).await
+                session.rename((&parent, &from), (&parent, &to)).await
             })
         })
     }

@@ -143,7 +143,7 @@ impl Session {
             rest.advance(count);
             offset += u64::from(written.count);
         }
-        self.rename(directory, aside, name).await
+        self.rename((directory, aside), (directory, name)).await
     }
 
     /// Walks down directories, making what is missing.
@@ -251,23 +251,61 @@ impl Session {
 
     pub(super) async fn rename(
         &self,
-        directory: &Handle,
-        from: &FileName,
-        to: &FileName,
+        (from_directory, from): (&Handle, &FileName),
+        (to_directory, to): (&Handle, &FileName),
     ) -> Result<(), NfsError> {
-        let rename =
-            Rename { directory: directory.clone(), from: bytes_of(from), to: bytes_of(to) };
+        let rename = Rename {
+            from_directory: from_directory.clone(),
+            from: bytes_of(from),
+            to_directory: to_directory.clone(),
+            to: bytes_of(to),
+        };
         let answer = self.exchange(Lane::Quick, &rename).await?;
         match answer.reply {
             Ok(()) => Ok(()),
             // Done the first time it was sent.
             Err(Status::NOT_FOUND)
                 if answer.repeated
-                    && self.lookup(directory, to.as_str().as_bytes()).await?.is_some() =>
+                    && self.lookup(to_directory, to.as_str().as_bytes()).await?.is_some() =>
             {
                 Ok(())
             }
             Err(status) => Err(self.client.refused("RENAME", from.as_str(), status)),
+        }
+    }
+
+    /// Gives a directory another place; `false` when there is none. An empty directory is made there
+    /// first and replaced: whatever else is there makes the server refuse.
+    pub(super) async fn relocate(
+        &self,
+        root: &Handle,
+        (above, name): (&[FileName], &FileName),
+        (beside, target): (&[FileName], &FileName),
+        mode: u32,
+    ) -> Result<bool, NfsError> {
+        let Some(above) = self.walk(root, above).await? else { return Ok(false) };
+        let found = self.lookup(&above, name.as_str().as_bytes()).await?;
+        if !found.is_some_and(|node| node.attributes.file_type == FileType::Directory) {
+            return Ok(false);
+        }
+        let taken = || self.client.refused("RENAME", target.as_str(), Status::EXISTS);
+        let beside = self.make_all(root, beside, mode).await?;
+        let place = match self.lookup(&beside, target.as_str().as_bytes()).await? {
+            Some(node) => node,
+            None => self.make_directory(&beside, target, mode).await?,
+        };
+        if place.attributes.file_type != FileType::Directory {
+            return Err(taken());
+        }
+        match self.rename((&above, name), (&beside, target)).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.status(), Some(Status::NOT_EMPTY | Status::EXISTS)) => {
+                Err(taken())
+            }
+            Err(error) => {
+                self.remove_directory(&beside, target.as_str().as_bytes()).await?;
+                Err(error)
+            }
         }
     }
 
