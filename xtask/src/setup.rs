@@ -17,6 +17,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("chromium", "chromium"),
     ("nginx", "nginx-light"),
     ("setpriv", "util-linux"),
+    // With the back end for directories, which the server itself does not depend on.
+    ("ganesha.nfsd", "nfs-ganesha-vfs"),
+    ("rpcbind", "rpcbind"),
     ("javac", "default-jdk-headless"),
 ];
 

@@ -198,6 +198,14 @@ impl<K: Kind> Bench<K> {
         self.directory.join("sec").join(path)
     }
 
+    /// The same as answers show it.
+    pub fn place(&self, path: &str) -> String {
+        match &self.server {
+            Some(_) => format!("127.0.0.1:/export/sec/{path}"),
+            None => self.store(path).display().to_string(),
+        }
+    }
+
     /// A file of the store.
     pub fn read(&self, path: &str) -> Vec<u8> {
         match &self.memory {

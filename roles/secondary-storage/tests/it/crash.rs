@@ -103,7 +103,12 @@ async fn a_host_killed_half_way_lists_nothing_and_cleans_up_at_its_next_start() 
 impl Bench {
     /// On a directory that outlives the bench.
     pub async fn at(directory: &Path) -> Self {
-        let config = config(directory, "");
+        Self::at_with(directory, "").await
+    }
+
+    /// `more` are lines of configuration.
+    pub async fn at_with(directory: &Path, more: &str) -> Self {
+        let config = config(directory, more);
         let cx = testkit::context(KIND);
         let parts = assemble(&config, &cx).await.unwrap();
         let temp = tempfile::TempDir::new().unwrap();

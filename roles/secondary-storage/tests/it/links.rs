@@ -197,7 +197,7 @@ async fn a_volume_copied_for_its_link_goes_with_it() {
 async fn a_missing_file_gives_no_link_and_a_deletion_drops_the_links() {
     let (bench, path) = with_link().await;
     let answer = bench.ask(&create("template/tmpl/2/320/none.qcow2")).await;
-    let expected = bench.store("template/tmpl/2/320/none.qcow2").display().to_string();
+    let expected = bench.place("template/tmpl/2/320/none.qcow2");
     assert_eq!(answer.base.details, Some(format!("Error in finding the file {expected}")));
     assert!(!answer.base.result);
     assert!(!bench.ask(&create("template/tmpl/2/320")).await.base.result, "not a directory");

@@ -22,6 +22,7 @@ mod crash;
 mod drops;
 mod endings;
 mod formats;
+mod ganesha;
 mod images;
 mod in_memory;
 mod inventory;

@@ -53,7 +53,8 @@ async fn a_volume_is_moved_as_recorded_and_a_repeated_command_finds_it_done() {
     let bench: Bench = Bench::new().await;
     fill(&bench, &["volumes/2/10/v.qcow2", "volumes/2/10/volume.properties"]);
     let command = movement("volumes/2/10", "volumes/12/10");
-    let root = bench.store("").display().to_string().trim_end_matches('/').to_owned();
+    let root = bench.place("");
+    let root = root.trim_end_matches('/');
     let expected = format!(
         "Moved volume [{{\"volumeName\":\"v-ok\",\"volumeUuid\":\"c7dc9a94-8180-4e49-a9fc-77518673a598\"}}] \
          from [{root}/volumes/2/10] to [{root}/volumes/12/10]."
@@ -111,7 +112,7 @@ async fn a_store_is_browsed_page_by_page_without_gap_or_repetition() {
     assert_eq!((root.path_exists, root.count), (true, 3), "our own marker is not shown");
     assert_eq!(root.names.unwrap(), ["snapshots", "template", "volumes"]);
     assert_eq!(root.paths.unwrap(), ["/snapshots", "/template", "/volumes"]);
-    let place = bench.store("volumes").display().to_string();
+    let place = bench.place("volumes");
     assert_eq!(root.abs_paths.unwrap()[2], place);
     assert_eq!(root.is_dirs.unwrap(), [true, true, true]);
     assert!(root.last_modified.unwrap()[0] > 1_700_000_000_000, "milliseconds");

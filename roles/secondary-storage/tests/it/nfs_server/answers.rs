@@ -257,12 +257,15 @@ impl Shared {
         }
         let last = names.len() as u64;
         let part = state.faults.part.unwrap_or(64);
+        if state.faults.endless == Some(Endless::Circle) {
+            cookie = 0;
+        }
         names.drain(..names.len().min(cookie as usize));
         match state.faults.endless {
             Some(Endless::Names) => {
                 names = (0..1000).map(|n| format!("name{}", cookie + n)).collect();
             }
-            Some(Endless::Circle) => cookie = 0,
+            Some(Endless::Circle) => {}
             Some(Endless::Nothing) => names.clear(),
             None => names.truncate(part),
         }
