@@ -82,7 +82,7 @@ fn open(temp: &Path, root: &Path) -> Stores {
         mount_options: None,
         nfs_version: None,
         source: None,
-            nfs: None,
+        nfs: None,
     };
     let settings = StoreSettings {
         mount_root: temp.join("mnt"),
@@ -91,7 +91,7 @@ fn open(temp: &Path, root: &Path) -> Stores {
         deadline: Duration::from_secs(60),
         modes: Modes { directory: 0o777, file: 0o666 },
         min_free: 0,
-            nfs_others: false,
+        nfs_others: false,
     };
     let engines = Directories::new(settings, Host::system());
     let memory = Memory::load(&temp.join("state")).unwrap();

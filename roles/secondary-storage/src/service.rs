@@ -194,8 +194,7 @@ pub async fn assemble(
     cx: &RoleContext,
 ) -> Result<Assembled, RoleError> {
     let engines = Directories::new(config.stores.clone(), cx.host.clone());
-    let engines =
-        WithNfs::new(Arc::new(engines), config.stores.clone(), cx.tasks.clone());
+    let engines = WithNfs::new(Arc::new(engines), config.stores.clone(), cx.tasks.clone());
     assemble_on(Arc::new(engines), config, cx).await
 }
 

@@ -33,7 +33,7 @@ pub use doctor::check;
 pub use engine::NfsStore;
 pub use error::NfsError;
 pub use file::{Reader, open_regular};
-pub use open::{NfsStores, WithNfs, checks};
+pub use open::{WithNfs, checks};
 pub use root::export_of;
 
 /// How one server is spoken to.

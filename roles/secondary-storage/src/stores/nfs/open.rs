@@ -6,68 +6,46 @@ use std::time::Duration;
 use role::{BoxFuture, DoctorCheck, TaskScope};
 
 use super::{NfsSettings, NfsStore, Target, check, export_of};
-use crate::config::SecondaryStorageConfig;
+use crate::live::Live;
+use crate::stores::config::StoreSettings;
 use crate::stores::directory::open::{RESOLVE_TIMEOUT, resolve};
 use crate::stores::engine::{Connected, Engines};
-use crate::stores::{Modes, StoreError, StoreUrl};
+use crate::stores::{StoreError, StoreUrl};
 
 /// The URL scheme of stores that can be spoken to.
 const SCHEME: &str = "nfs";
-
-/// Which stores are spoken to here instead of being mounted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NfsStores {
-    pub listed: Vec<(StoreUrl, NfsSettings)>,
-    /// Every NFS store that the configuration does not name, too.
-    pub others: bool,
-}
-
-impl NfsStores {
-    fn settings(&self, url: &StoreUrl, directories: &[StoreUrl]) -> Option<NfsSettings> {
-        let key = url.key();
-        let listed = self.listed.iter().find(|(known, _)| known.key() == key);
-        match listed {
-            Some((_, settings)) => Some(settings.clone()),
-            None if self.others && url.scheme() == SCHEME => {
-                let is_directory = directories.iter().any(|known| known.key() == key);
-                (!is_directory).then(NfsSettings::default)
-            }
-            None => None,
-        }
-    }
-
-    /// Whether nothing is ever mounted.
-    pub fn replaces_mounts(&self) -> bool {
-        self.others || !self.listed.is_empty()
-    }
-}
 
 /// Engines of both kinds. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
 pub struct WithNfs {
     directories: Arc<dyn Engines>,
-    nfs: NfsStores,
-    modes: Modes,
-    deadline: Duration,
+    settings: Live<StoreSettings>,
     tasks: TaskScope,
 }
 
 impl WithNfs {
     /// `directories` make the engines of all stores that are not spoken to.
-    pub fn new(
-        directories: Arc<dyn Engines>,
-        config: &SecondaryStorageConfig,
-        tasks: TaskScope,
-    ) -> Self {
-        let (nfs, modes) = (config.nfs.clone(), config.stores.modes);
-        Self { directories, nfs, modes, deadline: config.stores.deadline, tasks }
+    pub fn new(directories: Arc<dyn Engines>, settings: StoreSettings, tasks: TaskScope) -> Self {
+        Self { directories, settings: Live::new(settings), tasks }
+    }
+}
+
+/// How a store is spoken to, if it is.
+fn spoken_to(settings: &StoreSettings, url: &StoreUrl) -> Option<NfsSettings> {
+    match settings.entry(url) {
+        Some(entry) => entry.nfs.clone(),
+        None => (settings.nfs_others && url.scheme() == SCHEME).then(NfsSettings::default),
     }
 }
 
 impl Engines for WithNfs {
     fn configured(&self) -> Vec<StoreUrl> {
-        let listed = self.nfs.listed.iter().map(|(url, _)| url.clone());
-        self.directories.configured().into_iter().chain(listed).collect()
+        self.directories.configured()
+    }
+
+    fn reconfigure(&self, settings: StoreSettings) -> Box<dyn Fn(&StoreUrl) -> bool + Send> {
+        self.settings.replace(settings.clone());
+        self.directories.reconfigure(settings)
     }
 
     fn connect(
@@ -76,29 +54,36 @@ impl Engines for WithNfs {
         name: Option<String>,
         version: Option<String>,
     ) -> BoxFuture<'static, Result<Connected, StoreError>> {
-        let Some(settings) = self.nfs.settings(&url, &self.directories.configured()) else {
+        let settings = self.settings.get();
+        let Some(nfs) = spoken_to(&settings, &url) else {
             return self.directories.connect(url, name, version);
         };
-        let target = target(&url, settings, self.deadline, self.tasks.clone());
-        let modes = self.modes;
+        let target = target(&url, nfs, settings.deadline, self.tasks.clone());
+        let modes = settings.modes;
         Box::pin(async move {
             let name = match name {
                 Some(name) => name,
-                None => url.directory_name(resolve(&url).await?),
+                None => {
+                    let found = resolve(&url).await?.first().copied();
+                    let host = url.host().to_owned();
+                    let source = std::io::ErrorKind::NotFound.into();
+                    url.directory_name(found.ok_or(StoreError::Resolve { host, source })?)
+                }
             };
-            if version.as_deref().is_some_and(|version| !version.starts_with('3')) {
-                tracing::info!(store = %url, version, "the store is spoken to in NFS version 3");
+            let mut notes = Vec::new();
+            if let Some(version) = version.filter(|version| !version.starts_with('3')) {
+                notes.push(format!("it is spoken to in NFS version 3, not {version}"));
             }
             let place = format!("{}:{}", target.host, target.export);
             let engine = NfsStore::connect(target, modes).await;
             let engine =
                 engine.map_err(|source| StoreError::Place { url: url.clone(), place, source })?;
-            Ok(Connected { name, engine: Arc::new(engine) })
+            Ok(Connected { name, engine: Arc::new(engine), notes })
         })
     }
 
     fn connect_limit(&self) -> Duration {
-        self.directories.connect_limit().max(self.deadline + RESOLVE_TIMEOUT)
+        self.directories.connect_limit().max(self.settings.get().deadline + RESOLVE_TIMEOUT)
     }
 
     fn retain(&self, in_use: &dyn Fn(&str) -> bool) {
@@ -113,17 +98,20 @@ fn target(url: &StoreUrl, settings: NfsSettings, deadline: Duration, tasks: Task
 /// Longest look of a check.
 const CHECK_LIMIT: Duration = Duration::from_secs(15);
 
-/// One check for each store that the configuration names.
-pub fn checks(nfs: &NfsStores) -> Vec<DoctorCheck> {
-    let check_of = |(url, settings): &(StoreUrl, NfsSettings)| {
-        let (url, settings) = (url.clone(), settings.clone());
+/// One check for each store that the configuration says is spoken to.
+pub fn checks(settings: &StoreSettings) -> Vec<DoctorCheck> {
+    let spoken_to = settings.configured.iter().filter_map(|entry| {
+        let nfs = entry.nfs.clone()?;
+        Some((entry.url.clone(), nfs))
+    });
+    let check_of = |(url, nfs): (StoreUrl, NfsSettings)| {
         DoctorCheck::machine("store.nfs", move |_cx| {
-            let (url, settings) = (url.clone(), settings.clone());
+            let (url, nfs) = (url.clone(), nfs.clone());
             async move {
-                let target = target(&url, settings, CHECK_LIMIT, TaskScope::new());
+                let target = target(&url, nfs, CHECK_LIMIT, TaskScope::new());
                 check(&url, target).await
             }
         })
     };
-    nfs.listed.iter().map(check_of).collect()
+    spoken_to.map(check_of).collect()
 }

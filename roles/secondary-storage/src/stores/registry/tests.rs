@@ -46,7 +46,7 @@ fn stores(temp: &tempfile::TempDir, configured: &[&str]) -> Stores {
         mount_options: None,
         nfs_version: None,
         source: None,
-            nfs: None,
+        nfs: None,
     };
     let settings = StoreSettings {
         mount_root: temp.path().join("mnt"),
@@ -55,7 +55,7 @@ fn stores(temp: &tempfile::TempDir, configured: &[&str]) -> Stores {
         deadline: second,
         modes: Modes { directory: 0o777, file: 0o666 },
         min_free: 0,
-            nfs_others: false,
+        nfs_others: false,
     };
     let host = Host { runner: Arc::new(NoMount), ..Host::system() };
     let memory = Memory::load(&temp.path().join("state")).unwrap();
