@@ -5,12 +5,12 @@ mod files;
 mod server;
 
 pub use directories::{
-    Entry, Listing, Lookup, MakeDirectory, ReadDirectory, ReadDirectoryPlus, Remove,
+    Entry, Link, Listing, Lookup, MakeDirectory, ReadDirectory, ReadDirectoryPlus, Remove,
     RemoveDirectory, Rename,
 };
 pub use files::{
-    Commit, Create, GetAttributes, Read, ReadData, SetAttributes, Stability, Verifier, Write,
-    Written,
+    Commit, Create, Creation, GetAttributes, Read, ReadData, SetAttributes, Stability, Verifier,
+    Write, Written,
 };
 pub use server::{Access, FileSystemInfo, FileSystemSpace, Info, Space, rights};
 

@@ -21,6 +21,7 @@ impl Status {
     pub const TOO_LARGE: Self = Self(27);
     pub const NO_SPACE: Self = Self(28);
     pub const READ_ONLY: Self = Self(30);
+    pub const TOO_MANY_LINKS: Self = Self(31);
     pub const NAME_TOO_LONG: Self = Self(63);
     pub const NOT_EMPTY: Self = Self(66);
     pub const QUOTA: Self = Self(69);

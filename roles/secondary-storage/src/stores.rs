@@ -35,6 +35,8 @@ pub use work::Work;
 
 /// Of a small store no more than this part is kept free.
 pub const SMALL_STORE: u64 = 20;
+/// Bytes written between two looks at the room that is left.
+const ROOM_STEP: u64 = 64 << 20;
 
 /// Why nothing can be done with a store.
 #[derive(Debug, thiserror::Error)]

@@ -130,6 +130,31 @@ impl Procedure for Rename {
     }
 }
 
+/// `LINK`: another name of a file, refused when there is one already.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub file: Handle,
+    pub directory: Handle,
+    pub name: Bytes,
+}
+
+impl Procedure for Link {
+    const PROGRAM: Program = PROGRAM;
+    const NUMBER: u32 = 15;
+    const NAME: &'static str = "LINK";
+    type Reply = Result<(), Status>;
+
+    fn encode(&self, out: &mut Encoder) {
+        self.file.encode(out);
+        self.directory.encode(out);
+        out.opaque(&self.name);
+    }
+
+    fn decode(reply: &mut Decoder) -> Result<Self::Reply, Malformed> {
+        Status::decode(reply)
+    }
+}
+
 /// `READDIR`: names only.
 #[derive(Debug, Clone)]
 pub struct ReadDirectory {

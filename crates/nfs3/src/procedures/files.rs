@@ -45,11 +45,12 @@ pub(super) fn encode_attributes(out: &mut Encoder, mode: Option<u32>, size: Opti
     out.u32(0).u32(0);
 }
 
-/// `SETATTR` of permissions.
+/// `SETATTR` of permissions or size; what is absent stays.
 #[derive(Debug, Clone)]
 pub struct SetAttributes {
     pub file: Handle,
-    pub mode: u32,
+    pub mode: Option<u32>,
+    pub size: Option<u64>,
 }
 
 impl Procedure for SetAttributes {
@@ -60,7 +61,7 @@ impl Procedure for SetAttributes {
 
     fn encode(&self, out: &mut Encoder) {
         self.file.encode(out);
-        encode_attributes(out, Some(self.mode), None);
+        encode_attributes(out, self.mode, self.size);
         // Whatever the file's time of change.
         out.bool(false);
     }
@@ -180,12 +181,22 @@ impl Procedure for Write {
     }
 }
 
-/// `CREATE` of a regular file, empty afterwards; one that exists is emptied.
+/// `CREATE` of a regular file, empty afterwards.
 #[derive(Debug, Clone)]
 pub struct Create {
     pub directory: Handle,
     pub name: Bytes,
-    pub mode: u32,
+    pub how: Creation,
+}
+
+/// What a file that exists means to its creation (`createhow3`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Creation {
+    /// It is emptied.
+    Emptied { mode: u32 },
+    /// It is refused, unless it was created with the same number: the call may be repeated. The
+    /// permissions must be set afterwards.
+    Exclusive([u8; 8]),
 }
 
 impl Procedure for Create {
@@ -197,9 +208,16 @@ impl Procedure for Create {
 
     fn encode(&self, out: &mut Encoder) {
         self.directory.encode(out);
-        // Unchecked.
-        out.opaque(&self.name).u32(0);
-        encode_attributes(out, Some(self.mode), Some(0));
+        out.opaque(&self.name);
+        match self.how {
+            Creation::Emptied { mode } => {
+                out.u32(0);
+                encode_attributes(out, Some(mode), Some(0));
+            }
+            Creation::Exclusive(number) => {
+                out.u32(2).fixed(&number);
+            }
+        }
     }
 
     fn decode(reply: &mut Decoder) -> Result<Self::Reply, Malformed> {

@@ -23,6 +23,7 @@ use bytes::Bytes;
 
 pub use dir::{Dir, Modes};
 
+use super::ROOM_STEP;
 use super::engine::{
     Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Piece,
     SMALL, Space, Threads,
@@ -34,8 +35,6 @@ use pool::{Lane, Pool, Queue};
 
 /// How long syncing the last bytes of a file may take.
 const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// Written between two looks at the room that is left.
-const ROOM_STEP: u64 = 64 << 20;
 /// The tree, then account, then object; other parties nest no deeper.
 const LIST_DEPTH: u8 = 5;
 /// How deep an object's directory may be nested: archives unpack into sub-directories.

@@ -27,8 +27,10 @@ pub mod procedure {
     pub const LOOKUP: u32 = 3;
     pub const READ: u32 = 6;
     pub const WRITE: u32 = 7;
+    pub const CREATE: u32 = 8;
     pub const REMOVE: u32 = 12;
     pub const RENAME: u32 = 14;
+    pub const LINK: u32 = 15;
     pub const READDIRPLUS: u32 = 17;
     pub const COMMIT: u32 = 21;
 }
@@ -63,6 +65,8 @@ pub struct Faults {
     pub directory_changes: usize,
     /// At most so many names in one part of a directory.
     pub part: Option<usize>,
+    /// So many bytes of a terabyte are free.
+    pub free: Option<u64>,
     /// The export is refused.
     pub refuse_mount: Option<u32>,
     /// Flavours of authentication that the mount service names.
@@ -100,6 +104,8 @@ struct State {
     faults: Faults,
     /// Where a file of this number was seen last.
     paths: HashMap<u64, PathBuf>,
+    /// Numbers of files that were created with one.
+    exclusive: HashMap<PathBuf, u64>,
     /// Handles of other generations are stale.
     generation: u32,
     /// The life of the server.

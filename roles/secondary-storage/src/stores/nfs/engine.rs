@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
+use nfs3::Handle;
 use role::BoxFuture;
 
 use super::Target;
@@ -29,6 +30,7 @@ const REMOVE_DEPTH: u8 = 8;
 pub struct NfsStore {
     client: Arc<Client>,
     modes: Modes,
+    min_free: u64,
 }
 
 type Piece<T> = BoxFuture<'static, Result<T, NfsError>>;
@@ -39,7 +41,13 @@ impl NfsStore {
         let client = Client::new(target);
         let found = client.session(false).root().await;
         found.map_err(|error| error.of_engine(&client.place()))?;
-        Ok(Self { client, modes })
+        Ok(Self { client, modes, min_free: 0 })
+    }
+
+    /// Writes nothing into the last `bytes` of the file system.
+    #[must_use]
+    pub fn keeping_free(self, bytes: u64) -> Self {
+        Self { min_free: bytes, ..self }
     }
 
     /// Runs `piece` on the root. What has begun goes on although nobody waits for it any more, so
@@ -73,9 +81,22 @@ fn split(path: &InstallPath) -> Result<(&[FileName], &FileName), NfsError> {
     }
 }
 
+/// Removes what lay beside a file until it was whole.
+async fn clear(session: &Session, directory: &Handle, aside: &FileName) {
+    let removed = session.again().remove_file(directory, aside.as_str().as_bytes()).await;
+    if let Err(error) = removed {
+        let error = bedrock::chain(&error);
+        tracing::warn!(file = %aside, error, "cannot remove an unfinished file");
+    }
+}
+
 impl Engine for NfsStore {
     fn place(&self) -> String {
         self.client.place()
+    }
+
+    fn min_free(&self) -> u64 {
+        self.min_free
     }
 
     fn pin(&self, work: &Work, marker: Option<String>) -> Operation<()> {
@@ -123,14 +144,30 @@ impl Engine for NfsStore {
                 let (parents, name) = split(&path)?;
                 let parent = session.directory(&root.handle, parents).await?;
                 let put = session.put(&parent, name, &aside, mode, content).await;
-                if put.is_err()
-                    && let Err(error) =
-                        session.again().remove_file(&parent, aside.as_str().as_bytes()).await
-                {
-                    let error = bedrock::chain(&error);
-                    tracing::warn!(file = %aside, error, "cannot remove an unfinished file");
+                if put.is_err() {
+                    clear(&session, &parent, &aside).await;
                 }
                 put
+            })
+        })
+    }
+
+    fn claim(
+        &self,
+        work: &Work,
+        path: InstallPath,
+        aside: FileName,
+        content: Bytes,
+    ) -> Operation<bool> {
+        let modes = self.modes;
+        self.run(work, move |session, root| {
+            let (path, aside, content) = (path.clone(), aside.clone(), content.clone());
+            Box::pin(async move {
+                let (parents, name) = split(&path)?;
+                let parent = session.make_all(&root.handle, parents, modes.directory).await?;
+                let claimed = session.claim(&parent, name, &aside, modes.file, content).await;
+                clear(&session, &parent, &aside).await;
+                claimed
             })
         })
     }
@@ -229,11 +266,12 @@ impl Engine for NfsStore {
         directory: InstallPath,
         name: FileName,
     ) -> Operation<Box<dyn Part>> {
-        let (modes, owner) = (self.modes, work.owned());
+        let (modes, min_free, owner) = (self.modes, self.min_free, work.owned());
         self.run(work, move |session, root| {
             let (directory, name) = (directory.clone(), name.clone());
             let owner = owner.clone();
             Box::pin(async move {
+                session.keep_free(&root, min_free).await?;
                 let parts = directory.parts();
                 let mut round = 0;
                 let node = loop {
@@ -246,8 +284,34 @@ impl Engine for NfsStore {
                     }
                 };
                 let known = Known::new(parts.to_vec(), name, &node);
-                let part = StorePart::start(Place { session, root, known, owner });
-                Ok(Box::new(part) as Box<dyn Part>)
+                let place = Place { session, root, known, owner, length: 0, min_free };
+                Ok(Box::new(StorePart::start(place)) as Box<dyn Part>)
+            })
+        })
+    }
+
+    fn append(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+        length: u64,
+    ) -> Operation<Option<Box<dyn Part>>> {
+        let (min_free, owner) = (self.min_free, work.owned());
+        self.run(work, move |session, root| {
+            let (directory, name) = (directory.clone(), name.clone());
+            let owner = owner.clone();
+            Box::pin(async move {
+                let parts = directory.parts();
+                let Some(parent) = session.walk(&root.handle, parts).await? else {
+                    return Ok(None);
+                };
+                let Some(node) = session.cut(&parent, &name, length).await? else {
+                    return Ok(None);
+                };
+                let known = Known::new(parts.to_vec(), name, &node);
+                let place = Place { session, root, known, owner, length, min_free };
+                Ok(Some(Box::new(StorePart::start(place)) as Box<dyn Part>))
             })
         })
     }

@@ -51,6 +51,8 @@ pub enum NfsError {
     NotFile(String),
     #[error("{subject} {problem}")]
     Content { subject: String, problem: &'static str },
+    #[error("the store is full: {free} bytes are free, and {kept} stay free (min_free)")]
+    Full { free: u64, kept: u64 },
     #[error("the directory is no store any more")]
     Lost,
     #[error("the work was given up before it began")]
@@ -107,6 +109,7 @@ impl NfsError {
             Self::NotFile(_) => ErrorKind::InvalidInput,
             Self::Record(_) | Self::Malformed { .. } => ErrorKind::InvalidData,
             Self::Content { .. } => ErrorKind::UnexpectedEof,
+            Self::Full { .. } => ErrorKind::StorageFull,
             Self::NotRegistered { .. } | Self::Rejected { .. } | Self::Lost | Self::GivenUp => {
                 ErrorKind::Other
             }

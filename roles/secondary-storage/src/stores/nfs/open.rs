@@ -59,7 +59,7 @@ impl Engines for WithNfs {
             return self.directories.connect(url, name, version);
         };
         let target = target(&url, nfs, settings.deadline, self.tasks.clone());
-        let modes = settings.modes;
+        let (modes, min_free) = (settings.modes, settings.min_free);
         Box::pin(async move {
             let name = match name {
                 Some(name) => name,
@@ -78,7 +78,7 @@ impl Engines for WithNfs {
             let engine = NfsStore::connect(target, modes).await;
             let engine =
                 engine.map_err(|source| StoreError::Place { url: url.clone(), place, source })?;
-            Ok(Connected { name, engine: Arc::new(engine), notes })
+            Ok(Connected { name, engine: Arc::new(engine.keeping_free(min_free)), notes })
         })
     }
 

@@ -21,6 +21,7 @@ use super::connection::Lane;
 use super::error::NfsError;
 use super::file::{Known, Reader, StoreFile};
 use super::root::Root;
+use crate::stores::ROOM_STEP;
 use crate::stores::engine::{EngineError, Opened, Operation, Part};
 use crate::stores::work::{Owned, Running};
 
@@ -50,12 +51,16 @@ pub(super) struct Place {
     pub(super) root: Arc<Root>,
     pub(super) known: Known,
     pub(super) owner: Owned,
+    /// Bytes that the file has already.
+    pub(super) length: u64,
+    /// Bytes of the store that nothing is written into.
+    pub(super) min_free: u64,
 }
 
 impl StorePart {
     pub(super) fn start(place: Place) -> Self {
         let (commands, queue) = mpsc::channel(1);
-        let Place { session, root, known, owner } = place;
+        let Place { session, root, known, owner, length, min_free } = place;
         let tasks = session.client.target.tasks.clone();
         let writer = Writer {
             session,
@@ -65,7 +70,8 @@ impl StorePart {
             kept: BTreeMap::new(),
             bytes: 0,
             gathered: BytesMut::new(),
-            end: 0,
+            end: length,
+            min_free,
             under_way: FuturesUnordered::new(),
             committing: false,
             losses: 0,
@@ -145,6 +151,7 @@ struct Writer {
     gathered: BytesMut,
     /// Bytes that were taken over from the caller.
     end: u64,
+    min_free: u64,
     under_way: FuturesUnordered<BoxFuture<'static, (Option<Running>, Event)>>,
     committing: bool,
     losses: u8,
@@ -189,6 +196,11 @@ impl Writer {
             self.failed = Some(Arc::new(self.content("is written with a gap")));
         }
         self.end = self.end.saturating_add(bytes.len() as u64);
+        if offset / ROOM_STEP != self.end / ROOM_STEP
+            && let Err(error) = self.session.again().keep_free(&self.root, self.min_free).await
+        {
+            self.failed.get_or_insert_with(|| Arc::new(error));
+        }
         if self.end > self.root.largest_file {
             let status = nfs3::Status::TOO_LARGE;
             let client = &self.session.client;

@@ -14,7 +14,7 @@ use super::connection::{Lane, MAX_CONTENT};
 use super::dial::ask;
 use super::error::NfsError;
 use crate::stores::engine::Space;
-use crate::stores::{StoreUrl, marker};
+use crate::stores::{SMALL_STORE, StoreUrl, marker};
 
 /// Content of a message when the server says nothing useful.
 const USUAL_CONTENT: u32 = 64 << 10;
@@ -173,5 +173,16 @@ impl Session {
     pub(super) async fn space(&self, root: &Root) -> Result<Space, NfsError> {
         let space = self.call(Lane::Quick, &FileSystemSpace(root.handle.clone()), ROOT).await?;
         Ok(Space { capacity: space.total, used: space.total.saturating_sub(space.free) })
+    }
+
+    /// Fails when less than `bytes` are free in the file system, or less than a part of it that is
+    /// smaller than that.
+    pub(super) async fn keep_free(&self, root: &Root, bytes: u64) -> Result<(), NfsError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let space = self.call(Lane::Quick, &FileSystemSpace(root.handle.clone()), ROOT).await?;
+        let (free, kept) = (space.available, bytes.min(space.total / SMALL_STORE));
+        if free < kept { Err(NfsError::Full { free, kept }) } else { Ok(()) }
     }
 }

@@ -5,8 +5,8 @@
 
 use bytes::{Buf, Bytes};
 use nfs3::procedures::{
-    Create, Found, GetAttributes, Lookup, MakeDirectory, Remove, RemoveDirectory, Rename,
-    SetAttributes, Stability, Write,
+    Create, Creation, Found, GetAttributes, Link, Lookup, MakeDirectory, Remove, RemoveDirectory,
+    Rename, SetAttributes, Stability, Write,
 };
 use nfs3::{Attributes, FileType, Handle, Status};
 use role::BoxFuture;
@@ -126,6 +126,17 @@ impl Session {
     ) -> Result<(), NfsError> {
         self.remove_file(directory, aside.as_str().as_bytes()).await?;
         let file = self.create_file(directory, aside, mode).await?.handle;
+        self.write_small(&file, aside, content).await?;
+        self.rename((directory, aside), (directory, name)).await
+    }
+
+    /// Writes a small file from its beginning; it is durable then.
+    async fn write_small(
+        &self,
+        file: &Handle,
+        name: &FileName,
+        content: Bytes,
+    ) -> Result<(), NfsError> {
         let (mut offset, mut rest) = (0, content);
         while !rest.is_empty() {
             let write = Write {
@@ -134,16 +145,68 @@ impl Session {
                 stability: Stability::File,
                 bytes: rest.slice(..rest.len().min(SMALL_WRITE)),
             };
-            let written = self.call(Lane::Quick, &write, aside.as_str()).await?;
+            let written = self.call(Lane::Quick, &write, name.as_str()).await?;
             let count = usize::try_from(written.count).unwrap_or(usize::MAX);
             if count == 0 || count > write.bytes.len() || written.stability < Stability::Data {
                 let problem = "is not written as it was asked for";
-                return Err(NfsError::Content { subject: aside.to_string(), problem });
+                return Err(NfsError::Content { subject: name.to_string(), problem });
             }
             rest.advance(count);
             offset += u64::from(written.count);
         }
-        self.rename((directory, aside), (directory, name)).await
+        Ok(())
+    }
+
+    /// Makes a small file whole unless there is one of that name. A call whose answer was lost looks
+    /// like a name that somebody else has taken, so the content is compared: callers give each claim
+    /// a content of its own. `aside` stays.
+    pub(super) async fn claim(
+        &self,
+        directory: &Handle,
+        name: &FileName,
+        aside: &FileName,
+        mode: u32,
+        content: Bytes,
+    ) -> Result<bool, NfsError> {
+        self.remove_file(directory, aside.as_str().as_bytes()).await?;
+        let file = self.create_file(directory, aside, mode).await?.handle;
+        self.write_small(&file, aside, content.clone()).await?;
+        let link = Link { file, directory: directory.clone(), name: bytes_of(name) };
+        match self.exchange(Lane::Quick, &link).await?.reply {
+            Ok(()) => return Ok(true),
+            Err(Status::EXISTS) => {
+                let found = self.read_small(directory, name.as_str().as_bytes()).await?;
+                return Ok(found.is_some_and(|found| found == content));
+            }
+            // What it is stored on has no links.
+            Err(Status::PERMISSION | Status::NOT_SUPPORTED | Status::TOO_MANY_LINKS) => {}
+            Err(status) => return Err(self.client.refused("LINK", name.as_str(), status)),
+        }
+        let (number, _) = uuid::Uuid::new_v4().as_u64_pair();
+        match self.create(directory, name, Creation::Exclusive(number.to_be_bytes()), mode).await {
+            Ok(node) => self.write_small(&node.handle, name, content).await.map(|()| true),
+            Err(error) if error.status() == Some(Status::EXISTS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// An unfinished file, cut to `length` bytes; `None` when there is none with so many.
+    pub(super) async fn cut(
+        &self,
+        directory: &Handle,
+        name: &FileName,
+        length: u64,
+    ) -> Result<Option<Node>, NfsError> {
+        let Some(node) = self.lookup(directory, name.as_str().as_bytes()).await? else {
+            return Ok(None);
+        };
+        let node = node.regular(name.as_str().as_bytes())?;
+        if node.attributes.size < length {
+            return Ok(None);
+        }
+        let set = SetAttributes { file: node.handle.clone(), mode: None, size: Some(length) };
+        self.call(Lane::Quick, &set, name.as_str()).await?;
+        Ok(Some(node))
     }
 
     /// Walks down directories, making what is missing.
@@ -175,12 +238,13 @@ impl Session {
         let made = match self.exchange(Lane::Quick, &make).await?.reply {
             Ok(made) => made,
             // By another host meanwhile, or by this call the first time it was sent.
-            Err(Status::EXISTS) => None,
+            Err(Status::EXISTS) => return self.made(directory, name, None).await,
             Err(status) => {
                 return Err(self.client.refused("MKDIR", name.as_str(), status));
             }
         };
-        self.made(directory, name, made, mode).await
+        let node = self.made(directory, name, made).await?;
+        self.permitted(node, name, mode).await
     }
 
     /// A new file, empty; one of that name is emptied.
@@ -190,28 +254,41 @@ impl Session {
         name: &FileName,
         mode: u32,
     ) -> Result<Node, NfsError> {
-        let create = Create { directory: directory.clone(), name: bytes_of(name), mode };
-        let made = self.call(Lane::Quick, &create, name.as_str()).await?;
-        let node = self.made(directory, name, made, mode).await?;
-        node.regular(name.as_str().as_bytes())
+        self.create(directory, name, Creation::Emptied { mode }, mode).await
     }
 
-    /// What was made, with the permissions that were asked for: a server may have a mask of its own.
+    async fn create(
+        &self,
+        directory: &Handle,
+        name: &FileName,
+        how: Creation,
+        mode: u32,
+    ) -> Result<Node, NfsError> {
+        let create = Create { directory: directory.clone(), name: bytes_of(name), how };
+        let made = self.call(Lane::Quick, &create, name.as_str()).await?;
+        let node = self.made(directory, name, made).await?;
+        self.permitted(node.regular(name.as_str().as_bytes())?, name, mode).await
+    }
+
+    /// What was made; the server may keep its handle to itself.
     async fn made(
         &self,
         directory: &Handle,
         name: &FileName,
         made: Option<Found>,
-        mode: u32,
     ) -> Result<Node, NfsError> {
         let Some(found) = made else {
             let found = self.lookup(directory, name.as_str().as_bytes()).await?;
             let gone = || self.client.refused("LOOKUP", name.as_str(), Status::NOT_FOUND);
             return found.ok_or_else(gone);
         };
-        let node = self.node(found, name.as_str().as_bytes()).await?;
+        self.node(found, name.as_str().as_bytes()).await
+    }
+
+    /// The same with the permissions that were asked for: a server may have a mask of its own.
+    async fn permitted(&self, node: Node, name: &FileName, mode: u32) -> Result<Node, NfsError> {
         if node.attributes.mode != mode {
-            let set = SetAttributes { file: node.handle.clone(), mode };
+            let set = SetAttributes { file: node.handle.clone(), mode: Some(mode), size: None };
             self.call(Lane::Quick, &set, name.as_str()).await?;
         }
         Ok(node)

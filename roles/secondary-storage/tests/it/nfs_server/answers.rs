@@ -146,7 +146,21 @@ impl Shared {
             7 => Self::write(state, input, out)?,
             8 => {
                 let path = Self::named(state, input)?;
-                assert_eq!(input.u32().unwrap(), 0, "unchecked");
+                let how = input.u32().unwrap();
+                if how == 2 {
+                    let number = input.u64().unwrap();
+                    let known = state.exclusive.get(&path).copied();
+                    if number_of(&path).is_some() && known != Some(number) {
+                        return Err(17);
+                    }
+                    File::create(&path).map_err(failed)?;
+                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
+                    state.exclusive.insert(path.clone(), number);
+                    Self::maybe_found(state, &path, out);
+                    out.bool(false).bool(false);
+                    return Ok(());
+                }
+                assert_eq!(how, 0, "unchecked");
                 if std::fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
                     return Err(17);
                 }
@@ -182,13 +196,28 @@ impl Shared {
                 }
                 out.bool(false).bool(false).bool(false).bool(false);
             }
+            15 => {
+                let file = Self::path(state, input);
+                let name = Self::named(state, input)?;
+                std::fs::hard_link(file?, &name).map_err(failed)?;
+                state.paths.insert(number_of(&name).unwrap(), name);
+                out.bool(false).bool(false).bool(false);
+            }
             16 | 17 => Self::directory(state, number == 17, input, out)?,
             18 => {
                 let path = Self::path(state, input)?;
                 let space = nix::sys::statvfs::statvfs(&path).unwrap();
                 let unit = space.fragment_size();
-                out.bool(false).u64(space.blocks() * unit).u64(space.blocks_free() * unit);
-                out.u64(space.blocks_available() * unit).u64(0).u64(0).u64(0).u32(0);
+                let (total, free, available) = match state.faults.free {
+                    Some(free) => (1 << 40, free, free),
+                    None => (
+                        space.blocks() * unit,
+                        space.blocks_free() * unit,
+                        space.blocks_available() * unit,
+                    ),
+                };
+                out.bool(false).u64(total).u64(free);
+                out.u64(available).u64(0).u64(0).u64(0).u32(0);
             }
             19 => {
                 Self::path(state, input)?;
