@@ -27,7 +27,7 @@ mount -t tmpfs tmpfs /run
 mkdir -p /var/lib/nfs
 mount -t tmpfs tmpfs /var/lib/nfs
 setpriv --pdeathsig KILL rpcbind -f &
-while :; do setpriv --pdeathsig KILL ganesha.nfsd -F -x -L $0/log -f $0/conf -p $0/pid; done";
+while :; do setpriv --pdeathsig KILL ganesha.nfsd -F -L $0/log -f $0/conf -p $0/pid; done";
 
 struct Ganesha {
     supervisor: Child,

@@ -279,10 +279,10 @@ impl Shared {
             names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names.splice(0..0, [".".to_owned(), "..".to_owned()]);
-        let mut verifier = 7;
+        let mut verifier = u64::MAX;
         if cookie > 0 && state.faults.directory_changes > 0 {
             state.faults.directory_changes -= 1;
-            verifier += state.faults.directory_changes as u64 + 1;
+            verifier = state.faults.directory_changes as u64;
         }
         let last = names.len() as u64;
         let part = state.faults.part.unwrap_or(64);
