@@ -2,8 +2,6 @@
 
 #[path = "downloads.rs"]
 mod downloads;
-#[path = "faults.rs"]
-mod faults;
 #[path = "inventory.rs"]
 mod inventory;
 #[path = "links.rs"]
