@@ -157,7 +157,7 @@ impl<K: Kind> Bench<K> {
     pub async fn configured(more: &str, change: impl FnOnce(&mut SecondaryStorageConfig)) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let server = K::server(&temp.path().join("sec"));
-        let nfs = server.as_ref().map(|server| store_line(server)).unwrap_or_default();
+        let nfs = server.as_ref().map(store_line).unwrap_or_default();
         let mut config = config(temp.path(), &format!("{nfs}{more}"));
         change(&mut config);
         let cx = testkit::context(KIND);

@@ -18,6 +18,9 @@ const SOON: Duration = Duration::from_secs(20);
 const AT_ONCE: Duration = Duration::from_millis(300);
 const DIRECTORY: &str = "template/tmpl/2/204";
 
+/// Makes a server do something wrong.
+type Change<'a> = &'a dyn Fn(&mut Faults);
+
 struct Rig {
     temp: tempfile::TempDir,
     server: NfsServer,
@@ -429,7 +432,7 @@ async fn listings_are_complete_or_an_error() {
 
 #[tokio::test]
 async fn hostile_replies_are_errors_and_cost_nothing() {
-    let cases: [(&str, &dyn Fn(&mut Faults)); 6] = [
+    let cases: [(&str, Change<'_>); 6] = [
         ("a record of 2 GiB", &|faults| faults.header = Some([0xff, 0xff, 0xff, 0xff])),
         ("endless empty fragments", &|faults| faults.header = Some([0, 0, 0, 0])),
         ("the reply to another call", &|faults| faults.wrong_xid = true),

@@ -144,31 +144,77 @@ impl Shared {
             }
             6 => Self::read(state, input, out)?,
             7 => Self::write(state, input, out)?,
-            8 => {
-                let path = Self::named(state, input)?;
-                let how = input.u32().unwrap();
-                if how == 2 {
-                    let number = input.u64().unwrap();
-                    let known = state.exclusive.get(&path).copied();
-                    if number_of(&path).is_some() && known != Some(number) {
-                        return Err(17);
-                    }
-                    File::create(&path).map_err(failed)?;
-                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0)).unwrap();
-                    state.exclusive.insert(path.clone(), number);
-                    Self::maybe_found(state, &path, out);
-                    out.bool(false).bool(false);
-                    return Ok(());
-                }
-                assert_eq!(how, 0, "unchecked");
-                if std::fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
-                    return Err(17);
-                }
-                File::create(&path).map_err(failed)?;
-                set_attributes(&path, input).map_err(failed)?;
-                Self::maybe_found(state, &path, out);
-                out.bool(false).bool(false);
+            8 => Self::create(state, input, out)?,
+            9 | 12..=15 => Self::change(state, number, input, out)?,
+            16 | 17 => Self::directory(state, number == 17, input, out)?,
+            18 => {
+                let path = Self::path(state, input)?;
+                let space = nix::sys::statvfs::statvfs(&path).unwrap();
+                let unit = space.fragment_size();
+                let (total, free, available) = match state.faults.free {
+                    Some(free) => (1 << 40, free, free),
+                    None => (
+                        space.blocks() * unit,
+                        space.blocks_free() * unit,
+                        space.blocks_available() * unit,
+                    ),
+                };
+                out.bool(false).u64(total).u64(free);
+                out.u64(available).u64(0).u64(0).u64(0).u32(0);
             }
+            19 => {
+                Self::path(state, input)?;
+                let size = 128 << 10;
+                out.bool(false).u32(size).u32(size).u32(1).u32(size).u32(size).u32(1).u32(8 << 10);
+                out.u64(1 << 50).u32(0).u32(1).u32(0x1b);
+            }
+            21 => {
+                let path = Self::path(state, input)?;
+                state.unstable.remove(&number_of(&path).unwrap());
+                out.bool(false).bool(false).u64(state.verifier);
+            }
+            _ => return Err(NOT_SUPPORTED),
+        }
+        Ok(())
+    }
+
+    fn create(state: &mut State, input: &mut Decoder, out: &mut Encoder) -> Result<(), Status> {
+        let failed = |error: std::io::Error| status_of(&error);
+        let path = Self::named(state, input)?;
+        let how = input.u32().unwrap();
+        if how == 2 {
+            let number = input.u64().unwrap();
+            let known = state.exclusive.get(&path).copied();
+            if number_of(&path).is_some() && known != Some(number) {
+                return Err(17);
+            }
+            File::create(&path).map_err(failed)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o0)).unwrap();
+            state.exclusive.insert(path.clone(), number);
+            Self::maybe_found(state, &path, out);
+            out.bool(false).bool(false);
+            return Ok(());
+        }
+        assert_eq!(how, 0, "unchecked");
+        if std::fs::symlink_metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(17);
+        }
+        File::create(&path).map_err(failed)?;
+        set_attributes(&path, input).map_err(failed)?;
+        Self::maybe_found(state, &path, out);
+        out.bool(false).bool(false);
+        Ok(())
+    }
+
+    /// What changes names.
+    fn change(
+        state: &mut State,
+        number: u32,
+        input: &mut Decoder,
+        out: &mut Encoder,
+    ) -> Result<(), Status> {
+        let failed = |error: std::io::Error| status_of(&error);
+        match number {
             9 => {
                 let path = Self::named(state, input)?;
                 std::fs::create_dir(&path).map_err(failed)?;
@@ -202,33 +248,6 @@ impl Shared {
                 std::fs::hard_link(file?, &name).map_err(failed)?;
                 state.paths.insert(number_of(&name).unwrap(), name);
                 out.bool(false).bool(false).bool(false);
-            }
-            16 | 17 => Self::directory(state, number == 17, input, out)?,
-            18 => {
-                let path = Self::path(state, input)?;
-                let space = nix::sys::statvfs::statvfs(&path).unwrap();
-                let unit = space.fragment_size();
-                let (total, free, available) = match state.faults.free {
-                    Some(free) => (1 << 40, free, free),
-                    None => (
-                        space.blocks() * unit,
-                        space.blocks_free() * unit,
-                        space.blocks_available() * unit,
-                    ),
-                };
-                out.bool(false).u64(total).u64(free);
-                out.u64(available).u64(0).u64(0).u64(0).u32(0);
-            }
-            19 => {
-                Self::path(state, input)?;
-                let size = 128 << 10;
-                out.bool(false).u32(size).u32(size).u32(1).u32(size).u32(size).u32(1).u32(8 << 10);
-                out.u64(1 << 50).u32(0).u32(1).u32(0x1b);
-            }
-            21 => {
-                let path = Self::path(state, input)?;
-                state.unstable.remove(&number_of(&path).unwrap());
-                out.bool(false).bool(false).u64(state.verifier);
             }
             _ => return Err(NOT_SUPPORTED),
         }
