@@ -19,10 +19,8 @@ use rustls::sign::CertifiedKey;
 use status_api::CertificateStatus;
 use tokio::sync::watch;
 
-mod own;
 mod watch_files;
 
-pub(crate) use own::of_our_own;
 pub(crate) use watch_files::{keep_files, read_files};
 
 /// Where a certificate comes from, the best last.

@@ -163,9 +163,9 @@ async fn offer_own(context: &ConsoleContext) -> Result<(), String> {
             names.push(address.to_string());
         }
     }
-    let directory = config.state_directory.clone();
-    let now = jiff::Timestamp::now().as_second();
-    let make = move || certificate::of_our_own(&directory, &names, now);
+    let file = config.state_directory.join("self-signed.pem");
+    let now = jiff::Timestamp::now().into();
+    let make = move || tls_material::own_pair(&file, &names, now);
     let made = context.tasks.blocking("self-signed certificate", make).await;
     let pair = made.map_err(|error| error.to_string())?.map_err(|error| bedrock::chain(&error))?;
     let offered = context.certificate.offer(Source::Own, Some(pair));
