@@ -4,8 +4,9 @@
 //                    [--expect-pixels "8,8,ff0000 24,8,00ff00" | --expect-colours 2]
 //                    [--may-complain TEXT] [--type TEXT] [--paste TEXT [--layout NAME]] [--keep MS] [--screenshot FILE.png]
 //                    [--device "iPhone 13"] [--scheme light|dark] [--locale de-DE] [--tap-type TEXT] [--accessible]
-//                    [--expect-bar TEXT] [--timeout MS]
+//                    [--expect-bar TEXT] [--expect-return] [--timeout MS]
 //
+// --expect-return: the connection is lost while the page looks, and it comes back by itself.
 // --accessible: axe-core finds nothing serious, with each panel open; the keyboard alone leaves the screen.
 //
 // Exit status 0 when every expectation was met, else 1; the JSON says which was not. The browser
@@ -32,6 +33,7 @@ const { values: options } = parseArgs({
         'tap-type': { type: 'string' },
         accessible: { type: 'boolean', default: false },
         'expect-bar': { type: 'string' },
+        'expect-return': { type: 'boolean', default: false },
         keep: { type: 'string', default: '0' },
         'may-complain': { type: 'string' },
         screenshot: { type: 'string' },
@@ -143,6 +145,13 @@ async function run(page) {
         }
     });
 
+    await page.addInitScript(() => {
+        globalThis.states = [];
+        document.addEventListener('DOMContentLoaded', () => {
+            new MutationObserver(() => globalThis.states.push(document.body.dataset.state))
+                .observe(document.body, { attributes: true, attributeFilter: ['data-state'] });
+        });
+    });
     await page.goto(options.url, { timeout });
     const settled = ['connected', 'failed', 'closed'];
     await page.waitForFunction(
@@ -153,6 +162,14 @@ async function run(page) {
     }
     if (options['expect-pixels'] || options['expect-colours']) {
         await watchPixels(page);
+    }
+    if (options['expect-return']) {
+        await page.waitForFunction(() => {
+            const lost = globalThis.states.indexOf('returning');
+            return lost >= 0 && globalThis.states.indexOf('connected', lost) >= 0;
+        }, null, { timeout }).catch(() => {});
+        result.states = await page.evaluate(() => globalThis.states);
+        expect(result.states.includes('returning'), `states ${result.states}`);
     }
     if (options.type) {
         await page.locator('#screen canvas').focus();

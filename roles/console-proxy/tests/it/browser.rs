@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use demo_screen::DemoOptions;
 use management_server::{ConsoleLink, Vm};
@@ -64,6 +65,46 @@ async fn a_browser_opens_a_link_sees_the_demo_screen_and_types() {
     assert_eq!((&said["name"], &said["title"]), (&"vm1".into(), &"vm1 – Console".into()));
     assert_eq!(world.screen.typed_text(), "helloPa$te!<Enter>");
     world.closed_in_books(&link).await;
+}
+
+/// A way to the role that can be cut, as networks are.
+async fn cuttable(to: SocketAddr, cut: Arc<tokio::sync::Notify>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let cut = Arc::clone(&cut);
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = cut.notified() => {}
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_lost_its_connection_comes_back_and_asks_nobody_again() {
+    let world = start(Options::default()).await;
+    let link = world.link(1).await;
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let way = cuttable(world.addr, Arc::clone(&cut)).await;
+    let url =
+        link.url.replace("http://127.0.0.1/", &format!("http://console.test:{}/", way.port()));
+    let expected = ["--expect-return", "--expect-pixels", PATCHES, "--type", "back"];
+    let (said, ()) = tokio::join!(browse(&url, &expected), async {
+        testkit::eventually("a picture", LIMIT, || {
+            let sent = world.cx.health.details()["consoles"][0]["bytes_to_viewer"].as_u64();
+            (sent? > 0).then_some(())
+        })
+        .await;
+        cut.notify_waiters();
+    });
+    assert_eq!(said["state"], "connected", "{said:#}");
+    assert_eq!(world.screen.typed_text(), "back");
 }
 
 /// The keyboards that a text is typed for: tables and key events, run by Node.js.
