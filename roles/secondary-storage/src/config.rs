@@ -11,7 +11,7 @@ use role::ConfigInput;
 use crate::serving::config::ServingConfig;
 use crate::sources::Retries;
 use crate::sources::http::url::ProxySetting;
-use crate::sources::http::{HttpLimits, MinimumRate};
+use crate::sources::http::{HttpLimits, MinimumRate, NoProxy, Parallel};
 use crate::stores::config::StoreSettings;
 use crate::uploads::config::UploadSettings;
 use bedrock::net::Network;
@@ -61,6 +61,8 @@ pub struct DownloadSettings {
     pub cancel_limit: Duration,
     /// Used when a command names no proxy.
     pub proxy: Option<ProxySetting>,
+    /// Hosts that are asked without a proxy, the command's included.
+    pub no_proxy: NoProxy,
     /// Trusted besides the system's and Mozilla's certificates.
     pub ca_file: Option<PathBuf>,
 }
@@ -209,13 +211,25 @@ fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {
             section.violation(key, "0 would fail every download", "give a time: \"60s\"");
         }
     }
+    let connections = section.or_default("parallel_ranges", 1, "give a number from 1 to 8");
+    if !(1..=Parallel::MOST).contains(&connections) {
+        section.violation(
+            "parallel_ranges",
+            format!("{connections} is out of range"),
+            "give a number from 1 to 8",
+        );
+    }
+    let parallel = Parallel::new(connections);
+    const DIRECT: &str = "list networks and hosts: [\"10.0.0.0/8\", \".example\"]";
+    let no_proxy = NoProxy(section.list("no_proxy", DIRECT));
     DownloadSettings {
+        no_proxy,
         allowed_sources,
         per_store,
         size_limit,
         decompressed_limit,
         decompression_ratio,
-        limits: HttpLimits { connect_timeout, stall_timeout, min_rate, retries },
+        limits: HttpLimits { connect_timeout, stall_timeout, min_rate, retries, parallel },
         total_timeout,
         answer_wait: section.duration("answer_wait", ANSWER_WAIT),
         cancel_limit: CANCEL_LIMIT,

@@ -31,6 +31,8 @@ pub const RELOADABLE: &[&str] = &[
     "roles.secondary_storage.upload_origins",
     "roles.secondary_storage.upload_pause",
     "roles.secondary_storage.proxy",
+    "roles.secondary_storage.no_proxy",
+    "roles.secondary_storage.parallel_ranges",
     "roles.secondary_storage.mount_root",
     "roles.secondary_storage.stores",
     "roles.secondary_storage.nfs_options",

@@ -15,6 +15,7 @@ use super::access::StoreAccess;
 
 use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
+use crate::ingest::intake::Content;
 use crate::ingest::{Downloads, Job, Phase, Report, Request};
 use crate::live::Live;
 use crate::objects::inventory::{self, Description};
@@ -23,7 +24,8 @@ use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
 use crate::sources::{FileSource, HttpSource, MetalinkSource, Source, SourceError};
-use crate::stores::{InstallPath, ObjectKind};
+use crate::redacted::RedactedUrl;
+use crate::stores::{FileName, InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
 use management_link::AnswerNow;
 
@@ -80,9 +82,7 @@ impl DownloadCommands {
         let kind = match &command.resource_type {
             Some(ResourceType::Template) => ObjectKind::Template,
             Some(ResourceType::Volume) => ObjectKind::Volume,
-            Some(ResourceType::Snapshot) => {
-                return Err("copies of snapshots are not supported yet".to_owned());
-            }
+            Some(ResourceType::Snapshot) => ObjectKind::Snapshot,
             Some(ResourceType::Other(other)) => {
                 return Err(format!("{other} is not something to download"));
             }
@@ -90,9 +90,7 @@ impl DownloadCommands {
         };
         let url = command.url.as_deref().ok_or("Download url is null")?;
         let name = command.name.as_deref().ok_or("Name for the download is null")?;
-        let format = command.format.as_ref().ok_or("the command names no format")?;
-        let format =
-            Format::from_name(format.as_str()).map_err(|unknown| format!("images {unknown}"))?;
+        let content = content(kind, command)?;
         let expectation =
             Expectation::parse(command.checksum.as_deref()).map_err(|error| error.to_string())?;
         let directory: InstallPath = command
@@ -102,8 +100,15 @@ impl DownloadCommands {
             .parse()
             .map_err(|error: crate::stores::path::PathError| error.to_string())?;
         if kind.directory(&directory).as_ref() != Some(&directory) {
-            return Err(format!("{directory} is not the directory of a template or volume"));
+            return Err(format!("{directory} is not the directory of a {}", kind.name()));
         }
+        let (directory, image) = match kind {
+            ObjectKind::Snapshot => {
+                let (directory, image) = snapshot_file(url, directory)?;
+                (directory, Some(image))
+            }
+            ObjectKind::Template | ObjectKind::Volume => (directory, None),
+        };
         let text = |error: HandlerError| bedrock::chain(&error);
         let store =
             self.access.url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
@@ -119,7 +124,8 @@ impl DownloadCommands {
                 hvm: command.hvm,
             },
             account: command.account_id,
-            format,
+            content,
+            image,
             source: self
                 .source(command, url, &expectation, &sites)
                 .map_err(|error| error.to_string())?,
@@ -151,6 +157,7 @@ impl DownloadCommands {
             url: SourceUrl::parse(url)?,
             credentials: command.auth.as_ref().and_then(credentials),
             proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
+            no_proxy: settings.no_proxy.clone(),
             follow_redirects: command.follow_redirects,
             policy: AddressPolicy::new(networks),
             limits: settings.limits.clone(),
@@ -273,6 +280,39 @@ impl DownloadCommands {
             ovf: None,
         })
     }
+}
+
+/// What the bytes are. Of a snapshot no format is named: its file is kept as it is.
+fn content(kind: ObjectKind, command: &DownloadCommand) -> Result<Content, String> {
+    if kind == ObjectKind::Snapshot {
+        return Ok(Content::Files);
+    }
+    let format = command.format.as_ref().ok_or("the command names no format")?;
+    let known = Format::from_name(format.as_str());
+    known.map(Content::Image).map_err(|unknown| format!("images {unknown}"))
+}
+
+/// Where the file of a snapshot lies, told by its URL as the original does: its own name, below a
+/// directory of its own when the source has one of that name.
+fn snapshot_file(url: &str, directory: InstallPath) -> Result<(InstallPath, FileName), String> {
+    if url.trim().contains('\n') {
+        return Err("a snapshot of several files cannot be copied by this storage host".to_owned());
+    }
+    let parsed: reqwest::Url =
+        url.trim().parse().map_err(|_bad| format!("{} is not a URL", RedactedUrl::of(url)))?;
+    let decode = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().replace("_temp", "");
+    let mut parts = parsed.path().rsplit('/').map(decode);
+    let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let file_name = |name: &str| {
+        name.parse::<FileName>().map_err(|_bad| format!("{name:?} cannot be the name of a file"))
+    };
+    let is_number = parent.bytes().all(|byte| byte.is_ascii_digit());
+    let directory = if !is_number && name.starts_with(&parent) {
+        directory.join(file_name(&parent)?)
+    } else {
+        directory
+    };
+    Ok((directory, file_name(&name)?))
 }
 
 fn credentials(auth: &PasswordAuth) -> Option<Credentials> {

@@ -104,7 +104,7 @@ impl Downloads {
     fn begin_or_share(&self, id: &str, request: &Request) -> Result<Begun, IngestError> {
         let mut table = self.table();
         self.forget_old(&mut table);
-        match table.running_at(&request.store, &request.directory) {
+        match table.running_for(request) {
             Some(job) if job.request.is_same_download(request) => {
                 tracing::info!(job = job.id, "second command for a running download");
                 job.adopt(request.clone());
@@ -247,8 +247,7 @@ impl Downloads {
             return Some(Arc::clone(job));
         }
         let at_its_place = table.jobs.values().filter(|other| {
-            other.request.store.key() == job.request.store.key()
-                && other.request.directory == job.request.directory
+            other.request.is_same_place(&job.request)
         });
         at_its_place.max_by_key(|other| other.started).cloned()
     }
@@ -383,6 +382,12 @@ pub fn status_of(job: &Job) -> DownloadStatus {
 }
 
 impl Table {
+    /// The job that makes the same thing of a store now.
+    fn running_for(&self, request: &Request) -> Option<Arc<Job>> {
+        let same = |job: &&Arc<Job>| !job.phase().is_over() && job.request.is_same_place(request);
+        self.jobs.values().find(same).cloned()
+    }
+
     fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
         let same = |job: &&Arc<Job>| {
             !job.phase().is_over()

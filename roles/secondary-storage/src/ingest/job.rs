@@ -19,8 +19,8 @@ use crate::ingest::speed::Speed;
 use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
 use crate::sources::Source;
-use crate::stores::{InstallPath, ObjectKind, StoreUrl, Work};
-use disk_image::{Format, Sizes};
+use crate::stores::{FileName, InstallPath, ObjectKind, StoreUrl, Work};
+use disk_image::Sizes;
 
 /// What is to be downloaded, and where to.
 #[derive(Debug, Clone)]
@@ -29,7 +29,10 @@ pub struct Request {
     pub about: Description,
     /// Whose object it is.
     pub account: i64,
-    pub format: Format,
+    pub content: Content,
+    /// Name of the file, when that is not made of the object's name: several snapshots share a
+    /// directory.
+    pub image: Option<FileName>,
     pub source: Source,
     pub expectation: Expectation,
     /// The digest as the command gave it; echoed until one is computed.
@@ -59,7 +62,7 @@ impl Request {
     pub fn order(&self) -> Order {
         Order {
             kind: self.kind,
-            content: Content::Image(self.format),
+            content: self.content,
             directory: self.directory.clone(),
             expectation: self.expectation.clone(),
             hashes: Vec::new(),
@@ -68,10 +71,18 @@ impl Request {
         }
     }
 
+    /// Whether both make the same thing of a store.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.store.key() == other.store.key()
+            && self.directory == other.directory
+            && self.image == other.image
+    }
+
     /// Whether a running job for `other` can serve this one: same bytes, same checks.
     pub fn is_same_download(&self, other: &Self) -> bool {
         self.source.is_same(&other.source)
-            && self.format == other.format
+            && self.content == other.content
+            && self.image == other.image
             && self.expectation == other.expectation
             && self.limit == other.limit
     }

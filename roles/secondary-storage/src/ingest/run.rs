@@ -167,7 +167,10 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         .map_err(|_elapsed| IngestError::TotalTimeout(limit))??;
     let about = job.about().clone();
     intake.verify(&written)?;
-    let image = intake.image_name(&about)?;
+    let image = match &job.request.image {
+        Some(name) => name.clone(),
+        None => intake.image_name(&about)?,
+    };
     let checksum = written.checksum.to_string();
     // From here on nothing has to be asked for again.
     job.record().checksum = Some(checksum.clone());

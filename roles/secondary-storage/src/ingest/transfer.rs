@@ -16,6 +16,9 @@ use super::write::{PIECES, Piece, Written};
 use super::{DownloadContext, resume};
 use crate::sources::{Announced, Chunks, Nothing, Opening, SourceError};
 
+/// Longest piece that is passed on: what is under way is bounded by the number of pieces, and a
+/// connection may give half a megabyte at once.
+const PIECE: usize = 64 << 10;
 /// Between two looks at how far a download is, to keep it on disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
@@ -182,7 +185,11 @@ async fn pass_on(
             return Err(IngestError::TooLarge { limit }.into());
         }
         state.progress.receives(&chunk);
-        send(&pieces, Piece::Data(chunk), stall).await?;
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            send(&pieces, Piece::Data(piece), stall).await?;
+        }
         job.count(length);
         cx.metrics.received(length);
     }

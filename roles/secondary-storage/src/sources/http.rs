@@ -7,7 +7,9 @@
 pub mod address;
 mod answer;
 mod failure;
+mod no_proxy;
 pub(crate) mod pace;
+mod ranges;
 mod stream;
 pub mod trust;
 pub mod url;
@@ -24,11 +26,14 @@ use reqwest::{Client, Response, StatusCode, Url};
 use crate::redacted::RedactedUrl;
 
 use super::error::SourceError;
-use super::{Announced, Coding, Continuation, Opening, Retries, Version};
+use super::{Announced, Chunks, Coding, Continuation, Opening, Retries, Version};
 use address::AddressPolicy;
 use answer::{Length, Part};
 use failure::{connect_text, unanswered};
+pub use no_proxy::{Direct, NoProxy};
 pub use pace::MinimumRate;
+pub use ranges::Parallel;
+use ranges::RangedChunks;
 use stream::HttpChunks;
 use trust::Trust;
 use url::{Credentials, ProxySetting, SourceUrl};
@@ -47,6 +52,7 @@ pub struct HttpLimits {
     pub stall_timeout: Duration,
     pub min_rate: MinimumRate,
     pub retries: Retries,
+    pub parallel: Parallel,
 }
 
 impl HttpLimits {
@@ -66,6 +72,8 @@ pub struct HttpSource {
     pub url: SourceUrl,
     pub credentials: Option<Credentials>,
     pub proxy: Option<ProxySetting>,
+    /// Hosts that are asked without it.
+    pub no_proxy: NoProxy,
     pub follow_redirects: bool,
     pub policy: AddressPolicy,
     pub limits: HttpLimits,
@@ -83,6 +91,8 @@ struct Body {
     length: Length,
     version: Version,
     coding: Coding,
+    /// The server gives parts.
+    ranges: bool,
 }
 
 /// A continued download, or one that has to begin again.
@@ -117,7 +127,7 @@ impl HttpSource {
         let (coding, version) = (body.coding, body.version.clone());
         let announced = Announced { length, hint, coding, version, ..Announced::default() };
         let chunks = HttpChunks::new(self.clone(), body, 0);
-        Ok(Opening { announced, from: 0, chunks: Box::new(chunks) })
+        Ok(Opening { announced, from: 0, chunks: ranged(chunks) })
     }
 
     /// A pause before another attempt, if that may help.
@@ -137,7 +147,7 @@ impl HttpSource {
         if !self.may_continue(&from.version) {
             return Ok(None);
         }
-        match self.resume(received, &from.version).await? {
+        match self.resume(received, None, &from.version).await? {
             Continued::Here(body, part) if self.fits(from, &body, &part) => {
                 let announced = Announced {
                     length: from.length.or(part.total),
@@ -154,7 +164,7 @@ impl HttpSource {
                     },
                     received,
                 );
-                Ok(Some(Opening { announced, from: received, chunks: Box::new(chunks) }))
+                Ok(Some(Opening { announced, from: received, chunks: ranged(chunks) }))
             }
             Continued::Here(..) | Continued::FromStart => Ok(None),
         }
@@ -197,14 +207,21 @@ impl HttpSource {
         let length = answer::length(headers)?;
         let version = answer::version(headers);
         let coding = answer::coding(headers, [self.url.url(), &url])?;
-        Ok(Body { response, length, version, coding })
+        let ranges = answer::has_ranges(headers);
+        Ok(Body { response, length, version, coding, ranges })
     }
 
-    /// Asks for the rest of an image of which `received` bytes are there. Whether the answer is of
+    /// Asks for the rest of an image of which `received` bytes are there, or what comes before `end`. Whether the answer is of
     /// the same version is for the caller to judge.
-    async fn resume(&self, received: u64, version: &Version) -> Result<Continued, SourceError> {
+    async fn resume(
+        &self,
+        received: u64,
+        end: Option<u64>,
+        version: &Version,
+    ) -> Result<Continued, SourceError> {
         let mut headers = HeaderMap::new();
-        let range = HeaderValue::try_from(format!("bytes={received}-"))
+        let last = end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
+        let range = HeaderValue::try_from(format!("bytes={received}-{last}"))
             .map_err(|_bad| SourceError::Internal)?;
         headers.insert(header::RANGE, range);
         if let Some(condition) = answer::condition(version) {
@@ -221,7 +238,7 @@ impl HttpSource {
                 let length = Length { exact: part.total, hint: None };
                 let version = answer::version(headers);
                 let coding = answer::coding(headers, [self.url.url(), &url])?;
-                let body = Body { response, length, version, coding };
+                let body = Body { response, length, version, coding, ranges: true };
                 Ok(Continued::Here(Box::new(body), part))
             }
             StatusCode::OK
@@ -328,15 +345,21 @@ impl HttpSource {
         let limit = self.limits.connect_timeout + self.limits.stall_timeout;
         match tokio::time::timeout(limit, request.send()).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Ok(Err(error)) => Err(self.unreachable(&error, url)),
             Err(_elapsed) => {
                 Err(SourceError::Stalled { waited: limit, received: 0, expected: None })
             }
         }
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> SourceError {
-        let through = |text| match &self.proxy {
+    /// The proxy to ask for a URL through.
+    fn proxy(&self, url: &Url) -> Option<&ProxySetting> {
+        let host = url.host_str().unwrap_or_default();
+        self.proxy.as_ref().filter(|_proxy| !self.no_proxy.holds(host))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error, url: &Url) -> SourceError {
+        let through = |text| match self.proxy(url) {
             Some(proxy) if error.is_connect() => {
                 format!("{text} (through the web proxy {})", proxy.url())
             }
@@ -377,7 +400,7 @@ impl HttpSource {
         if let Some(address) = literal {
             self.judge(host, address)?;
         }
-        if let Some(proxy) = &self.proxy {
+        if let Some(proxy) = self.proxy(url) {
             // The proxy resolves names; what it may reach is its own operator's decision.
             builder = builder.proxy(proxy_for(proxy)?);
         } else if literal.is_none() {
@@ -424,6 +447,14 @@ impl HttpSource {
             (true, Some(reason)) => Err(reason),
             (true, None) => Err(error("it has none".to_owned(), false)),
         }
+    }
+}
+
+/// Over several connections, if that is wanted and possible.
+fn ranged(chunks: HttpChunks) -> Box<dyn Chunks> {
+    match RangedChunks::new(chunks) {
+        Ok(ranged) => Box::new(ranged),
+        Err(plain) => Box::new(*plain),
     }
 }
 

@@ -121,6 +121,37 @@ async fn a_volume_is_installed_and_listed_by_its_id() {
 }
 
 #[tokio::test]
+async fn files_of_snapshots_keep_their_names_side_by_side() {
+    let bench = Bench::new().await;
+    let mut commands = Vec::new();
+    for (name, expected) in [
+        ("8d4cd8d8.vhd", "8d4cd8d8.vhd"),
+        ("a84ee92d_temp", "a84ee92d"),
+        ("ce0e1e42/ce0e1e42.vmdk", "ce0e1e42/ce0e1e42.vmdk"),
+        ("31/31.qcow2", "31.qcow2"),
+    ] {
+        bench.images.put(name, expected.repeat(1000).into_bytes());
+        let mut command = bench.download(&format!("golden/{name}"), ImageFormat::Raw);
+        command.resource_type = Some(ResourceType::Snapshot);
+        command.format = None;
+        command.install_path = Some("snapshots/2/31".to_owned());
+        commands.push((command, expected));
+    }
+    // All at once: they share a directory.
+    let answers = futures_util::future::join_all(commands.iter().map(|(c, _)| bench.finish(c)));
+    for (answer, (_, expected)) in answers.await.iter().zip(&commands) {
+        assert_eq!(installed(answer), format!("snapshots/2/31/{expected}"));
+        let bytes = bench.read(answer.install_path.as_deref().unwrap());
+        assert!(bytes == expected.repeat(1000).into_bytes());
+        assert_eq!((answer.template_size, answer.template_physical_size), (0, bytes.len() as i64));
+    }
+    assert_eq!(bench.files().len(), 4, "{:?}", bench.files());
+    let mut several = commands[0].0.clone();
+    several.url = Some("http://127.0.0.1/a\nhttp://127.0.0.1/b".into());
+    assert!(error_of(&bench.finish(&several).await).contains("several files"));
+}
+
+#[tokio::test]
 async fn a_second_command_attaches_to_the_running_download() {
     let bench = Bench::new().await;
     let command = bench.download("gated/tiny.raw", ImageFormat::Raw);

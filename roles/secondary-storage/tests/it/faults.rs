@@ -235,6 +235,7 @@ async fn commands_that_name_no_possible_download() {
     cases.push(command);
     let mut command = good.clone();
     command.resource_type = Some(ResourceType::Snapshot);
+    command.install_path = Some("template/tmpl/2/320".to_owned());
     cases.push(command);
     let mut command = good.clone();
     command.name = None;

@@ -37,6 +37,7 @@ mod odd_servers;
 mod on_directory;
 mod on_nfs;
 mod over_link;
+mod ranges;
 mod recorded;
 mod restarts;
 mod scripted;

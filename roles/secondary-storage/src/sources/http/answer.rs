@@ -135,6 +135,11 @@ pub(super) fn condition(version: &Version) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok()
 }
 
+/// Whether a server says that it gives parts.
+pub(super) fn has_ranges(headers: &HeaderMap) -> bool {
+    list(headers, &header::ACCEPT_RANGES).any(|unit| unit == "bytes")
+}
+
 /// Whether a partial answer is one part and no collection of parts.
 pub(super) fn is_one_part(headers: &HeaderMap) -> bool {
     let kind = text(headers, &header::CONTENT_TYPE).unwrap_or_default();

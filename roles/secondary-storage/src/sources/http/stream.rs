@@ -56,6 +56,26 @@ impl HttpChunks {
         }
     }
 
+    pub(super) const fn source(&self) -> &HttpSource {
+        &self.source
+    }
+
+    pub(super) const fn version(&self) -> &Version {
+        &self.version
+    }
+
+    pub(super) const fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    pub(super) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(super) const fn has_ranges(&self) -> bool {
+        self.body.ranges
+    }
+
     async fn advance(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
             let asked = Instant::now();
@@ -114,7 +134,7 @@ impl HttpChunks {
             if !self.source.may_continue(&self.version) {
                 return Err(SourceError::Restart(Box::new(error)));
             }
-            error = match self.source.resume(self.received, &self.version).await {
+            error = match self.source.resume(self.received, None, &self.version).await {
                 Ok(Continued::Here(body, part)) => {
                     let from = Continuation {
                         received: self.received,
