@@ -66,7 +66,7 @@ impl DownloadCommands {
                 () = answer_now.asked() => {}
             }
         }
-        Ok(answer(&job.id, job.report()))
+        Ok(answer(&job.id, job.request.kind, job.report()))
     }
 
     fn request(&self, command: &DownloadCommand) -> Result<Request, String> {
@@ -229,10 +229,10 @@ impl DownloadCommands {
             (Some(job), Some(DownloadRequest::Purge)) => {
                 let report = job.report();
                 let ovf = report.ovf.as_deref().cloned();
-                DownloadAnswer { ovf_information: ovf, ..answer(&id, report) }
+                DownloadAnswer { ovf_information: ovf, ..answer(&id, job.request.kind, report) }
             }
             // Under the id that was asked for: the server drops an answer with any other.
-            (Some(job), _) => answer(&id, job.report()),
+            (Some(job), _) => answer(&id, job.request.kind, job.report()),
             (None, Some(DownloadRequest::GetOrRestart)) => {
                 self.start(command.download, answer_now).await
             }
@@ -246,13 +246,14 @@ impl DownloadCommands {
     /// without it and would wait for a minute.
     async fn unknown_job(&self, command: DownloadProgressCommand) -> DownloadAnswer {
         if let Ok(request) = self.request(&command.download) {
+            let kind = request.kind;
             let running = self.downloads.running_at(&request.store, &request.directory);
             let report = match running {
                 Some(job) => Some(job.report()),
                 None => self.finished_before(request).await,
             };
             if let Some(report) = report {
-                return answer(command.job_id.as_deref().unwrap_or_default(), report);
+                return answer(command.job_id.as_deref().unwrap_or_default(), kind, report);
             }
         }
         let text = "the download was lost when the storage host restarted; it begins again when \
@@ -356,8 +357,9 @@ fn with_details(text: String) -> AnswerBase {
     AnswerBase { result: true, details: Some(text), command: CommandBase::default() }
 }
 
-/// The state of a job in the server's words.
-fn answer(job: &str, report: Report) -> DownloadAnswer {
+/// The state of a job in the server's words. A virtual size is the size of an image: files of a
+/// snapshot have none, and the server keeps 0 for the one it knows itself.
+fn answer(job: &str, kind: ObjectKind, report: Report) -> DownloadAnswer {
     let status = match report.phase {
         Phase::Waiting | Phase::Aborted => DownloadStatus::NotDownloaded,
         Phase::Downloading | Phase::Installing | Phase::Suspended => {
@@ -367,6 +369,7 @@ fn answer(job: &str, report: Report) -> DownloadAnswer {
         Phase::Failed => DownloadStatus::DownloadError,
     };
     let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let image = report.sizes.filter(|_sizes| kind != ObjectKind::Snapshot);
     DownloadAnswer {
         job_id: Some(job.to_owned()),
         download_pct: i32::from(report.percent),
@@ -374,7 +377,7 @@ fn answer(job: &str, report: Report) -> DownloadAnswer {
         download_status: Some(status),
         download_path: report.temporary,
         install_path: Some(report.install_path),
-        template_size: report.sizes.map_or(0, |sizes| size(sizes.virtual_size)),
+        template_size: image.map_or(0, |sizes| size(sizes.virtual_size)),
         template_physical_size: report.sizes.map_or(0, |sizes| size(sizes.physical_size)),
         check_sum: report.checksum,
         ovf_information: None,
