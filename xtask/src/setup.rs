@@ -24,8 +24,14 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// Only for `bench`, as the peers to compare with.
-pub(crate) const PEERS: &[(&str, &str)] =
-    &[("websockify", "websockify"), ("nginx", "nginx-light"), ("haproxy", "haproxy")];
+pub(crate) const PEERS: &[(&str, &str)] = &[
+    ("websockify", "websockify"),
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("curl", "curl"),
+    ("ganesha.nfsd", "nfs-ganesha-vfs"),
+    ("rpcbind", "rpcbind"),
+];
 
 pub(crate) fn run() -> Result<()> {
     packages(PROGRAMS)?;

@@ -31,11 +31,17 @@ use secondary_storage::config::SecondaryStorageConfig;
 use secondary_storage::service::{Assembled, KIND, assemble};
 
 const STORE: &str = "nfs://127.0.0.1/export/sec";
-const BIG: usize = 1 << 30;
 const ROUNDS: usize = 5;
-const MANY: usize = 100;
-const SMALL: usize = 20 << 20;
+/// Of one image of 1 GiB.
+const BIG: usize = 1 << 30;
+/// As the figures of the whole system count: 30 templates of 50 MB.
+const USUAL: (usize, usize) = (30, 50 << 20);
+/// A hundred at once, most of them of one account and one server.
+const MANY: (usize, usize) = (100, 20 << 20);
+const GREEDY: usize = 80;
 const SERVES: &str = "DOWNLOADS_BENCH_SERVES";
+/// Divides all lengths, to try this program.
+const DIVISOR: &str = "DOWNLOADS_BENCH_DIVISOR";
 const LIMIT: Duration = Duration::from_secs(600);
 
 fn main() {
@@ -46,14 +52,18 @@ fn main() {
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
+    let divisor = std::env::var(DIVISOR).map_or(1, |divisor| divisor.parse().unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let images = directory.path().join("images");
     std::fs::create_dir_all(&images).unwrap();
-    fill(&images.join("big.raw"), BIG);
-    fill(&images.join("small.raw"), SMALL);
+    let image = |name: &str, length: usize| fill(&images.join(name), length / divisor);
+    image("big.raw", BIG);
+    image("usual.raw", USUAL.1);
+    image("small.raw", MANY.1);
     let server = Server::start(&images);
     runtime.block_on(one(directory.path(), &server));
+    runtime.block_on(usual(directory.path(), &server));
     runtime.block_on(many(directory.path(), &server));
 }
 
@@ -62,7 +72,7 @@ fn fill(path: &Path, length: usize) {
         (0..1 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     block[510..512].copy_from_slice(b"\x55\xaa");
     let mut file = std::fs::File::create(path).unwrap();
-    for _ in 0..length / block.len() {
+    for _ in 0..(length / block.len()).max(1) {
         file.write_all(&block).unwrap();
     }
 }
@@ -85,8 +95,13 @@ impl Server {
         Self { child, port: port.trim().to_owned() }
     }
 
+    /// On one of the addresses of this machine: to the role each is a server of its own.
+    fn url_at(&self, address: usize, name: &str) -> String {
+        format!("http://127.0.0.{address}:{}/{name}", self.port)
+    }
+
     fn url(&self, name: &str) -> String {
-        format!("http://127.0.0.1:{}/{name}", self.port)
+        self.url_at(1, name)
     }
 }
 
@@ -99,7 +114,7 @@ impl Drop for Server {
 
 /// Serves files by `sendfile`, one thread for each connection.
 fn serve(images: &Path) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     std::thread::scope(|scope| {
         for stream in listener.incoming() {
@@ -133,7 +148,7 @@ impl Host {
     async fn new(directory: &Path) -> Self {
         std::fs::create_dir_all(directory.join("sec")).unwrap();
         let section: toml::Table = format!(
-            "name = \"s-900-VM\"\nprivate_address = \"127.0.0.1\"\nallowed_sources = [\"127.0.0.1\"]\n\
+            "name = \"s-900-VM\"\nprivate_address = \"127.0.0.1\"\nallowed_sources = [\"127.0.0.0/8\"]\n\
              stores = [{{ url = \"{STORE}\", directory = \"{}\" }}]\nanswer_wait = \"10ms\"\n",
             directory.join("sec").display()
         )
@@ -151,15 +166,19 @@ impl Host {
     }
 
     async fn start(&self, url: &str, id: i64, checksum: Option<String>) -> String {
+        self.start_of(id % 7 + 2, url, id, checksum).await
+    }
+
+    async fn start_of(&self, account: i64, url: &str, id: i64, checksum: Option<String>) -> String {
         let command = DownloadCommand {
             max_download_size_in_bytes: Some(1 << 40),
             id,
             resource_type: Some(ResourceType::Template),
-            install_path: Some(format!("template/tmpl/{}/{id}", id % 7 + 2)),
+            install_path: Some(format!("template/tmpl/{account}/{id}")),
             store: Some(DataStoreTO::nfs(STORE)),
             url: Some(url.into()),
             format: Some(ImageFormat::Raw),
-            account_id: id % 7 + 2,
+            account_id: account,
             name: Some(format!("{id}-bench")),
             checksum,
             ..DownloadCommand::default()
@@ -217,8 +236,7 @@ async fn one(directory: &Path, server: &Server) {
     for round in 0..ROUNDS {
         let mut sum = String::new();
         let got = seconds(|| curl(&url, &copy));
-        let summed =
-            seconds(|| sum = run("sha256sum", &[copy.to_str().unwrap()]));
+        let summed = seconds(|| sum = run("sha256sum", &[copy.to_str().unwrap()]));
         std::fs::remove_file(&copy).unwrap();
         alone.push(got);
         both.push(got + summed);
@@ -239,44 +257,102 @@ async fn one(directory: &Path, server: &Server) {
     host.cx.tasks.kill();
 }
 
-async fn many(directory: &Path, server: &Server) {
+/// Thirty templates, one after the other and all at once.
+async fn usual(directory: &Path, server: &Server) {
     let host = Host::new(directory).await;
-    let before = resident();
-    let url = server.url("small.raw");
+    let url = server.url("usual.raw");
+    let (count, descriptors) = (USUAL.0, open_files());
+    let watch = Peak::start();
+    let start = Instant::now();
+    for n in 0..count {
+        let job = host.start(&url, 5_000 + n as i64, None).await;
+        host.end(&job).await;
+    }
+    let serial = (start.elapsed().as_secs_f64(), watch.end());
+    let watch = Peak::start();
     let start = Instant::now();
     let mut jobs = Vec::new();
-    for n in 0..MANY {
-        jobs.push(host.start(&url, 1_000 + n as i64, None).await);
+    for n in 0..count {
+        jobs.push(host.start(&url, 6_000 + n as i64, None).await);
     }
-    let mut peak = 0;
-    let mut ends = Vec::new();
+    for job in &jobs {
+        host.end(job).await;
+    }
+    let parallel = (start.elapsed().as_secs_f64(), watch.end());
+    println!(
+        "{count} templates: one after the other {:.1} s, {} at most; all at once {:.1} s, {} at \
+         most (goal < 48 MiB); descriptors {descriptors} before, {} after",
+        serial.0,
+        mib(serial.1),
+        parallel.0,
+        mib(parallel.1),
+        open_files()
+    );
+    host.cx.tasks.kill();
+    std::fs::remove_dir_all(directory.join("sec/template")).unwrap();
+}
+
+/// A hundred at once: one account asks for most of them, first and from one server. The others must
+/// not wait for it.
+async fn many(directory: &Path, server: &Server) {
+    let host = Host::new(directory).await;
+    let descriptors = open_files();
+    let watch = Peak::start();
+    let start = Instant::now();
+    let mut jobs = Vec::new();
+    for n in 0..MANY.0 {
+        let is_greedy = n < GREEDY;
+        let (account, address) = if is_greedy { (2, 1) } else { (3 + n as i64 % 4, 2 + n % 4) };
+        let url = server.url_at(address, "small.raw");
+        jobs.push((is_greedy, host.start_of(account, &url, 1_000 + n as i64, None).await));
+    }
+    let mut ends = (Vec::new(), Vec::new());
     while !jobs.is_empty() {
-        peak = peak.max(resident());
         let is_over = |id: &String| host.parts.downloads.get(id).unwrap().phase().is_over();
-        let over: Vec<String> = jobs.extract_if(.., |id| is_over(id)).collect();
-        for job in over {
+        let over: Vec<(bool, String)> = jobs.extract_if(.., |(_, id)| is_over(id)).collect();
+        for (is_greedy, job) in over {
             host.end(&job).await;
-            ends.push(start.elapsed().as_secs_f64());
+            let end = start.elapsed().as_secs_f64();
+            if is_greedy { ends.0.push(end) } else { ends.1.push(end) }
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let all = start.elapsed().as_secs_f64();
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let last = |ends: &[f64]| ends.iter().copied().fold(0.0, f64::max) / all * 100.0;
     println!(
-        "{MANY} downloads of {} MiB: {all:.1} s, {:.0} MiB/s; half of them ended after {:.1} s; \
-         resident {:.1} MiB before, {:.1} MiB at most (goal < 48)",
-        SMALL >> 20,
-        mib((MANY * SMALL) as u64) / all,
-        ends[MANY / 2],
-        mib(before),
-        mib(peak)
+        "{} downloads: {all:.1} s; those of four accounts that came last ended after {:.0} % of \
+         it, the first account's {GREEDY} after {:.0} %; {} at most (goal < 48 MiB); descriptors \
+         {descriptors} before, {} after",
+        MANY.0,
+        last(&ends.1),
+        last(&ends.0),
+        mib(watch.end()),
+        open_files()
     );
     host.cx.tasks.kill();
 }
 
-/// Bytes of this process in memory.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// The most memory that this process has from now on.
+struct Peak;
+
+impl Peak {
+    fn start() -> Self {
+        // Of proc(5): the mark of the highest value begins anew.
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        Self
+    }
+
+    fn end(self) -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
 }
