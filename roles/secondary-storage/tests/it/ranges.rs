@@ -1,15 +1,16 @@
 //! An image over several connections: put together in order, of one version, continued part by part.
 
-use std::sync::Mutex;
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use agent_protocol::storage::{DownloadStatus, ImageFormat};
 
 use crate::bench::Bench;
 use crate::images::raw;
-use crate::scripted::{Scripted, head, whole};
+use crate::scripted::{Scripted, head, part, whole};
 
 const LENGTH: usize = 36 << 20;
+const LAST: usize = LENGTH - 1;
 const RANGES: &str = "Accept-Ranges: bytes";
 
 /// First and last byte that a request asks for.
@@ -53,7 +54,11 @@ async fn parts_are_asked_for_when_the_server_gives_them_and_the_operator_wants_i
         None => whole(image, &[tag, RANGES]),
     };
     let requests = installs("four", FOUR, serve).await;
-    assert_eq!(requests.len(), LENGTH.div_ceil(2 << 20), "the first part, and one request for each other");
+    assert_eq!(
+        requests.len(),
+        LENGTH.div_ceil(2 << 20),
+        "the first part, and one request for each other"
+    );
     assert!(requests[1].to_ascii_lowercase().contains("if-range: \"one\""));
     assert_eq!(installs("one", "", serve).await.len(), 1);
     let silent = move |image: &[u8], _: usize, _: &str| whole(image, &[tag]);
@@ -63,26 +68,44 @@ async fn parts_are_asked_for_when_the_server_gives_them_and_the_operator_wants_i
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_more_connections_gives_the_rest_over_one() {
+    let tag = "ETag: \"one\"";
+    let requests = installs("refused", FOUR, move |image, nth, request| match asked(request) {
+        Some((first, LAST)) => part(image, first, &[tag, RANGES]),
+        Some((first, last)) if nth < 3 => piece(image, first, last, tag, LENGTH),
+        Some(_) => head("403 Forbidden", &["Content-Length: 0"]),
+        None => whole(image, &[tag, RANGES]),
+    });
+    let requests = requests.await;
+    assert!(requests.len() < 10, "{}", requests.len());
+    assert!(requests.last().unwrap().contains("-\r\n"), "the rest as a whole");
+}
+
+#[tokio::test]
 async fn a_part_that_breaks_is_continued_and_one_of_another_version_is_not_mixed_in() {
     let tag = "ETag: \"one\"";
     let broken = Mutex::new(HashSet::new());
-    let requests = installs("each part breaks once", FOUR, move |image, _, request| match asked(request) {
-        Some((first, last)) => {
-            let is_new = broken.lock().unwrap().insert(last);
-            piece(image, first, last, tag, if is_new { 100_000 } else { LENGTH })
-        }
-        None => whole(image, &[tag, RANGES]),
-    });
+    let requests =
+        installs("each part breaks once", FOUR, move |image, _, request| match asked(request) {
+            Some((first, last)) => {
+                let is_new = broken.lock().unwrap().insert(last);
+                piece(image, first, last, tag, if is_new { 100_000 } else { LENGTH })
+            }
+            None => whole(image, &[tag, RANGES]),
+        });
     assert!(requests.await.len() > 2 * (LENGTH / (2 << 20)) - 2);
     // From the tenth request on the server has another image, and then only that one.
-    let requests = installs("another version", FOUR, move |image, nth, request| match asked(request) {
-        Some((first, last)) if nth < 10 => {
-            let other: Vec<u8> = image.iter().map(|byte| byte ^ 0x5a).collect();
-            piece(&other, first, last, tag, LENGTH)
-        }
-        Some((first, last)) => piece(image, first, last, "ETag: \"two\"", LENGTH),
-        None if nth < 10 => whole(&image.iter().map(|byte| byte ^ 0x5a).collect::<Vec<u8>>(), &[tag, RANGES]),
-        None => whole(image, &["ETag: \"two\"", RANGES]),
-    });
+    let requests =
+        installs("another version", FOUR, move |image, nth, request| match asked(request) {
+            Some((first, last)) if nth < 10 => {
+                let other: Vec<u8> = image.iter().map(|byte| byte ^ 0x5a).collect();
+                piece(&other, first, last, tag, LENGTH)
+            }
+            Some((first, last)) => piece(image, first, last, "ETag: \"two\"", LENGTH),
+            None if nth < 10 => {
+                whole(&image.iter().map(|byte| byte ^ 0x5a).collect::<Vec<u8>>(), &[tag, RANGES])
+            }
+            None => whole(image, &["ETag: \"two\"", RANGES]),
+        });
     assert!(requests.await.len() > 10);
 }

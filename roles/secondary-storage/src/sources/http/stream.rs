@@ -8,7 +8,7 @@ use super::failure::connect_text;
 use super::pace::Pace;
 use super::{Body, Continued, HttpSource};
 use crate::sources::error::SourceError;
-use crate::sources::{Chunks, Continuation, Version};
+use crate::sources::{Chunks, Coding, Continuation, Version};
 
 /// One pass over an image.
 #[derive(Debug)]
@@ -70,6 +70,10 @@ impl HttpChunks {
 
     pub(super) const fn received(&self) -> u64 {
         self.received
+    }
+
+    pub(super) const fn coding(&self) -> Coding {
+        self.body.coding
     }
 
     pub(super) const fn has_ranges(&self) -> bool {
