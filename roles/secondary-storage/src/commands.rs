@@ -12,6 +12,7 @@ pub mod inventory;
 pub mod links;
 pub mod objects;
 pub mod setup;
+mod snapshot_files;
 pub mod uploads;
 pub mod volumes;
 

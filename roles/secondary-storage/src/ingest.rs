@@ -27,6 +27,7 @@ pub mod publish;
 pub mod records;
 mod resume;
 mod run;
+pub mod several;
 mod speed;
 mod transfer;
 pub mod turns;

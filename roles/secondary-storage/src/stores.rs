@@ -72,6 +72,18 @@ pub enum StoreError {
     Shared(String),
 }
 
+impl StoreError {
+    /// The store did not answer in time: it may have died, and nothing else of it is waited for.
+    pub const fn is_late(&self) -> bool {
+        matches!(
+            self,
+            Self::Operation { source: EngineError::Stalled(_), .. }
+                | Self::Place { source: EngineError::Stalled(_), .. }
+                | Self::Opening(_)
+        )
+    }
+}
+
 /// An opened store.
 pub struct Store {
     url: StoreUrl,

@@ -12,10 +12,12 @@ use bedrock::net::Network;
 
 use super::HandlerError;
 use super::access::StoreAccess;
+use super::snapshot_files::SnapshotFiles;
 
 use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
 use crate::ingest::intake::Content;
+use crate::ingest::several::Further;
 use crate::ingest::{Downloads, Job, Phase, Report, Request};
 use crate::live::Live;
 use crate::objects::inventory::{self, Description};
@@ -23,11 +25,11 @@ use crate::setup::ServerSettings;
 use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
-use crate::sources::{FileSource, HttpSource, MetalinkSource, Source, SourceError};
-use crate::redacted::RedactedUrl;
-use crate::stores::{FileName, InstallPath, ObjectKind};
+use crate::sources::{FileSource, HttpSource, MetalinkSource, NfsSource, Source, SourceError};
+use crate::stores::{InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
 use management_link::AnswerNow;
+use role::TaskScope;
 
 /// Handlers of the commands about downloads.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct DownloadCommands {
     pub settings: Live<DownloadSettings>,
     pub server: ServerSettings,
     pub trust: Trust,
+    /// Runs connections of sources.
+    pub tasks: TaskScope,
 }
 
 impl DownloadCommands {
@@ -102,13 +106,22 @@ impl DownloadCommands {
         if kind.directory(&directory).as_ref() != Some(&directory) {
             return Err(format!("{directory} is not the directory of a {}", kind.name()));
         }
-        let (directory, image) = match kind {
-            ObjectKind::Snapshot => {
-                let (directory, image) = snapshot_file(url, directory)?;
-                (directory, Some(image))
-            }
-            ObjectKind::Template | ObjectKind::Volume => (directory, None),
+        let SnapshotFiles { directory, urls, names } = match kind {
+            ObjectKind::Snapshot => SnapshotFiles::of(url, directory)?,
+            ObjectKind::Template | ObjectKind::Volume => SnapshotFiles::none(url, directory),
         };
+        if urls.len() > 1 && expectation.is_given() {
+            return Err("a checksum is of one file, the snapshot has several".to_owned());
+        }
+        let source_of = |url: &str| {
+            let source = self.source(command, url, &expectation, &sites);
+            source.map_err(|error| error.to_string())
+        };
+        let further = urls.iter().zip(&names).skip(1);
+        let more =
+            further.map(|(url, name)| Ok(Further { name: name.clone(), source: source_of(url)? }));
+        let more = more.collect::<Result<Vec<Further>, String>>()?;
+        let source = source_of(urls.first().map_or(url, String::as_str))?;
         let text = |error: HandlerError| bedrock::chain(&error);
         let store =
             self.access.url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
@@ -125,10 +138,9 @@ impl DownloadCommands {
             },
             account: command.account_id,
             content,
-            image,
-            source: self
-                .source(command, url, &expectation, &sites)
-                .map_err(|error| error.to_string())?,
+            image: names.into_iter().next(),
+            source,
+            more,
             expectation,
             given_checksum: command.checksum.clone(),
             limit,
@@ -153,13 +165,19 @@ impl DownloadCommands {
         }
         let settings = self.settings.get();
         let networks = settings.allowed_sources.iter().chain(sites).copied();
+        let policy = AddressPolicy::new(networks);
+        if NfsSource::is_meant(url) {
+            let limits = settings.limits.clone();
+            let source = NfsSource::parse(url, policy, limits, self.tasks.clone())?;
+            return Ok(Source::Nfs(source));
+        }
         let http = HttpSource {
             url: SourceUrl::parse(url)?,
             credentials: command.auth.as_ref().and_then(credentials),
             proxy: command.proxy.as_ref().and_then(proxy).or_else(|| settings.proxy.clone()),
             no_proxy: settings.no_proxy.clone(),
             follow_redirects: command.follow_redirects,
-            policy: AddressPolicy::new(networks),
+            policy,
             limits: settings.limits.clone(),
             trust: self.trust.clone(),
             is_judged: expectation.is_given(),
@@ -291,29 +309,6 @@ fn content(kind: ObjectKind, command: &DownloadCommand) -> Result<Content, Strin
     let format = command.format.as_ref().ok_or("the command names no format")?;
     let known = Format::from_name(format.as_str());
     known.map(Content::Image).map_err(|unknown| format!("images {unknown}"))
-}
-
-/// Where the file of a snapshot lies, told by its URL as the original does: its own name, below a
-/// directory of its own when the source has one of that name.
-fn snapshot_file(url: &str, directory: InstallPath) -> Result<(InstallPath, FileName), String> {
-    if url.trim().contains('\n') {
-        return Err("a snapshot of several files cannot be copied by this storage host".to_owned());
-    }
-    let parsed: reqwest::Url =
-        url.trim().parse().map_err(|_bad| format!("{} is not a URL", RedactedUrl::of(url)))?;
-    let decode = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().replace("_temp", "");
-    let mut parts = parsed.path().rsplit('/').map(decode);
-    let (name, parent) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let file_name = |name: &str| {
-        name.parse::<FileName>().map_err(|_bad| format!("{name:?} cannot be the name of a file"))
-    };
-    let is_number = parent.bytes().all(|byte| byte.is_ascii_digit());
-    let directory = if !is_number && name.starts_with(&parent) {
-        directory.join(file_name(&parent)?)
-    } else {
-        directory
-    };
-    Ok((directory, file_name(&name)?))
 }
 
 fn credentials(auth: &PasswordAuth) -> Option<Credentials> {

@@ -95,7 +95,7 @@ impl Downloads {
                 Begun::Conflict(job) => job,
             };
             conflicting.cancel.cancel();
-            if !conflicting.wait(self.shared.cx.settings.get().cancel_limit).await {
+            if !conflicting.wait_for_place(self.shared.cx.settings.get().cancel_limit).await {
                 return Err(IngestError::StillEnding);
             }
         }
@@ -105,7 +105,7 @@ impl Downloads {
         let mut table = self.table();
         self.forget_old(&mut table);
         match table.running_for(request) {
-            Some(job) if job.request.is_same_download(request) => {
+            Some(job) if !job.phase().is_over() && job.request.is_same_download(request) => {
                 tracing::info!(job = job.id, "second command for a running download");
                 job.adopt(request.clone());
                 Ok(Begun::Shared(job))
@@ -171,7 +171,7 @@ impl Downloads {
         if table.stopping {
             return Err(IngestError::Aborted);
         }
-        if table.jobs.values().filter(|job| !job.phase().is_over()).count() >= MAX_ACTIVE {
+        if table.jobs.values().filter(|job| job.holds_place()).count() >= MAX_ACTIVE {
             return Err(IngestError::Busy(MAX_ACTIVE));
         }
         let turns = table
@@ -212,7 +212,7 @@ impl Downloads {
     /// Stops a job and waits a while; `false` when its store still has not let go of it.
     async fn end(&self, job: &Job) -> bool {
         job.cancel.cancel();
-        let ended = job.wait(self.shared.cx.settings.get().cancel_limit).await;
+        let ended = job.wait_for_place(self.shared.cx.settings.get().cancel_limit).await;
         if !ended {
             tracing::warn!(job = job.id, "a cancelled download does not end");
         }
@@ -246,9 +246,8 @@ impl Downloads {
         if job.phase() != Phase::Aborted {
             return Some(Arc::clone(job));
         }
-        let at_its_place = table.jobs.values().filter(|other| {
-            other.request.is_same_place(&job.request)
-        });
+        let at_its_place =
+            table.jobs.values().filter(|other| other.request.is_same_place(&job.request));
         at_its_place.max_by_key(|other| other.started).cloned()
     }
 
@@ -274,13 +273,13 @@ impl Downloads {
         let running: Vec<Arc<Job>> = {
             let mut table = self.table();
             table.stopping = true;
-            table.jobs.values().filter(|job| !job.phase().is_over()).cloned().collect()
+            table.jobs.values().filter(|job| job.holds_place()).cloned().collect()
         };
         for job in &running {
             job.suspend();
         }
         let limit = self.shared.cx.settings.get().cancel_limit;
-        futures_util::future::join_all(running.iter().map(|job| job.wait(limit))).await;
+        futures_util::future::join_all(running.iter().map(|job| job.wait_for_place(limit))).await;
     }
 
     /// Removes from the stores what a former run of this process left there. A store that is not
@@ -319,7 +318,7 @@ impl Downloads {
 
     async fn recover_one(&self, job: &str, note: &Note) -> bool {
         // It is not left but under way: the job of that name goes on with it.
-        if self.get(job).is_some_and(|job| !job.phase().is_over()) {
+        if self.get(job).is_some_and(|job| job.holds_place()) {
             return true;
         }
         // An ISO has the same name each time: what is being installed there is not a leftover.
@@ -384,13 +383,13 @@ pub fn status_of(job: &Job) -> DownloadStatus {
 impl Table {
     /// The job that makes the same thing of a store now.
     fn running_for(&self, request: &Request) -> Option<Arc<Job>> {
-        let same = |job: &&Arc<Job>| !job.phase().is_over() && job.request.is_same_place(request);
+        let same = |job: &&Arc<Job>| job.holds_place() && job.request.is_same_place(request);
         self.jobs.values().find(same).cloned()
     }
 
     fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
         let same = |job: &&Arc<Job>| {
-            !job.phase().is_over()
+            job.holds_place()
                 && job.request.store.key() == store.key()
                 && job.request.directory == *directory
         };
@@ -404,11 +403,12 @@ impl Table {
         let is_old = |job: &Job| {
             let kept =
                 if job.forgotten.load(Ordering::Relaxed) { Duration::ZERO } else { KEEP_ENDED };
-            job.ended().is_some_and(|at| now.duration_since(at) >= kept)
+            !job.holds_place() && job.ended().is_some_and(|at| now.duration_since(at) >= kept)
         };
         self.jobs.retain(|_, job| !is_old(job));
+        let over = self.jobs.values().filter(|job| !job.holds_place());
         let mut ended: Vec<(Instant, String)> =
-            self.jobs.values().filter_map(|job| Some((job.ended()?, job.id.clone()))).collect();
+            over.filter_map(|job| Some((job.ended()?, job.id.clone()))).collect();
         let surplus = ended.len().saturating_sub(MAX_ENDED);
         ended.sort();
         for (_, id) in ended.into_iter().take(surplus) {

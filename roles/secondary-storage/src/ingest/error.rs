@@ -25,8 +25,6 @@ pub enum IngestError {
     Ratio { ratio: u64, received: u64 },
     #[error("the download was not complete after {} seconds (download_timeout)", .0.as_secs())]
     TotalTimeout(Duration),
-    #[error("the store took no data for {} seconds", .0.as_secs())]
-    StoreStalled(Duration),
     #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}{}", .0.name(), hint(*.0))]
     Content(Kind),
     #[error("Failed to install: cannot decompress {what}: {reason}")]
@@ -35,10 +33,16 @@ pub enum IngestError {
     Checksum(String),
     #[error("Failed post download script: The downloaded file {}", bedrock::chain(.0))]
     Image(ImageError),
+    #[error("Failed post download script: {name:?} {}", bedrock::chain(error))]
+    File { name: String, error: Box<ImageError> },
     #[error(
         "Failed post download script: {name:?} of the archive: {text}: its manifest is of another file, or it was damaged on the way"
     )]
     Manifest { name: String, text: String },
+    #[error(
+        "{directory} has {name:?} in it, which is not of this object: delete what is there, then try again"
+    )]
+    Occupied { directory: String, name: String },
     #[error("cannot start a thread for the download: {0}")]
     Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]

@@ -266,6 +266,38 @@ impl<'a> Intake<'a> {
         })
     }
 
+    /// Judges several received files that are to have these names.
+    pub async fn gather(
+        &mut self,
+        written: Vec<Written>,
+        names: &[FileName],
+    ) -> Result<Ready, IngestError> {
+        let mut physical_size = 0_u64;
+        let mut renames = Vec::new();
+        let mut checksum = None;
+        for (nth, (written, name)) in written.into_iter().zip(names).enumerate() {
+            let inspection = written.inspection.map_err(|error| IngestError::File {
+                name: name.to_string(),
+                error: Box::new(error),
+            })?;
+            physical_size = physical_size.saturating_add(inspection.sizes.physical_size);
+            renames.push((self.temporary(nth)?, name.clone()));
+            checksum.get_or_insert(written.checksum);
+        }
+        // Noted before they are there.
+        self.note.files = renames.iter().flat_map(|(from, to)| [from, to]).cloned().collect();
+        self.write_note().await?;
+        Ok(Ready {
+            install_path: self.order.directory.clone(),
+            sizes: Sizes { virtual_size: physical_size, physical_size },
+            checksum: checksum.ok_or(IngestError::Internal)?,
+            warnings: Vec::new(),
+            ovf: None,
+            renames,
+            image: names.first().cloned().ok_or(IngestError::Internal)?,
+        })
+    }
+
     /// Unpacks an archive's members; gives their temporaries and names.
     async fn unpack(
         &mut self,
@@ -357,7 +389,7 @@ pub async fn clean_up(cx: &DownloadContext, id: &str) -> Result<(), IngestError>
 }
 
 /// The name that the original's temporaries have, so that an operator knows what it is.
-fn temporary_name(id: &str, nth: usize) -> Result<FileName, IngestError> {
+pub(super) fn temporary_name(id: &str, nth: usize) -> Result<FileName, IngestError> {
     let digits = id.parse::<uuid::Uuid>().map_or(0, |id| id.as_u64_pair().0);
     let number = if nth == 0 { String::new() } else { nth.to_string() };
     let name = format!("dnld{digits}tmp_{number}");

@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::ingest::digest::Expectation;
-use crate::ingest::intake::{Content, Order};
+use crate::ingest::error::IngestError;
+use crate::ingest::intake::{Content, Order, temporary_name};
 use crate::ingest::publish::Publishing;
 use crate::ingest::records::{Checkpoint, Record};
+use crate::ingest::several::Further;
 use crate::ingest::speed::Speed;
 use crate::ingest::turns::Claim;
 use crate::objects::inventory::Description;
@@ -34,6 +36,9 @@ pub struct Request {
     /// directory.
     pub image: Option<FileName>,
     pub source: Source,
+    /// Further files of the same object. With them the directory is the object's own, and all or
+    /// nothing is there.
+    pub more: Vec<Further>,
     pub expectation: Expectation,
     /// The digest as the command gave it; echoed until one is computed.
     pub given_checksum: Option<String>,
@@ -83,6 +88,12 @@ impl Request {
         self.source.is_same(&other.source)
             && self.content == other.content
             && self.image == other.image
+            && self.more.len() == other.more.len()
+            && self
+                .more
+                .iter()
+                .zip(&other.more)
+                .all(|(one, other)| one.name == other.name && one.source.is_same(&other.source))
             && self.expectation == other.expectation
             && self.limit == other.limit
     }
@@ -141,10 +152,13 @@ pub struct Job {
     pub(super) expected: AtomicU64,
     speed: Mutex<Speed>,
     ended: Mutex<Option<Instant>>,
-    /// Everything that the job does on its store. The job is over when all of it has ended.
+    /// Everything that the job does on its store.
     pub(super) work: Work,
+    /// Cancelled once the store has let go of it: until then nothing else happens at its place. A
+    /// failure may be told before that.
+    let_go: CancellationToken,
     /// What is being made an object.
-    pub(super) publishing: Mutex<Option<Publishing>>,
+    publishing: Mutex<Option<Publishing>>,
     /// The server has forgotten it: it goes as soon as it is over.
     pub(super) forgotten: AtomicBool,
     /// It is stopped with the process, and goes on in the next run.
@@ -182,6 +196,7 @@ impl Job {
         }
         if let Some(outcome) = outcome {
             job.update(|report| *report = outcome.report());
+            job.let_go();
         }
         job
     }
@@ -210,6 +225,7 @@ impl Job {
             speed: Mutex::new(Speed::new(Instant::now())),
             ended: Mutex::default(),
             work: Work::new(),
+            let_go: CancellationToken::new(),
             publishing: Mutex::default(),
             forgotten: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
@@ -240,6 +256,15 @@ impl Job {
 
     pub(super) fn about(&self) -> MutexGuard<'_, Description> {
         self.about.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory that several files are put together in.
+    pub(super) fn staging(&self) -> Result<FileName, IngestError> {
+        temporary_name(&self.id, 0)
+    }
+
+    pub(super) fn publishes(&self, publishing: Publishing) {
+        *self.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(publishing);
     }
 
     pub(super) fn publishing(&self) -> Option<Publishing> {
@@ -311,6 +336,21 @@ impl Job {
         if self.phase().is_over() {
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Instant::now());
         }
+    }
+
+    /// Nothing of it happens any more.
+    pub(super) fn let_go(&self) {
+        self.let_go.cancel();
+    }
+
+    /// Whether something of it may still happen at its place.
+    pub fn holds_place(&self) -> bool {
+        !self.let_go.is_cancelled()
+    }
+
+    /// Waits until nothing of it happens any more, at most `limit`.
+    pub async fn wait_for_place(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.let_go.cancelled()).await.is_ok()
     }
 
     /// Waits for the end, at most `limit`.

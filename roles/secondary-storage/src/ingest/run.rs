@@ -1,7 +1,7 @@
 //! The work of a download, from its turn to the listed object, and what is done when it fails.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::DownloadContext;
@@ -11,7 +11,8 @@ use super::job::{Job, Phase, Report, Request};
 use super::journal::take_back;
 use super::publish::{Publishing, is_published};
 use super::records::Outcome;
-use super::transfer::{attempt, write_record};
+use super::several;
+use super::transfer::{File, attempt, write_record};
 use super::turns::Turns;
 use super::write::Written;
 use crate::objects::inventory;
@@ -42,20 +43,52 @@ pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
             _ => Err(IngestError::Aborted),
         },
     };
-    // Its connection and its writer end with it.
+    // Its connection, its writer and its turn end with it.
     drop(work);
     if job.is_suspended() && matches!(outcome, Err(IngestError::Aborted)) {
         suspend(&job, &cx).await;
-        guard.armed = false;
-        return;
+    } else {
+        end(&job, &cx, outcome).await;
     }
     guard.armed = false;
-    let outcome = end(&job, &cx, outcome).await;
+    job.let_go();
+}
+
+/// How long a failure waits to be told until nothing is left of it: whoever then begins anew finds
+/// the place free. A store that is late already is not waited for.
+fn patience(outcome: &Result<Sizes, IngestError>) -> Duration {
+    match outcome {
+        Err(IngestError::Store(error)) if error.is_late() => Duration::ZERO,
+        Ok(_) | Err(_) => LET_GO_LIMIT,
+    }
+}
+
+/// Tells how a job ended and removes what is left of a failed one. The server is told in time, the
+/// place stays taken until the store has let go.
+async fn end(job: &Arc<Job>, cx: &DownloadContext, outcome: Result<Sizes, IngestError>) {
+    let failed = outcome.is_err();
+    let mut leaving = Box::pin(leave(job, cx, failed));
+    let left = match &outcome {
+        // Whoever cancelled it is told when nothing of it happens any more.
+        Err(IngestError::Aborted) => Some((&mut leaving).await),
+        outcome => tokio::time::timeout(patience(outcome), &mut leaving).await.ok(),
+    };
+    if let Some(published) = left {
+        return conclude(job, cx, published.map_or(outcome, Ok)).await;
+    }
+    conclude(job, cx, outcome).await;
+    if let Some(sizes) = leaving.await.filter(|_sizes| failed) {
+        conclude(job, cx, Ok(sizes)).await;
+    }
+}
+
+/// How a job ended: for the log, for the figures, and for whoever asks.
+async fn conclude(job: &Arc<Job>, cx: &DownloadContext, outcome: Result<Sizes, IngestError>) {
     let seconds = job.started.elapsed().as_secs_f64();
     match outcome {
         Ok(sizes) => {
             let now = cx.host.clock.now();
-            finish(&job, &cx, |report| {
+            finish(job, cx, |report| {
                 report.phase = Phase::Done;
                 report.percent = 100;
                 report.text = format!("Install completed successfully at {}", short_date(now));
@@ -73,17 +106,23 @@ pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
         Err(IngestError::Aborted) => {
             tracing::info!(job = job.id, "download aborted");
             cx.metrics.downloaded("aborted", seconds);
-            finish(&job, &cx, |report| {
+            finish(job, cx, |report| {
                 report.phase = Phase::Aborted;
                 report.text = IngestError::Aborted.to_string();
             })
             .await;
         }
         Err(error) => {
-            let text = error.to_string();
+            let text = match &error {
+                IngestError::Store(error) => {
+                    let object = job.request.kind.name();
+                    format!("cannot store {object} {}: {}", job.about().id, bedrock::chain(error))
+                }
+                error => error.to_string(),
+            };
             tracing::warn!(job = job.id, url = %job.request.source, error = text, "download failed");
             cx.metrics.downloaded("failed", seconds);
-            finish(&job, &cx, |report| {
+            finish(job, cx, |report| {
                 report.phase = Phase::Failed;
                 report.text = text;
             })
@@ -128,7 +167,11 @@ struct EndGuard<'a> {
 
 impl Drop for EndGuard<'_> {
     fn drop(&mut self) {
-        if self.armed {
+        if !self.armed {
+            return;
+        }
+        self.job.let_go();
+        if !self.job.phase().is_over() {
             self.job.update(|report| {
                 report.phase = Phase::Failed;
                 report.text = IngestError::Internal.to_string();
@@ -148,6 +191,9 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         }
     };
     let store = open_store(job, cx).await?;
+    if let Some(first) = job.request.image.as_ref().filter(|_first| !job.request.more.is_empty()) {
+        return several::work(job, cx, &store, first).await;
+    }
     if job.is_restored
         && let Some(sizes) = published_before(job, cx, &store).await?
     {
@@ -162,7 +208,7 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         report.temporary = Some(format!("{}/{temporary}", store.place()));
     });
     let limit = cx.settings.get().total_timeout;
-    let written = tokio::time::timeout(limit, passes(job, cx, &intake))
+    let written = tokio::time::timeout(limit, passes(job, cx, &intake, File::only(job)))
         .await
         .map_err(|_elapsed| IngestError::TotalTimeout(limit))??;
     let about = job.about().clone();
@@ -193,7 +239,7 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         temporary,
         sizes: ready.sizes,
     };
-    *job.publishing.lock().unwrap_or_else(PoisonError::into_inner) = Some(publishing);
+    job.publishes(publishing);
     intake.publish(&ready, about).await?;
     Ok(ready.sizes)
 }
@@ -242,16 +288,17 @@ async fn open_store(job: &Job, cx: &DownloadContext) -> Result<Arc<Store>, Inges
 }
 
 /// One pass over the image, and others when its source has to begin again.
-async fn passes(
+pub(super) async fn passes(
     job: &Arc<Job>,
     cx: &DownloadContext,
     intake: &Intake<'_>,
+    file: File<'_>,
 ) -> Result<Written, IngestError> {
     let retries = cx.settings.get().limits.retries;
     let mut restarts = 0;
     loop {
         let had_begun = restarts > 0 || job.is_restored;
-        let reason = match attempt(job, cx, intake).await {
+        let reason = match attempt(job, cx, intake, file).await {
             Ok(written) => return Ok(written),
             Err(IngestError::Source(reason)) if reason.can_begin_again(had_begun) => reason,
             Err(error) => return Err(error),
@@ -278,32 +325,27 @@ fn short_date(now: std::time::SystemTime) -> String {
 
 /// Waits until the store has let go of the job, then removes what is left of a failed one. On NFS a
 /// file that is removed while open leaves a name behind, and with it the directory; and what is
-/// still under way could create something after the removal.
-async fn end(
-    job: &Arc<Job>,
-    cx: &DownloadContext,
-    outcome: Result<Sizes, IngestError>,
-) -> Result<Sizes, IngestError> {
+/// still under way could create something after the removal. The sizes are those of an object that
+/// is there all the same: the store was late, and what is listed and whole is not a failure.
+async fn leave(job: &Arc<Job>, cx: &DownloadContext, failed: bool) -> Option<Sizes> {
     if tokio::time::timeout(LET_GO_LIMIT, job.work.ended()).await.is_err() {
         tracing::warn!(job = job.id, "the store does not let go of an ended download");
-        job.update(|report| {
-            "waiting for the store to let go of the download".clone_into(&mut report.text);
-        });
+        if !job.phase().is_over() {
+            job.update(|report| {
+                "waiting for the store to let go of the download".clone_into(&mut report.text);
+            });
+        }
         job.work.ended().await;
     }
-    let outcome = match outcome {
-        // The store was late, the object is there: what is listed and whole is not a failure.
-        Err(error) => was_published(job, cx).await.ok_or(error),
-        Ok(sizes) => Ok(sizes),
-    };
-    if outcome.is_ok() {
+    let published = if failed { was_published(job, cx).await } else { None };
+    if !failed || published.is_some() {
         settle(cx, &job.id).await;
     } else if let Err(error) = clean_up(cx, &job.id).await {
         // The note stays: the next start tries again.
         let error = bedrock::chain(&error);
         tracing::warn!(job = job.id, error, "cannot remove what a download left");
     }
-    outcome
+    published
 }
 
 /// The sizes of the object if the job's publication took effect after all.

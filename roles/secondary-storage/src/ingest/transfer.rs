@@ -14,7 +14,7 @@ use super::progress::Progress;
 use super::records::Checkpoint;
 use super::write::{PIECES, Piece, Written};
 use super::{DownloadContext, resume};
-use crate::sources::{Announced, Chunks, Nothing, Opening, SourceError};
+use crate::sources::{Announced, Chunks, Nothing, Opening, Source, SourceError};
 
 /// Longest piece that is passed on: what is under way is bounded by the number of pieces, and a
 /// connection may give half a megabyte at once.
@@ -22,13 +22,30 @@ const PIECE: usize = 64 << 10;
 /// Between two looks at how far a download is, to keep it on disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
-/// One pass over the image, continued over broken connections, and at first where an earlier run of
+/// Which of a job's files a pass is of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct File<'a> {
+    pub(super) nth: usize,
+    pub(super) source: &'a Source,
+    /// Bytes of the files before it.
+    pub(super) before: u64,
+}
+
+impl<'a> File<'a> {
+    pub(super) fn only(job: &'a Job) -> Self {
+        Self { nth: 0, source: &job.request.source, before: 0 }
+    }
+}
+
+/// One pass over a file, continued over broken connections, and at first where an earlier run of
 /// this process was.
 pub(super) async fn attempt(
     job: &Arc<Job>,
     cx: &DownloadContext,
     intake: &Intake<'_>,
+    file: File<'_>,
 ) -> Result<Written, IngestError> {
+    let File { nth, source, before } = file;
     let request = &job.request;
     let checkpoint = job.checkpoint();
     let Opening { announced, from, chunks } = match &checkpoint {
@@ -36,16 +53,18 @@ pub(super) async fn attempt(
             Some(announced) => {
                 Opening { announced, from: checkpoint.received, chunks: Box::new(Nothing) }
             }
-            None => request.source.open(Some(&checkpoint.continuation())).await?,
+            None => source.open(Some(&checkpoint.continuation())).await?,
         },
-        None => request.source.open(None).await?,
+        None => source.open(None).await?,
     };
     let limit = request.limit;
-    if announced.length.is_some_and(|length| length > limit) {
+    if announced.length.is_some_and(|length| before.saturating_add(length) > limit) {
         return Err(IngestError::TooLarge { limit });
     }
-    let expected = announced.length.or(announced.hint).unwrap_or(0);
-    job.expected.store(expected, Ordering::Relaxed);
+    if request.more.is_empty() {
+        let expected = announced.length.or(announced.hint).unwrap_or(0);
+        job.expected.store(expected, Ordering::Relaxed);
+    }
     let hashes: Vec<Expectation> = announced.hashes.iter().map(Expectation::of).collect();
     let mut begun = None;
     if let Some(checkpoint) = checkpoint {
@@ -60,7 +79,7 @@ pub(super) async fn attempt(
             }
         }
     }
-    job.received.store(from, Ordering::Relaxed);
+    job.received.store(before.saturating_add(from), Ordering::Relaxed);
     let progress = Progress::default();
     if let Some((_, begun)) = &begun {
         progress.receives(&begun.head);
@@ -70,7 +89,7 @@ pub(super) async fn attempt(
         tracing::info!(job = job.id, from, "download goes on where it was");
     }
     let (pieces, receiving) = mpsc::channel(PIECES);
-    let mut writing = Box::pin(intake.receive_announced(0, incoming, receiving));
+    let mut writing = Box::pin(intake.receive_announced(nth, incoming, receiving));
     let state = Passing { job, cx, progress: &progress, announced: &announced };
     // However it ends: what has come so far is worth a note.
     let _note = LastNote(state);
@@ -110,7 +129,9 @@ impl Passing<'_> {
     /// Takes note of how far the download is; `false` when nothing is new.
     fn take_note(self) -> bool {
         let Self { job, progress, announced, .. } = self;
-        let can_go_on = announced.version.is_named() || job.request.expectation.is_given();
+        // Several files begin again with the first.
+        let can_go_on = job.request.more.is_empty()
+            && (announced.version.is_named() || job.request.expectation.is_given());
         let mark = progress.mark().filter(|_mark| can_go_on);
         let Some(mark) = mark else { return false };
         let mut record = job.record();
@@ -177,7 +198,6 @@ async fn pass_on(
 ) -> Result<bool, Interruption> {
     let Passing { job, cx, .. } = state;
     let limit = job.request.limit;
-    let stall = cx.settings.get().limits.stall_timeout;
     while let Some(chunk) = chunks.next().await? {
         let length = chunk.len() as u64;
         let received = job.received().saturating_add(length);
@@ -188,24 +208,16 @@ async fn pass_on(
         let mut rest = chunk;
         while !rest.is_empty() {
             let piece = rest.split_to(rest.len().min(PIECE));
-            send(&pieces, Piece::Data(piece), stall).await?;
+            send(&pieces, Piece::Data(piece)).await?;
         }
         job.count(length);
         cx.metrics.received(length);
     }
-    send(&pieces, Piece::End, stall).await?;
+    send(&pieces, Piece::End).await?;
     Ok(chunks.is_patched())
 }
 
-/// Waits for the writer to take a piece; a store that takes none for a while has failed.
-async fn send(
-    pieces: &mpsc::Sender<Piece>,
-    piece: Piece,
-    stall: Duration,
-) -> Result<(), Interruption> {
-    match tokio::time::timeout(stall, pieces.send(piece)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_gone)) => Err(Interruption::WriterEnded),
-        Err(_elapsed) => Err(IngestError::StoreStalled(stall).into()),
-    }
+/// Waits for the writer to take a piece. Every step of the writer on its store has a deadline.
+async fn send(pieces: &mpsc::Sender<Piece>, piece: Piece) -> Result<(), Interruption> {
+    pieces.send(piece).await.map_err(|_gone| Interruption::WriterEnded)
 }

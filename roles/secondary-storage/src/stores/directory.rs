@@ -33,8 +33,10 @@ use super::path::{FileName, InstallPath};
 use super::work::{Owned, Work};
 use pool::{Lane, Pool, Queue};
 
-/// How long syncing the last bytes of a file may take.
+/// How long syncing the last bytes of a file may take on a store that answers.
 const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// Longest pause between two questions to a store while a file is synced.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// The tree, then account, then object; other parties nest no deeper.
 const LIST_DEPTH: u8 = 5;
 /// How deep an object's directory may be nested: archives unpack into sub-directories.
@@ -122,6 +124,21 @@ impl Shared {
             }
         };
         if is_store { Ok(root) } else { Err(lost()) }
+    }
+}
+
+impl Shared {
+    /// Ends when the store does not answer any more.
+    async fn died(self: Arc<Self>, owner: Owned) -> EngineError {
+        loop {
+            tokio::time::sleep(LOOK_EVERY.min(self.deadline / 8)).await;
+            let shared = Arc::clone(&self);
+            let look = move || shared.open_root().and_then(|root| Ok(root.space()?)).map(drop);
+            let looked = self.pool.lane(Lane::Quick).run(owner.clone(), self.deadline, look).await;
+            if let Err(died @ EngineError::Stalled(_)) = looked {
+                return died;
+            }
+        }
     }
 }
 
@@ -398,6 +415,24 @@ impl DirectoryPart {
     }
 }
 
+impl DirectoryPart {
+    /// Syncing takes as long as the disk needs, which no deadline knows. So the store is asked
+    /// something else meanwhile: one that does not answer that has died.
+    fn synced(
+        &self,
+        piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
+    ) -> Operation<()> {
+        let (syncing, shared) = (self.run(SYNC_LIMIT, piece), Arc::clone(&self.shared));
+        let owner = self.owner.clone();
+        Box::pin(async move {
+            tokio::select! {
+                outcome = syncing => outcome,
+                died = shared.died(owner) => Err(died),
+            }
+        })
+    }
+}
+
 impl Drop for DirectoryPart {
     fn drop(&mut self) {
         let pool = &self.shared.pool;
@@ -427,12 +462,12 @@ impl Part for DirectoryPart {
     }
 
     fn sync(&mut self) -> Operation<()> {
-        self.run(SYNC_LIMIT, File::sync_data)
+        self.synced(File::sync_data)
     }
 
     fn finish(self: Box<Self>) -> Operation<Box<dyn Opened>> {
         Box::pin(async move {
-            self.run(SYNC_LIMIT, File::sync_all).await?;
+            self.synced(File::sync_all).await?;
             let (file, owner) = (Arc::clone(&self.file), self.owner.clone());
             let shared = Arc::clone(&self.shared);
             let reader = Arc::clone(&file);
@@ -517,3 +552,6 @@ pub fn looks_like_store(root: &Path) -> std::io::Result<bool> {
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;

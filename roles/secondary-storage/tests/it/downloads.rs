@@ -122,6 +122,8 @@ async fn a_volume_is_installed_and_listed_by_its_id() {
 
 #[tokio::test]
 async fn files_of_snapshots_keep_their_names_side_by_side() {
+    // No text: that would be somebody's error page.
+    let content = |name: &str| format!("\0{name}").repeat(1000).into_bytes();
     let bench = Bench::new().await;
     let mut commands = Vec::new();
     for (name, expected) in [
@@ -130,7 +132,7 @@ async fn files_of_snapshots_keep_their_names_side_by_side() {
         ("ce0e1e42/ce0e1e42.vmdk", "ce0e1e42/ce0e1e42.vmdk"),
         ("31/31.qcow2", "31.qcow2"),
     ] {
-        bench.images.put(name, expected.repeat(1000).into_bytes());
+        bench.images.put(name, content(expected));
         let mut command = bench.download(&format!("golden/{name}"), ImageFormat::Raw);
         command.resource_type = Some(ResourceType::Snapshot);
         command.format = None;
@@ -142,13 +144,10 @@ async fn files_of_snapshots_keep_their_names_side_by_side() {
     for (answer, (_, expected)) in answers.await.iter().zip(&commands) {
         assert_eq!(installed(answer), format!("snapshots/2/31/{expected}"));
         let bytes = bench.read(answer.install_path.as_deref().unwrap());
-        assert!(bytes == expected.repeat(1000).into_bytes());
+        assert!(bytes == content(expected));
         assert_eq!((answer.template_size, answer.template_physical_size), (0, bytes.len() as i64));
     }
     assert_eq!(bench.files().len(), 4, "{:?}", bench.files());
-    let mut several = commands[0].0.clone();
-    several.url = Some("http://127.0.0.1/a\nhttp://127.0.0.1/b".into());
-    assert!(error_of(&bench.finish(&several).await).contains("several files"));
 }
 
 #[tokio::test]

@@ -71,6 +71,49 @@ async fn a_cancelled_job_is_over_when_its_last_store_work_has_ended() {
     }
 }
 
+/// The server is told within the store's deadline, other downloads have the turn; but as long as the
+/// store may still do something for the old one, nobody else gets its place.
+#[tokio::test]
+async fn a_download_whose_store_dies_ends_within_the_stores_deadline() {
+    for operation in ["create", "write", "finish", "rename", "put"] {
+        let limit = Duration::from_millis(20);
+        let change = |config: &mut secondary_storage::config::SecondaryStorageConfig| {
+            config.downloads.cancel_limit = limit;
+        };
+        let bench = Bench::configured("max_downloads = 1", change).await;
+        let memory = bench.memory.clone().unwrap();
+        assert!(bench.listed().await.is_empty(), "opened");
+        memory.hang(operation);
+        memory.deadline(Duration::from_millis(50));
+        let command = bench.download("golden/tiny.qcow2", ImageFormat::Qcow2);
+        let answer = bench.finish(&command).await;
+        let text = error_of(&answer);
+        assert!(text.starts_with("cannot store template 320: cannot "), "{operation}: {text}");
+        let why = format!(" in store {STORE}: the store does not answer (nothing within 50ms)");
+        assert!(text.ends_with(&why), "{operation}: {text}");
+        memory.hang_no_more();
+        let mut other = command.clone();
+        (other.id, other.install_path) = (321, Some("template/tmpl/2/321".to_owned()));
+        other.name = Some("321-2-other".to_owned());
+        let installed = bench.finish(&other).await;
+        let expected = Some(DownloadStatus::Downloaded);
+        assert_eq!(installed.download_status, expected, "{operation}: {installed:?}");
+        let refused = bench.ask(&command).await;
+        assert!(error_of(&refused).contains("still being stopped"), "{operation}: {refused:?}");
+        memory.release();
+        let job = bench.parts.downloads.get(answer.job_id.as_deref().unwrap()).unwrap();
+        assert!(job.wait_for_place(SOON).await, "{operation}");
+        // What took effect late counts; of everything else nothing is left.
+        let count = if operation == "put" { 2 } else { 1 };
+        assert_eq!(bench.listed().await.len(), count, "{operation}");
+        assert_eq!(bench.files().len(), 2 * count, "{operation}: {:?}", bench.files());
+        let state = bench.ask(&request(&command, &answer, DownloadRequest::GetStatus)).await;
+        assert_eq!(state.download_status == expected, operation == "put", "{state:?}");
+        let again = bench.finish(&command).await;
+        assert_eq!(again.download_status, expected, "{operation}: {again:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_purged_job_is_forgotten_only_after_its_end() {
     let bench = Bench::impatient().await;

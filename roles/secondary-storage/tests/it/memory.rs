@@ -37,6 +37,8 @@ struct Shared {
     gate: Semaphore,
     /// Operations that wait at the gate now.
     stuck: AtomicUsize,
+    /// How long callers wait for an operation, which goes on without them.
+    deadline: Mutex<Option<Duration>>,
 }
 
 impl Default for Shared {
@@ -48,6 +50,7 @@ impl Default for Shared {
             hanging: Mutex::default(),
             gate: Semaphore::new(0),
             stuck: AtomicUsize::new(0),
+            deadline: Mutex::default(),
         }
     }
 }
@@ -80,6 +83,16 @@ impl Memory {
     pub fn release(&self) {
         self.0.hanging.lock().unwrap().clear();
         self.0.gate.add_permits(1_000);
+    }
+
+    /// Callers wait no longer for an operation than this.
+    pub fn deadline(&self, limit: Duration) {
+        *self.0.deadline.lock().unwrap() = Some(limit);
+    }
+
+    /// What hangs goes on hanging, nothing else does.
+    pub fn hang_no_more(&self) {
+        self.0.hanging.lock().unwrap().clear();
     }
 
     /// As when the process ends: whoever hangs never goes on, and nothing hangs from now on.
@@ -120,7 +133,17 @@ impl Memory {
             }
             effect(&this)
         };
-        Box::pin(async move { tokio::spawn(under_way).await.unwrap() })
+        let deadline = *self.0.deadline.lock().unwrap();
+        Box::pin(async move {
+            let running = tokio::spawn(under_way);
+            match deadline {
+                Some(limit) => match tokio::time::timeout(limit, running).await {
+                    Ok(outcome) => outcome.unwrap(),
+                    Err(_elapsed) => Err(EngineError::Stalled(limit)),
+                },
+                None => running.await.unwrap(),
+            }
+        })
     }
 }
 

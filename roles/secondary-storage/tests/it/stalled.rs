@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use agent_protocol::Envelope;
 use agent_protocol::agent::CheckHealthCommand;
 use agent_protocol::storage::{
-    DataStoreTO, DataTO, DeleteCommand, GetStorageStatsCommand, ImageFormat, ListTemplateCommand,
-    ListVolumeCommand,
+    DataStoreTO, DataTO, DeleteCommand, DownloadStatus, GetStorageStatsCommand, ImageFormat,
+    ListTemplateCommand, ListVolumeCommand,
 };
 use futures_util::FutureExt;
 use management_server::{ImageState, ImageStore};
 
-use crate::bench::{Bench, OnDirectory, SOON, STORE};
+use crate::bench::{Bench, OnDirectory, OnNfs, SOON, STORE, error_of};
+use crate::images::raw;
 use crate::mounts::Stalled;
 use crate::over_link::{GUID, Zone};
 
@@ -58,6 +59,29 @@ async fn row_21_every_command_for_a_dead_store_is_answered_within_its_deadline()
     let list = list.remove(0);
     let answer = bench.raw(list).await.answer_base().unwrap();
     assert!(answer.result, "{answer:?}");
+}
+
+/// A server that stops answering in the middle of a download: the error comes within the deadline, and
+/// the store is usable as soon as its server is.
+#[tokio::test]
+async fn a_download_ends_when_the_nfs_server_stops_answering() {
+    let bench = Bench::<OnNfs>::with("store_timeout = \"400ms\"\nmax_downloads = 1").await;
+    bench.images.put("a.raw", raw(12 << 20));
+    let command = bench.download("gated/a.raw", ImageFormat::Raw);
+    let answer = bench.half_way(&command).await;
+    let server = bench.server.as_ref().unwrap();
+    server.faults(|faults| faults.silent = true);
+    bench.images.open_gate();
+    let failed = bench.until_over(&command, answer).await;
+    let text = error_of(&failed);
+    assert!(text.starts_with("cannot store template 320: cannot write a file in store"), "{text}");
+    assert!(text.contains(STORE) && text.contains("does not answer"), "{text}");
+    server.faults(|faults| faults.silent = false);
+    let job = bench.parts.downloads.get(failed.job_id.as_deref().unwrap()).unwrap();
+    assert!(job.wait_for_place(SOON).await);
+    bench.images.open_gate();
+    let again = bench.finish(&command).await;
+    assert_eq!(again.download_status, Some(DownloadStatus::Downloaded), "{again:?}");
 }
 
 /// Rows 21 and 22: while one store hangs, the link, its pings and the other stores go on. The test
