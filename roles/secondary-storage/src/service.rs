@@ -253,6 +253,7 @@ pub async fn assemble_on(
             settings: settings.clone(),
             server: server.clone(),
             trust: trust.clone(),
+            tasks: cx.tasks.clone(),
         },
         inventory: InventoryCommands { access: access.clone(), metrics: Arc::clone(&metrics) },
         objects: ObjectCommands {

@@ -9,6 +9,7 @@ pub mod file;
 pub mod http;
 pub mod metalink;
 pub mod mirrors;
+pub mod nfs;
 mod version;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use file::FileSource;
 pub use http::HttpSource;
 pub use metalink::MetalinkSource;
 pub use mirrors::MirrorSource;
+pub use nfs::NfsSource;
 pub use version::Version;
 
 use crate::ingest::digest::Algorithm;
@@ -36,6 +38,7 @@ pub enum Source {
     Mirrors(MirrorSource),
     Metalink(MetalinkSource),
     File(FileSource),
+    Nfs(NfsSource),
 }
 
 /// What a source says before its first byte.
@@ -159,6 +162,7 @@ impl Source {
             Self::Mirrors(mirrors) => mirrors.open(from).await,
             Self::Metalink(metalink) => metalink.open(from).await,
             Self::File(file) => file.open(from).await,
+            Self::Nfs(file) => file.open(from).await,
         }
     }
 
@@ -171,6 +175,7 @@ impl Source {
             }
             Self::Metalink(metalink) => metalink.document.url.server(),
             Self::File(file) => file.server(),
+            Self::Nfs(file) => file.server(),
         }
     }
 
@@ -185,7 +190,11 @@ impl Source {
             }
             (Self::Metalink(one), Self::Metalink(other)) => one.document.is_same(&other.document),
             (Self::File(one), Self::File(other)) => one.is_same(other),
-            (Self::Http(_) | Self::Mirrors(_) | Self::Metalink(_) | Self::File(_), _) => false,
+            (Self::Nfs(one), Self::Nfs(other)) => one.is_same(other),
+            (
+                Self::Http(_) | Self::Mirrors(_) | Self::Metalink(_) | Self::File(_) | Self::Nfs(_),
+                _,
+            ) => false,
         }
     }
 }
@@ -201,6 +210,7 @@ impl fmt::Display for Source {
             },
             Self::Metalink(metalink) => metalink.fmt(f),
             Self::File(file) => file.fmt(f),
+            Self::Nfs(file) => file.fmt(f),
         }
     }
 }

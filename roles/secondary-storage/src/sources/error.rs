@@ -11,8 +11,12 @@ use crate::redacted::RedactedUrl;
 pub enum SourceError {
     #[error("{url} is not a usable URL: {reason}")]
     Url { url: RedactedUrl, reason: &'static str },
-    #[error("{0:?} is not supported; use http or https")]
+    #[error(
+        "nothing is downloaded by {0:?}; give a URL of http, https or nfs (nfs://HOST/EXPORT/PATH), or file:// for a file of a store of this host{hint}", hint = scheme_hint(.0)
+    )]
     Scheme(String),
+    #[error("it redirects to a URL of {0:?}; only http and https are followed")]
+    RedirectScheme(String),
     #[error("cannot read the file: {0}")]
     File(String),
     #[error("the metalink {url} cannot be used: {reason}")]
@@ -71,6 +75,16 @@ pub enum SourceError {
     Patched,
     #[error("the download ended unexpectedly, see the log of the storage host")]
     Internal,
+}
+
+/// What to do about the usual ones.
+fn scheme_hint(scheme: &str) -> &'static str {
+    match scheme {
+        "ftp" | "ftps" | "sftp" | "scp" => ": most servers of such files give them by https, too",
+        "s3" | "swift" => ": sign a URL of https for the object",
+        "cifs" | "smb" => ": serve the file by https, or from an export of NFS",
+        _ => "",
+    }
 }
 
 fn of(expected: Option<u64>) -> String {

@@ -15,7 +15,7 @@ pub mod trust;
 pub mod url;
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,16 +107,18 @@ impl HttpSource {
     /// Asks for the image, for its rest when `from` says what is there already; continues over
     /// broken connections. The whole comes when the server cannot continue that version.
     pub async fn open(&self, from: Option<&Continuation>) -> Result<Opening, SourceError> {
-        let mut failures = 0;
-        if let Some(from) = from {
-            loop {
-                match self.open_rest(from).await {
-                    Ok(Some(opening)) => return Ok(opening),
-                    Ok(None) => break,
-                    Err(error) => self.again(&mut failures, error).await?,
-                }
-            }
+        if let Some(from) = from
+            && let Some(rest) = self.rest(from).await?
+        {
+            let announced = Announced {
+                length: rest.total(),
+                coding: rest.coding(),
+                version: rest.version().clone(),
+                ..Announced::default()
+            };
+            return Ok(Opening { announced, from: from.received, chunks: ranged(rest) });
         }
+        let mut failures = 0;
         let body = loop {
             match self.start().await {
                 Ok(body) => break body,
@@ -141,30 +143,27 @@ impl HttpSource {
         Ok(())
     }
 
-    /// The rest of an image; `None` when it has to begin again.
-    async fn open_rest(&self, from: &Continuation) -> Result<Option<Opening>, SourceError> {
+    /// The rest of an image over one connection; `None` when it has to begin again.
+    async fn rest(&self, from: &Continuation) -> Result<Option<HttpChunks>, SourceError> {
+        let mut failures = 0;
+        loop {
+            match self.ask_for_rest(from).await {
+                Ok(rest) => return Ok(rest),
+                Err(error) => self.again(&mut failures, error).await?,
+            }
+        }
+    }
+
+    async fn ask_for_rest(&self, from: &Continuation) -> Result<Option<HttpChunks>, SourceError> {
         let received = from.received;
         if !self.may_continue(&from.version) {
             return Ok(None);
         }
         match self.resume(received, None, &from.version).await? {
             Continued::Here(body, part) if self.fits(from, &body, &part) => {
-                let announced = Announced {
-                    length: from.length.or(part.total),
-                    coding: body.coding,
-                    version: from.version.clone(),
-                    ..Default::default()
-                };
-                let chunks = HttpChunks::new(
-                    self.clone(),
-                    Body {
-                        length: Length { exact: announced.length, hint: None },
-                        version: from.version.clone(),
-                        ..*body
-                    },
-                    received,
-                );
-                Ok(Some(Opening { announced, from: received, chunks: ranged(chunks) }))
+                let length = Length { exact: from.length.or(part.total), hint: None };
+                let body = Body { length, version: from.version.clone(), ..*body };
+                Ok(Some(HttpChunks::new(self.clone(), body, received)))
             }
             Continued::Here(..) | Continued::FromStart => Ok(None),
         }
@@ -211,8 +210,8 @@ impl HttpSource {
         Ok(Body { response, length, version, coding, ranges })
     }
 
-    /// Asks for the rest of an image of which `received` bytes are there, or what comes before `end`. Whether the answer is of
-    /// the same version is for the caller to judge.
+    /// Asks for the rest of an image of which `received` bytes are there, or for what comes before
+    /// `end`. Whether the answer is of the same version is for the caller to judge.
     async fn resume(
         &self,
         received: u64,
@@ -326,7 +325,11 @@ impl HttpSource {
             percent_encoding::percent_encode(location.as_bytes(), &AsciiSet::EMPTY).to_string();
         let joined = from.join(&text).map_err(|_bad| bad())?;
         // Credentials that a server puts into a redirect are not ours to send.
-        Ok(SourceUrl::parse(joined.as_str())?.url().clone())
+        match SourceUrl::parse(joined.as_str()) {
+            Ok(target) => Ok(target.url().clone()),
+            Err(SourceError::Scheme(scheme)) => Err(SourceError::RedirectScheme(scheme)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn hop(&self, url: &Url, headers: HeaderMap) -> Result<Response, SourceError> {
@@ -398,55 +401,18 @@ impl HttpSource {
         let host = url.host_str().unwrap_or_default();
         let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
         if let Some(address) = literal {
-            self.judge(host, address)?;
+            self.policy.judge(host, address)?;
         }
         if let Some(proxy) = self.proxy(url) {
             // The proxy resolves names; what it may reach is its own operator's decision.
             builder = builder.proxy(proxy_for(proxy)?);
         } else if literal.is_none() {
-            let addresses = self.resolve(host, url.port_or_known_default().unwrap_or(0)).await?;
+            let port = url.port_or_known_default().unwrap_or(0);
+            let limit = self.limits.connect_timeout;
+            let addresses = self.policy.resolve(host, port, limit).await?;
             builder = builder.resolve_to_addrs(host, &addresses);
         }
         builder.build().map_err(|error| SourceError::Connect(connect_text(&error)))
-    }
-
-    fn judge(&self, host: &str, address: IpAddr) -> Result<(), SourceError> {
-        self.policy.check(address).map_err(|kind| SourceError::Address {
-            host: host.to_owned(),
-            kind,
-            address,
-        })
-    }
-
-    /// The allowed addresses of a name; an error when there are none.
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, SourceError> {
-        let error = |reason: String, is_passing| SourceError::Resolve {
-            host: host.to_owned(),
-            reason,
-            is_passing,
-        };
-        let lookup = tokio::net::lookup_host((host, port));
-        let found = tokio::time::timeout(self.limits.connect_timeout, lookup)
-            .await
-            .map_err(|_elapsed| error("the name service does not answer".to_owned(), true))?
-            .map_err(|source| {
-                let text = source.to_string();
-                let is_passing = text.contains("Temporary failure");
-                error(text, is_passing)
-            })?;
-        let mut refused = None;
-        let mut allowed = Vec::new();
-        for address in found {
-            match self.judge(host, address.ip()) {
-                Ok(()) => allowed.push(address),
-                Err(reason) => refused = Some(reason),
-            }
-        }
-        match (allowed.is_empty(), refused) {
-            (false, _) => Ok(allowed),
-            (true, Some(reason)) => Err(reason),
-            (true, None) => Err(error("it has none".to_owned(), false)),
-        }
     }
 }
 

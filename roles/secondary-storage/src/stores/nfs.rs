@@ -19,6 +19,7 @@ mod file;
 mod listing;
 mod open;
 mod part;
+mod remote;
 mod root;
 mod settings;
 mod tree;
@@ -34,6 +35,7 @@ pub use engine::NfsStore;
 pub use error::NfsError;
 pub use file::{Reader, open_regular};
 pub use open::{WithNfs, checks};
+pub use remote::{RemotePlace, open_remote};
 pub use root::export_of;
 
 /// How one server is spoken to.

@@ -33,7 +33,7 @@ async fn what_servers_say_wrong() {
     check("no-length/tiny.iso", ImageFormat::Iso, " Failed to receive length of download ").await;
     let huge = "Download file size is too large: the limit is 53687091200 bytes";
     check("huge/tiny.iso", ImageFormat::Iso, huge).await;
-    let scheme = "\"file\" is not supported; use http or https";
+    let scheme = "it redirects to a URL of \"file\"; only http and https are followed";
     check("to-file/tiny.iso", ImageFormat::Iso, scheme).await;
 }
 

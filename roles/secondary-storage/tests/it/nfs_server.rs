@@ -67,6 +67,8 @@ pub struct Faults {
     pub part: Option<usize>,
     /// So many bytes of a terabyte are free.
     pub free: Option<u64>,
+    /// The paths that may be mounted, when not all.
+    pub exports: Option<Vec<String>>,
     /// The export is refused.
     pub refuse_mount: Option<u32>,
     /// Flavours of authentication that the mount service names.

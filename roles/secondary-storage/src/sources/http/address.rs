@@ -4,9 +4,12 @@
 //! is a way into every network the host can see, so private, loopback, link-local and other
 //! special addresses are refused unless the operator or the management server named them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use bedrock::net::Network;
+
+use crate::sources::SourceError;
 
 /// The rule for one download: everything public, and the named networks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +33,52 @@ impl AddressPolicy {
             IpAddr::V6(address) => special_v6(address),
         };
         kind.map_or(Ok(()), Err)
+    }
+
+    /// As [`AddressPolicy::check`], as an error about `host`.
+    pub fn judge(&self, host: &str, address: IpAddr) -> Result<(), SourceError> {
+        self.check(address).map_err(|kind| SourceError::Address {
+            host: host.to_owned(),
+            kind,
+            address,
+        })
+    }
+
+    /// The allowed addresses of a name or an address; an error when there are none.
+    pub async fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        limit: Duration,
+    ) -> Result<Vec<SocketAddr>, SourceError> {
+        let host = host.trim_matches(['[', ']']);
+        let error = |reason: String, is_passing| SourceError::Resolve {
+            host: host.to_owned(),
+            reason,
+            is_passing,
+        };
+        let lookup = tokio::net::lookup_host((host, port));
+        let found = tokio::time::timeout(limit, lookup)
+            .await
+            .map_err(|_elapsed| error("the name service does not answer".to_owned(), true))?
+            .map_err(|source| {
+                let text = source.to_string();
+                let is_passing = text.contains("Temporary failure");
+                error(text, is_passing)
+            })?;
+        let mut refused = None;
+        let mut allowed = Vec::new();
+        for address in found {
+            match self.judge(host, address.ip()) {
+                Ok(()) => allowed.push(address),
+                Err(reason) => refused = Some(reason),
+            }
+        }
+        match (allowed.is_empty(), refused) {
+            (false, _) => Ok(allowed),
+            (true, Some(reason)) => Err(reason),
+            (true, None) => Err(error("it has none".to_owned(), false)),
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl std::str::FromStr for ProxySetting {
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url: Url = full.parse().map_err(|_bad| "not a proxy URL")?;
         if url.scheme() != "http" {
-            return Err("only http proxies are supported");
+            return Err("a proxy is spoken to by http only: its URL begins with another scheme");
         }
         let host = url.host_str().ok_or("the proxy URL has no host")?;
         // The URL parser drops an explicit :80 as the scheme's default.
@@ -84,7 +84,7 @@ impl SourceUrl {
         let mut url: Url = text.trim().parse().map_err(|_bad| bad("it cannot be parsed"))?;
         if url.cannot_be_a_base() {
             // What stands before its colon may be a user.
-            return Err(bad("it is neither http nor https"));
+            return Err(bad("it begins with none of http://, https://, nfs:// and file://"));
         }
         if !matches!(url.scheme(), "http" | "https") {
             return Err(SourceError::Scheme(url.scheme().to_owned()));

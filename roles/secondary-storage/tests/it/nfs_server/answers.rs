@@ -84,8 +84,14 @@ impl Shared {
         out: &mut Encoder,
     ) {
         if program == MOUNT {
-            let _path = input.opaque("path", 1024).unwrap();
-            match state.faults.refuse_mount {
+            let path = input.opaque("path", 1024).unwrap();
+            let is_exported = state
+                .faults
+                .exports
+                .as_ref()
+                .is_none_or(|exports| exports.iter().any(|export| export.as_bytes() == path));
+            let refused = (!is_exported).then_some(13);
+            match refused.or(state.faults.refuse_mount) {
                 Some(status) => {
                     out.u32(status);
                 }
