@@ -220,15 +220,7 @@ pub async fn assemble_on(
     let links = Links::new(links, stores.clone(), cx.tasks.clone(), figures, lifetime);
     let serving = serving(config, cx).await?;
     let copy = CopyRules::new(serving.settings.clone(), server.clone());
-    let context = DownloadContext {
-        stores: stores.clone(),
-        host: cx.host.clone(),
-        tasks: cx.tasks.clone(),
-        journal: journal::open(&config.state_directory),
-        records: records::open(&config.state_directory),
-        metrics: Arc::clone(&metrics),
-        settings: settings.clone(),
-    };
+    let context = shared_by_downloads(config, cx, &stores, &metrics, &settings);
     let uploads = uploads_on(config, &context, upload_settings.clone(), upload_keys.clone());
     uploads.restore_all(former_uploads);
     // The other half of the link's places stays free for lists, deletions and questions.
@@ -287,6 +279,24 @@ pub async fn assemble_on(
         copy,
         host,
     })
+}
+
+fn shared_by_downloads(
+    config: &SecondaryStorageConfig,
+    cx: &RoleContext,
+    stores: &Stores,
+    metrics: &Arc<Metrics>,
+    settings: &Live<DownloadSettings>,
+) -> DownloadContext {
+    DownloadContext {
+        stores: stores.clone(),
+        host: cx.host.clone(),
+        tasks: cx.tasks.clone(),
+        journal: journal::open(&config.state_directory),
+        records: records::open(&config.state_directory),
+        metrics: Arc::clone(metrics),
+        settings: settings.clone(),
+    }
 }
 
 /// Uploads go the same way as downloads, with a journal of their own.
