@@ -362,7 +362,7 @@ fn make_client(config: &SyncConfig, clock: Arc<dyn Clock>) -> Result<Client, Str
 
 fn trust(config: &SyncConfig) -> Result<Arc<rustls::ClientConfig>, String> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    tls_material::add_system_roots(&mut roots);
     let own = match &config.ca_file {
         Some(path) => tls_material::read_certificates(path).map_err(|error| chain(&error))?,
         None => Vec::new(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url, header};
-use tls_material::{FileError, HttpsVerifier, read_certificates};
+use tls_material::{FileError, HttpsVerifier, add_system_roots, read_certificates};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
@@ -356,7 +356,7 @@ impl WithoutUrl for reqwest::Error {
 fn client(ca: Option<&Path>) -> Result<Client, UploadError> {
     let other = |error: &dyn std::error::Error| UploadError::Client(bedrock::chain(error));
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    add_system_roots(&mut roots);
     let own = ca.map(read_certificates).transpose()?.unwrap_or_default();
     roots.add_parsable_certificates(own.iter().cloned());
     let verifier =

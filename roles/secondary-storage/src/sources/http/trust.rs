@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustls::RootCertStore;
 use rustls::client::VerifierBuilderError;
 use rustls::pki_types::CertificateDer;
-use tls_material::{FileError, HttpsVerifier, read_certificates};
+use tls_material::{FileError, HttpsVerifier, add_system_roots, read_certificates};
 
 /// What an operator does about a server whose certificate nobody trusted has signed.
 const REMEDY: &str = "name its CA certificate, or the certificate itself when it is self-signed, in \
@@ -62,12 +62,7 @@ impl Trusted {
         delivered: Vec<CertificateDer<'static>>,
     ) -> Result<Self, TrustError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let native = rustls_native_certs::load_native_certs();
-        for error in &native.errors {
-            tracing::debug!(%error, "cannot read some of the system's certificates");
-        }
-        let (added, ignored) = roots.add_parsable_certificates(native.certs);
-        tracing::debug!(added, ignored, "read the system's certificates");
+        add_system_roots(&mut roots);
         let mut given = Vec::new();
         if let Some(path) = ca_file {
             given = read_certificates(path)?;
