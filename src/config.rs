@@ -106,7 +106,7 @@ impl Default for SupervisorConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     pub format: LogFormat,
-    /// Directives as tracing's `EnvFilter` takes them.
+    /// Directives: see [`crate::telemetry::parse_filter`].
     pub filter: String,
     /// Identical warnings within this time are counted instead of written; zero writes all.
     pub repeat_window: Duration,

@@ -4,6 +4,7 @@
 //! Below journald (stderr is the journal's socket) lines carry syslog priorities and no time of
 //! their own; on a terminal they are coloured unless `NO_COLOR` is set.
 
+mod filter;
 mod repeat;
 
 use std::fmt;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,18 +21,14 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+pub use self::filter::{DirectiveError, parse_filter};
 use crate::config::{LogConfig, LogFormat};
 use repeat::{Line, RepeatLimiter};
-
-/// Reads a log filter strictly.
-pub fn parse_filter(text: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(text)
-}
 
 /// Shows and changes what the running process logs. Cloneable.
 #[derive(Clone)]
 pub struct LogHandle {
-    reload: Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>,
+    reload: Arc<dyn Fn(Targets) -> Result<(), reload::Error> + Send + Sync>,
     filter: Arc<std::sync::Mutex<String>>,
     limiter: RepeatLimiter,
 }
@@ -46,7 +43,7 @@ impl fmt::Debug for LogHandle {
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     #[error("{text:?} is not a log filter")]
-    Syntax { text: String, source: ParseError },
+    Syntax { text: String, source: DirectiveError },
     #[error("cannot replace the log filter")]
     Reload(#[source] reload::Error),
 }
