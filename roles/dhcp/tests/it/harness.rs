@@ -46,7 +46,8 @@ pub(crate) fn spec(directory: &Path, more: &str) -> Arc<dyn RoleSpec> {
 impl Running {
     pub(crate) async fn start(directory: &Path, more: &str, host: Host) -> Self {
         // Shown by cargo when a test fails.
-        drop(tracing_subscriber::fmt().with_test_writer().with_env_filter("dhcp=debug").try_init());
+        let level = tracing::Level::DEBUG;
+        drop(tracing_subscriber::fmt().with_test_writer().with_max_level(level).try_init());
         let spec = spec(directory, more);
         let (tasks, shutdown) = (TaskScope::new(), CancellationToken::new());
         let cx = RoleContext::new(
