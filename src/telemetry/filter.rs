@@ -16,7 +16,7 @@ pub struct DirectiveError {
 }
 
 /// Reads directives with commas between them, strictly: `info`, `dhcp=debug`,
-/// `warn,secondary_storage::ingest=trace`. What no directive names is off. No directive at all
+/// `warn,http_front::tls=trace`. What no directive names is off. No directive at all
 /// logs errors.
 ///
 /// # Errors
