@@ -37,7 +37,7 @@ use crate::stores::Stores;
 use crate::stores::directory::open::Directories;
 use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
-use crate::stores::nfs::WithNfs;
+use crate::stores::nfs::with_nfs;
 use crate::stores::survey::Surveys;
 use crate::stores::watch::{INTERVAL, watch};
 use crate::uploads::config::UploadSettings;
@@ -194,8 +194,8 @@ pub async fn assemble(
     cx: &RoleContext,
 ) -> Result<Assembled, RoleError> {
     let engines = Directories::new(config.stores.clone(), cx.host.clone());
-    let engines = WithNfs::new(Arc::new(engines), config.stores.clone(), cx.tasks.clone());
-    assemble_on(Arc::new(engines), config, cx).await
+    let engines = with_nfs(Arc::new(engines), config.stores.clone(), cx.tasks.clone());
+    assemble_on(engines, config, cx).await
 }
 
 /// As [`assemble`], on stores of another kind.

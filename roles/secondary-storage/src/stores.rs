@@ -9,7 +9,12 @@ pub mod directory;
 pub mod engine;
 pub mod lease;
 pub mod marker;
+#[cfg(feature = "nfs")]
 pub mod nfs;
+#[cfg(not(feature = "nfs"))]
+#[path = "stores/without_nfs.rs"]
+pub mod nfs;
+pub mod nfs_settings;
 pub mod path;
 pub mod registry;
 pub mod survey;

@@ -7,6 +7,7 @@
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 
+use bytes::Bytes;
 use disk_image::{Format, HEAD_LEN, Kind};
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
@@ -16,7 +17,16 @@ use super::zip;
 use crate::sources::Coding;
 
 /// Largest piece that is handed on at once.
-pub const BLOCK: usize = 256 * 1024;
+pub const BLOCK: usize = 128 * 1024;
+
+/// Takes an image, block by block.
+pub type Out<'a> = dyn FnMut(Bytes) -> Result<(), IngestError> + 'a;
+
+/// A reader whose bytes can be had without a copy.
+pub trait Shared: BufRead {
+    /// The next bytes; `None` at the end.
+    fn shared(&mut self) -> std::io::Result<Option<Bytes>>;
+}
 
 /// Readers mark a failure of their own with this, to tell it from a decompressor's complaint.
 #[derive(Debug, thiserror::Error)]
@@ -54,12 +64,12 @@ impl std::fmt::Display for Beside {
 /// Reads `from` to its end and gives the image of `format` inside to `out`, block by block. Without
 /// a format the bytes are passed on as they are.
 pub fn decompress(
-    from: impl BufRead,
+    from: impl Shared,
     format: Option<Format>,
-    out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
+    out: &mut Out<'_>,
 ) -> Result<Option<Beside>, IngestError> {
     let Some(format) = format else {
-        copy(from, out, "data")?;
+        pass(from, out)?;
         return Ok(None);
     };
     let from = Peeked::new(from, HEAD_LEN).map_err(|error| failed(&error, "data"))?;
@@ -71,7 +81,11 @@ pub fn decompress(
         Kind::Zstd => Wrapper::Zstd,
         Kind::Zip => return zip::extract(from, format, out),
         _ => {
-            copy(from, out, "data")?;
+            let (front, rest) = from.into_parts();
+            if !front.is_empty() {
+                out(front.into())?;
+            }
+            pass(rest, out)?;
             return Ok(None);
         }
     };
@@ -165,17 +179,21 @@ pub(super) fn failed(error: &Error, what: &'static str) -> IngestError {
     IngestError::Decompress { what, reason }
 }
 
-/// Gives everything of `from` to `out`, block by block.
-pub(super) fn copy(
-    mut from: impl Read,
-    out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
-    what: &'static str,
-) -> Result<(), IngestError> {
+/// Gives everything of `from` to `out` as it is.
+pub(super) fn pass(mut from: impl Shared, out: &mut Out<'_>) -> Result<(), IngestError> {
+    while let Some(bytes) = from.shared().map_err(|error| failed(&error, "data"))? {
+        out(bytes)?;
+    }
+    Ok(())
+}
+
+/// Gives everything that is read from `from` to `out`, block by block.
+fn copy(mut from: impl Read, out: &mut Out<'_>, what: &'static str) -> Result<(), IngestError> {
     let mut block = vec![0_u8; BLOCK];
     loop {
         match from.read(&mut block) {
             Ok(0) => return Ok(()),
-            Ok(read) => out(block.get(..read).unwrap_or_default())?,
+            Ok(read) => out(Bytes::copy_from_slice(block.get(..read).unwrap_or_default()))?,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(&error, what)),
         }

@@ -234,7 +234,7 @@ pub struct Digester {
 }
 
 /// Pieces that wait for the thread.
-const WAITING: usize = 8;
+const WAITING: usize = 3;
 
 impl Digester {
     /// Starts the thread. It ends when every queue to it is dropped.

@@ -27,6 +27,8 @@ pub enum IngestError {
     TotalTimeout(Duration),
     #[error("Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : {}{}", .0.name(), hint(*.0))]
     Content(Kind),
+    #[error("Failed to install: the file is empty")]
+    Empty,
     #[error("Failed to install: cannot decompress {what}: {reason}")]
     Decompress { what: &'static str, reason: String },
     #[error("Failed post download script: {0}")]

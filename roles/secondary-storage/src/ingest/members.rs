@@ -72,6 +72,13 @@ impl<R: BufRead> Peeked<R> {
         Ok(Self { front, at: 0, rest })
     }
 
+    /// What was looked at, and the rest.
+    pub(super) fn into_parts(self) -> (Vec<u8>, R) {
+        let Self { mut front, at, rest } = self;
+        front.drain(..at);
+        (front, rest)
+    }
+
     pub(super) fn front(&self) -> &[u8] {
         self.front.get(self.at..).unwrap_or_default()
     }

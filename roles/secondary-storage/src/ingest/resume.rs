@@ -13,7 +13,7 @@ use crate::stores::{Opened, Part};
 use disk_image::HEAD_LEN;
 
 /// Read at once.
-const BLOCK: u64 = 1 << 20;
+const BLOCK: u64 = 256 << 10;
 
 /// The file to go on with, if its beginning is what the checkpoint says.
 pub(super) async fn begun(

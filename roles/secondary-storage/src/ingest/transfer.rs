@@ -17,8 +17,8 @@ use super::{DownloadContext, resume};
 use crate::sources::{Announced, Chunks, Nothing, Opening, Source, SourceError};
 
 /// Longest piece that is passed on: what is under way is bounded by the number of pieces, and a
-/// connection may give half a megabyte at once.
-const PIECE: usize = 64 << 10;
+/// connection may give half a megabyte at once, which is cut into equal ones.
+const PIECE: usize = 128 << 10;
 /// Between two looks at how far a download is, to keep it on disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 
@@ -206,8 +206,9 @@ async fn pass_on(
         }
         state.progress.receives(&chunk);
         let mut rest = chunk;
+        let size = rest.len().div_ceil(rest.len().div_ceil(PIECE).max(1));
         while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PIECE));
+            let piece = rest.split_to(rest.len().min(size));
             send(&pieces, Piece::Data(piece)).await?;
         }
         job.count(length);

@@ -8,7 +8,7 @@ use crate::stores::{Opened, Part, Store};
 use disk_image::ova;
 
 /// Read and written at once.
-const BLOCK: u64 = 1 << 20;
+const BLOCK: u64 = 256 << 10;
 
 /// Copies a member into `part`; the next bytes are read while these are written.
 pub(super) async fn unpack(

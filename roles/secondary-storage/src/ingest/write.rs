@@ -14,12 +14,12 @@ use std::io::{BufRead, Error, Read};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use disk_image::{Format, HEAD_LEN, ImageError, Inspection, Kind};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::decompress::{Beside, InputBroken, copy, decoded, decompress};
+use super::decompress::{Beside, InputBroken, Shared, decoded, decompress, pass};
 use super::digest::{Checksum, Computed, Digests, Expectation, Queues};
 use super::error::IngestError;
 use super::intake::Content;
@@ -34,11 +34,13 @@ pub enum Piece {
     End,
 }
 
-/// Pieces under way between source and decompression, and again to the digest. A piece can have half
-/// a megabyte, so this bounds the memory of a download to a few.
-pub const PIECES: usize = 8;
-/// Decompressed blocks under way to the store.
-const BLOCKS: usize = 4;
+/// Pieces under way between source and decompression. What is under way of all downloads is most of
+/// this process's memory: a few more would not make them faster.
+pub const PIECES: usize = 3;
+/// Blocks under way to the store.
+const BLOCKS: usize = 2;
+/// A shorter piece is put together with others that wait: each write costs a thread a turn.
+const SMALL: usize = 32 * 1024;
 
 /// What is to become of the pieces.
 #[derive(Debug)]
@@ -155,13 +157,13 @@ fn unpack(
     let received = Rc::new(Cell::new(0_u64));
     let mut given = 0_u64;
     let arrived = Rc::clone(&received);
-    let out = &mut |block: &[u8]| {
+    let out = &mut |block: Bytes| {
         given = given.saturating_add(block.len() as u64);
         if given > RATIO_FREE && given / arrived.get().max(1) > ratio {
             return Err(IngestError::Ratio { ratio, received: arrived.get() });
         }
         // The other end went away: it has the reason.
-        out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
+        out.blocking_send(block).map_err(|_gone| IngestError::Aborted)
     };
     let mut pieces = Pieces {
         incoming,
@@ -188,12 +190,10 @@ fn pass_rest(
     digests: Queues,
     out: &mpsc::Sender<Bytes>,
 ) -> Result<Option<Beside>, IngestError> {
-    let out = &mut |block: &[u8]| {
-        out.blocking_send(Bytes::copy_from_slice(block)).map_err(|_gone| IngestError::Aborted)
-    };
+    let out = &mut |block: Bytes| out.blocking_send(block).map_err(|_gone| IngestError::Aborted);
     let received = Rc::default();
     let pieces = Pieces { incoming, digests, current: Bytes::new(), received, ended: false };
-    copy(pieces, out, "data")?;
+    pass(pieces, out)?;
     Ok(None)
 }
 
@@ -210,6 +210,40 @@ fn gone<T>(_gone: T) -> Error {
     Error::other(InputBroken)
 }
 
+impl Pieces {
+    fn arrived(&self, bytes: &Bytes) -> std::io::Result<()> {
+        self.digests.send(bytes).map_err(gone)?;
+        self.received.set(self.received.get() + bytes.len() as u64);
+        Ok(())
+    }
+}
+
+impl Shared for Pieces {
+    fn shared(&mut self) -> std::io::Result<Option<Bytes>> {
+        if self.fill_buf()?.is_empty() {
+            return Ok(None);
+        }
+        let first = std::mem::take(&mut self.current);
+        let mut gathered = BytesMut::new();
+        while first.len().max(gathered.len()) < SMALL && !self.ended {
+            match self.incoming.try_recv() {
+                Ok(Piece::Data(bytes)) => {
+                    self.arrived(&bytes)?;
+                    if gathered.is_empty() {
+                        gathered.reserve(first.len() + bytes.len());
+                        gathered.extend_from_slice(&first);
+                    }
+                    gathered.extend_from_slice(&bytes);
+                }
+                Ok(Piece::End) => self.ended = true,
+                // None waits; whether more comes is seen the next time.
+                Err(_) => break,
+            }
+        }
+        Ok(Some(if gathered.is_empty() { first } else { gathered.freeze() }))
+    }
+}
+
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let mut available = self.fill_buf()?;
@@ -224,8 +258,7 @@ impl BufRead for Pieces {
         while self.current.is_empty() && !self.ended {
             match self.incoming.blocking_recv() {
                 Some(Piece::Data(bytes)) => {
-                    self.digests.send(&bytes).map_err(gone)?;
-                    self.received.set(self.received.get() + bytes.len() as u64);
+                    self.arrived(&bytes)?;
                     self.current = bytes;
                 }
                 Some(Piece::End) => self.ended = true,
@@ -245,6 +278,15 @@ struct Digested<R> {
     content: R,
     digests: Queues,
     is_broken: bool,
+}
+
+impl<R: BufRead> Shared for Digested<R> {
+    fn shared(&mut self) -> std::io::Result<Option<Bytes>> {
+        let bytes = Bytes::copy_from_slice(self.fill_buf()?);
+        self.digests.send(&bytes).map_err(gone)?;
+        self.content.consume(bytes.len());
+        Ok((!bytes.is_empty()).then_some(bytes))
+    }
 }
 
 impl<R: BufRead> BufRead for Digested<R> {
@@ -345,6 +387,9 @@ impl Sink {
             return Ok(());
         }
         self.judged = true;
+        if self.head.is_empty() && self.content.format().is_some() {
+            return Err(IngestError::Empty);
+        }
         let kind = Kind::of(&self.head);
         if self.content.format().is_none_or(|format| format.admits(kind)) {
             Ok(())

@@ -8,9 +8,10 @@ mod entry;
 
 use std::io::{BufRead, Read};
 
+use bytes::Bytes;
 use disk_image::{Format, HEAD_LEN, Kind};
 
-use super::decompress::{BLOCK, Beside, failed};
+use super::decompress::{BLOCK, Beside, Out, failed};
 use super::error::IngestError;
 use super::members::{Peeked, ignore};
 use entry::{Content, Counted, Entry};
@@ -33,7 +34,7 @@ fn wrong(reason: impl Into<String>) -> IngestError {
 pub(super) fn extract<R: BufRead>(
     from: Peeked<R>,
     format: Format,
-    out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
+    out: &mut Out<'_>,
 ) -> Result<Option<Beside>, IngestError> {
     let mut archive = Archive { format, image: None, names: Vec::new(), others: Vec::new() };
     let mut from = Some(Counted::new(from));
@@ -99,7 +100,7 @@ impl Archive {
     fn entry<R: BufRead>(
         &mut self,
         mut input: Counted<Peeked<R>>,
-        out: &mut dyn FnMut(&[u8]) -> Result<(), IngestError>,
+        out: &mut Out<'_>,
     ) -> Result<Counted<Peeked<R>>, IngestError> {
         let entry = Entry::read(&mut input)?;
         if self.names.len() >= MAX_ENTRIES {
@@ -121,7 +122,7 @@ impl Archive {
         }
         if is_image {
             self.image = Some(name.clone());
-            out(&head)?;
+            out(head.into())?;
         } else if !entry.is_directory() && !entry.is_litter() {
             self.others.push((name.clone(), kind));
         }
@@ -134,7 +135,7 @@ impl Archive {
                 Err(error) => return Err(failed(&error, WHAT)),
             };
             if is_image {
-                out(block.get(..read).unwrap_or_default())?;
+                out(Bytes::copy_from_slice(block.get(..read).unwrap_or_default()))?;
             }
         }
         content.end(&entry, &name)

@@ -51,7 +51,9 @@ pub enum SourceError {
     RedirectLoop(RedactedUrl),
     #[error("more than {0} redirects")]
     TooManyRedirects(usize),
-    #[error(" Failed to receive length of download ")]
+    #[error(
+        " Failed to receive length of download ; nobody can tell then whether it comes whole: register it with its checksum"
+    )]
     NoLength,
     #[error("the server sends the image in the coding {0:?} although it was asked for it as it is")]
     Coding(String),

@@ -99,6 +99,8 @@ struct Body {
 #[derive(Debug)]
 enum Continued {
     Here(Box<Body>, Part),
+    /// Nothing is missing: there are no more bytes than those that are here.
+    Complete,
     /// The server cannot continue, or the image changed.
     FromStart,
 }
@@ -165,7 +167,7 @@ impl HttpSource {
                 let body = Body { length, version: from.version.clone(), ..*body };
                 Ok(Some(HttpChunks::new(self.clone(), body, received)))
             }
-            Continued::Here(..) | Continued::FromStart => Ok(None),
+            Continued::Here(..) | Continued::Complete | Continued::FromStart => Ok(None),
         }
     }
 
@@ -203,7 +205,7 @@ impl HttpSource {
                 if Part::of(headers).is_some_and(|part| part.is_whole()) => {}
             _ => return Err(refused(&response)),
         }
-        let length = answer::length(headers)?;
+        let length = answer::length(headers, self.is_judged)?;
         let version = answer::version(headers);
         let coding = answer::coding(headers, [self.url.url(), &url])?;
         let ranges = answer::has_ranges(headers);
@@ -239,6 +241,15 @@ impl HttpSource {
                 let coding = answer::coding(headers, [self.url.url(), &url])?;
                 let body = Body { response, length, version, coding, ranges: true };
                 Ok(Continued::Here(Box::new(body), part))
+            }
+            // The condition held, or all would come.
+            StatusCode::RANGE_NOT_SATISFIABLE
+                if end.is_none()
+                    && version.is_named()
+                    && answer::unsatisfied(headers) == Some(received)
+                    && version.may_be(&answer::version(headers)) =>
+            {
+                Ok(Continued::Complete)
             }
             StatusCode::OK
             | StatusCode::RANGE_NOT_SATISFIABLE

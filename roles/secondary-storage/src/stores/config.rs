@@ -6,7 +6,7 @@ use std::time::Duration;
 use config_reader::Section;
 
 use super::directory::mount::MountOptions;
-use super::nfs::NfsSettings;
+use super::nfs_settings::NfsSettings;
 use super::{Modes, StoreUrl};
 
 /// What holds for stores.

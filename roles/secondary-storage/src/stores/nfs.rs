@@ -21,7 +21,6 @@ mod open;
 mod part;
 mod remote;
 mod root;
-mod settings;
 mod tree;
 
 use std::time::Duration;
@@ -34,31 +33,11 @@ pub use doctor::check;
 pub use engine::NfsStore;
 pub use error::NfsError;
 pub use file::{Reader, open_regular};
-pub use open::{WithNfs, checks};
+pub use open::{checks, with_nfs};
 pub use remote::{RemotePlace, open_remote};
 pub use root::export_of;
 
-/// How one server is spoken to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NfsSettings {
-    /// Whom the server takes us for (AUTH_SYS).
-    pub uid: u32,
-    pub gid: u32,
-    pub groups: Vec<u32>,
-    /// Asked of the server's port mapper when absent.
-    pub port: Option<u16>,
-    /// Asked of the server's port mapper when absent.
-    pub mount_port: Option<u16>,
-    /// Whether to call from a port below 1024: yes, no, or if this process may.
-    pub privileged_port: Option<bool>,
-}
-
-impl Default for NfsSettings {
-    fn default() -> Self {
-        let (port, mount_port, privileged_port) = (None, None, None);
-        Self { uid: 0, gid: 0, groups: Vec::new(), port, mount_port, privileged_port }
-    }
-}
+pub use super::nfs_settings::NfsSettings;
 
 /// A server and one of its exports.
 #[derive(Debug, Clone)]

@@ -1,10 +1,80 @@
 //! Connections that break off, servers that are away for a moment, and other versions in between:
 //! what is put together is of one version.
 
-use agent_protocol::storage::ImageFormat;
+use agent_protocol::storage::{DownloadStatus, ImageFormat};
+use secondary_storage::ingest::digest::Expectation;
 
+use crate::bench::error_of;
 use crate::cases::Cases;
-use crate::scripted::{first, head, image, part, whole};
+use crate::scripted::{Scripted, first, head, image, part, whole};
+
+/// Chunks without their end, and then the server has no more: everything was there.
+#[tokio::test]
+async fn a_connection_that_breaks_after_the_last_byte_costs_nothing() {
+    let cases = Cases::new().await;
+    let tag = "ETag: \"v1\"";
+    let endless = move || {
+        let size = format!("{:x}\r\n", image().len()).into_bytes();
+        let head = head("200 OK", &[tag, "Transfer-Encoding: chunked"]);
+        [head, size, image(), b"\r\n".to_vec()].concat()
+    };
+    let nothing = |total: usize, tag: &str| {
+        let range = format!("Content-Range: bytes */{total}");
+        head("416 Range Not Satisfiable", &[tag, &range, "Content-Length: 0"])
+    };
+    let requests = cases
+        .installs(
+            "no more",
+            &image(),
+            ImageFormat::Qcow2,
+            Box::new(move |_, request| match first(request) {
+                Some(from) => nothing(from, tag),
+                None => endless(),
+            }),
+        )
+        .await;
+    assert_eq!(requests.len(), 2);
+    // Of another version, or of another length: it begins again.
+    for (tag, more) in [("ETag: \"v2\"", 0), (tag, 1)] {
+        let script = move |nth: usize, request: &str| match first(request) {
+            Some(from) => nothing(from + more, tag),
+            None if nth == 0 => endless(),
+            None => whole(&image(), &[tag]),
+        };
+        let requests =
+            cases.installs("another", &image(), ImageFormat::Qcow2, Box::new(script)).await;
+        assert_eq!(requests.len(), 3, "{tag} {more}");
+    }
+}
+
+/// A body that ends with its connection may be cut: a checksum tells.
+#[tokio::test]
+async fn an_image_of_unknown_length_needs_a_checksum() {
+    let cases = Cases::new().await;
+    let unknown = |until: usize| {
+        move |_: usize, _: &str| [head("200 OK", &[]), image()[..until].to_vec()].concat()
+    };
+    let whole = Scripted::start(unknown(image().len())).await;
+    let cut = Scripted::start(unknown(50_000)).await;
+    let mut command = cases.bench.download("", ImageFormat::Qcow2);
+    let mut digest = Expectation::compute("SHA-256").unwrap().start();
+    digest.update(&image());
+    command.checksum = Some(digest.finish().to_string());
+    command.url = Some(cut.url("a.qcow2").into());
+    let answer = cases.bench.finish(&command).await;
+    assert!(error_of(&answer).contains("didn't match"), "{answer:?}");
+    command.url = Some(whole.url("a.qcow2").into());
+    let answer = cases.bench.finish(&command).await;
+    assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+    cases
+        .fails(
+            "an empty file",
+            ImageFormat::Qcow2,
+            "the file is empty",
+            Box::new(|_, _| head("200 OK", &["Content-Length: 0"])),
+        )
+        .await;
+}
 
 #[tokio::test]
 async fn a_server_that_is_away_for_a_moment_is_asked_again() {

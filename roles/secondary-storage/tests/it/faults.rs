@@ -30,7 +30,7 @@ const MISMATCH: &str = "Failed to install: Template content is unsupported, or m
 #[tokio::test]
 async fn what_servers_say_wrong() {
     check("none", ImageFormat::Iso, " HTTP Server returned 404 (expected 200 OK) ").await;
-    check("no-length/tiny.iso", ImageFormat::Iso, " Failed to receive length of download ").await;
+    check("no-length/tiny.iso", ImageFormat::Iso, " Failed to receive length of download ; nobody can tell then whether it comes whole: register it with its checksum").await;
     let huge = "Download file size is too large: the limit is 53687091200 bytes";
     check("huge/tiny.iso", ImageFormat::Iso, huge).await;
     let scheme = "it redirects to a URL of \"file\"; only http and https are followed";

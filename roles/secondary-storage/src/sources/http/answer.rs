@@ -66,8 +66,9 @@ pub(super) struct Length {
     pub hint: Option<u64>,
 }
 
-/// Reads how long a body is. With both lengths the chunks count, as the protocol says.
-pub(super) fn length(headers: &HeaderMap) -> Result<Length, SourceError> {
+/// Reads how long a body is. With both lengths the chunks count, as the protocol says. Without either
+/// nobody can tell a whole body from a cut one, unless a digest judges it.
+pub(super) fn length(headers: &HeaderMap, is_judged: bool) -> Result<Length, SourceError> {
     let mut given = list(headers, &header::CONTENT_LENGTH).map(|part| number(&part));
     let told = given.next().flatten();
     let told = told.filter(|_length| given.all(|other| other == told));
@@ -77,13 +78,16 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Length, SourceError> {
     {
         return Err(SourceError::Coding(other.clone()));
     }
+    let stored = LENGTH_HEADERS.iter().find_map(|name| number(headers.get(*name)?.to_str().ok()?));
     if transfer.iter().any(|coding| coding == "chunked") {
-        let stored =
-            LENGTH_HEADERS.iter().find_map(|name| number(headers.get(*name)?.to_str().ok()?));
         return Ok(Length { exact: None, hint: stored.or(told) });
     }
-    // Without either nobody can tell a whole body from a cut one.
-    told.map(|length| Length { exact: Some(length), hint: None }).ok_or(SourceError::NoLength)
+    let is_absent = !headers.contains_key(header::CONTENT_LENGTH);
+    match told {
+        Some(length) => Ok(Length { exact: Some(length), hint: None }),
+        None if is_judged && is_absent => Ok(Length { exact: None, hint: stored }),
+        None => Err(SourceError::NoLength),
+    }
 }
 
 /// A part of a file: `Content-Range: bytes 5-9/10`.
@@ -112,6 +116,11 @@ impl Part {
     pub(super) const fn is_whole(&self) -> bool {
         matches!(self.total, Some(total) if self.first == 0 && self.last + 1 == total)
     }
+}
+
+/// How long a file is of which no part could be given: `Content-Range: bytes */10`.
+pub(super) fn unsatisfied(headers: &HeaderMap) -> Option<u64> {
+    number(text(headers, &header::CONTENT_RANGE)?.strip_prefix("bytes */")?.trim())
 }
 
 /// What names the version of a file that an answer is about.
@@ -193,9 +202,16 @@ mod tests {
     fn lengths_are_exact_or_none() {
         let check = |pairs: &[(&'static str, &str)],
                      expected: Option<(Option<u64>, Option<u64>)>| {
-            let found = length(&headers(pairs)).ok();
+            let found = length(&headers(pairs), false).ok();
             assert_eq!(found.map(|length| (length.exact, length.hint)), expected, "{pairs:?}");
         };
+        let judged = |pairs: &[(&'static str, &str)]| length(&headers(pairs), true).ok();
+        let unknown = |hint| Some(Length { exact: None, hint });
+        assert_eq!(judged(&[]), unknown(None));
+        assert_eq!(judged(&[("x-file-size", "7")]), unknown(Some(7)));
+        assert_eq!(judged(&[("content-length", "-5")]), None);
+        let unsatisfied = |text| unsatisfied(&headers(&[("content-range", text)]));
+        assert_eq!((unsatisfied("bytes */10"), unsatisfied("bytes 5-9/10")), (Some(10), None));
         check(&[("content-length", "5")], Some((Some(5), None)));
         check(&[("content-length", "5"), ("content-length", "5")], Some((Some(5), None)));
         check(&[("content-length", "5, 5")], Some((Some(5), None)));

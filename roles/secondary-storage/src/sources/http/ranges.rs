@@ -268,7 +268,9 @@ impl HttpSource {
         let changed = || SourceError::Restart(Box::new(SourceError::Patched));
         let mut body = match self.resume(from.received, Some(end), &from.version).await? {
             Continued::Here(body, part) if self.fits(from, &body, &part) => body,
-            Continued::Here(..) | Continued::FromStart => return Err(changed()),
+            Continued::Here(..) | Continued::Complete | Continued::FromStart => {
+                return Err(changed());
+            }
         };
         let stall = self.limits.stall_timeout;
         while from.received < end {

@@ -25,6 +25,8 @@ pub(super) struct HttpChunks {
     pace: Pace,
     /// Nothing named the version when it was continued.
     is_patched: bool,
+    /// The connection broke after the last byte.
+    is_complete: bool,
 }
 
 impl Chunks for HttpChunks {
@@ -53,6 +55,7 @@ impl HttpChunks {
             before: received,
             pace,
             is_patched,
+            is_complete: false,
         }
     }
 
@@ -104,6 +107,9 @@ impl HttpChunks {
     }
 
     async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
+        if self.is_complete {
+            return Ok(None);
+        }
         let stall = self.source.limits.stall_timeout;
         match tokio::time::timeout(stall, self.body.response.chunk()).await {
             Ok(Ok(Some(chunk))) => Ok(Some(chunk)),
@@ -154,7 +160,13 @@ impl HttpChunks {
                     self.body = *body;
                     return Ok(());
                 }
-                Ok(Continued::FromStart) => return Err(SourceError::Restart(Box::new(error))),
+                Ok(Continued::Complete) if self.total.is_none_or(|all| all == self.received) => {
+                    self.is_complete = true;
+                    return Ok(());
+                }
+                Ok(Continued::Complete | Continued::FromStart) => {
+                    return Err(SourceError::Restart(Box::new(error)));
+                }
                 // The server is away for a moment: that counts as one more broken connection.
                 Err(away @ (SourceError::Connect(_) | SourceError::Resolve { .. })) => {
                     self.cut(away.to_string())

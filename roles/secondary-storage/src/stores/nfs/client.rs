@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const LATER_PAUSE: Duration = Duration::from_millis(500);
 /// Written bytes that may wait to be durable, of all files of a store together, in KiB. Each file
 /// may have a little of its own besides.
-const WRITE_BEHIND_KIB: usize = 12 << 10;
+const WRITE_BEHIND_KIB: usize = 6 << 10;
 
 /// One export of one server.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ const SCHEME: &str = "nfs";
 
 /// Engines of both kinds. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
-pub struct WithNfs {
+struct WithNfs {
     directories: Arc<dyn Engines>,
     settings: Live<StoreSettings>,
     tasks: TaskScope,
@@ -25,9 +25,18 @@ pub struct WithNfs {
 
 impl WithNfs {
     /// `directories` make the engines of all stores that are not spoken to.
-    pub fn new(directories: Arc<dyn Engines>, settings: StoreSettings, tasks: TaskScope) -> Self {
+    fn new(directories: Arc<dyn Engines>, settings: StoreSettings, tasks: TaskScope) -> Self {
         Self { directories, settings: Live::new(settings), tasks }
     }
+}
+
+/// The engines of mounted stores, and of those that are spoken to.
+pub fn with_nfs(
+    directories: Arc<dyn Engines>,
+    settings: StoreSettings,
+    tasks: TaskScope,
+) -> Arc<dyn Engines> {
+    Arc::new(WithNfs::new(directories, settings, tasks))
 }
 
 /// How a store is spoken to, if it is.

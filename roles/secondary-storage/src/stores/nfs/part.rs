@@ -26,7 +26,7 @@ use crate::stores::engine::{EngineError, Opened, Operation, Part};
 use crate::stores::work::{Owned, Running};
 
 /// What a file may keep whatever other files of the store do.
-const OWN: usize = 2 << 20;
+const OWN: usize = 1 << 20;
 /// What a file may keep at most; a COMMIT is under way from half of it on.
 const MOST: usize = 8 << 20;
 /// Calls of one file that are under way at a time.

@@ -18,6 +18,8 @@ use crate::stores::{SMALL_STORE, StoreUrl, marker};
 
 /// Content of a message when the server says nothing useful.
 const USUAL_CONTENT: u32 = 64 << 10;
+/// Content of one write, whatever the server would take: a file keeps two of them.
+const MAX_WRITE: u32 = 512 << 10;
 /// A part of a directory.
 const DIRECTORY: std::ops::RangeInclusive<u32> = 8 << 10..=64 << 10;
 /// How often an operation begins again because a handle went stale under it.
@@ -113,7 +115,7 @@ impl Session {
             handle,
             identity: (attributes.fsid, attributes.fileid),
             read_size: content(info.read_preferred, info.read_max),
-            write_size: content(info.write_preferred, info.write_max),
+            write_size: content(info.write_preferred, info.write_max).min(MAX_WRITE),
             directory_size: info.directory_preferred.clamp(*DIRECTORY.start(), *DIRECTORY.end()),
             largest_file: if info.largest_file == 0 { u64::MAX } else { info.largest_file },
         })

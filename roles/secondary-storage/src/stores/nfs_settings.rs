@@ -1,9 +1,31 @@
 //! Keys of a store's table that say how its server is spoken to.
 
 use config_reader::Section;
-use nfs3::rpc::MAX_GROUPS;
 
-use super::NfsSettings;
+/// Groups that a call carries at most, its user's own one aside.
+const MAX_GROUPS: usize = 16;
+
+/// How one server is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NfsSettings {
+    /// Whom the server takes us for (AUTH_SYS).
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    /// Asked of the server's port mapper when absent.
+    pub port: Option<u16>,
+    /// Asked of the server's port mapper when absent.
+    pub mount_port: Option<u16>,
+    /// Whether to call from a port below 1024: yes, no, or if this process may.
+    pub privileged_port: Option<bool>,
+}
+
+impl Default for NfsSettings {
+    fn default() -> Self {
+        let (port, mount_port, privileged_port) = (None, None, None);
+        Self { uid: 0, gid: 0, groups: Vec::new(), port, mount_port, privileged_port }
+    }
+}
 
 impl NfsSettings {
     /// Reads the keys of a store with `engine = "nfs"`, reporting every violation.
