@@ -32,6 +32,7 @@ mod memory;
 mod metalinks;
 mod mounts;
 mod nfs_engine;
+mod nfs_names;
 mod nfs_server;
 mod objects;
 mod odd_servers;
