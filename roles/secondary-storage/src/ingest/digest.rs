@@ -77,6 +77,12 @@ impl Algorithm {
         }
     }
 
+    /// The usual one with so many hexadecimal digits.
+    pub fn of_hex_len(digits: usize) -> Option<Self> {
+        let usual = [Self::Md5, Self::Sha1, Self::Sha224, Self::Sha256, Self::Sha384, Self::Sha512];
+        usual.into_iter().find(|algorithm| algorithm.hex_len() == digits)
+    }
+
     /// The libraries' own code: AWS-LC where it has the algorithm, because it is the fastest at
     /// hand, else RustCrypto.
     fn hasher(self) -> Hasher {
@@ -172,12 +178,26 @@ impl Expectation {
         Running { name: self.name.clone(), hasher: self.algorithm.hasher() }
     }
 
+    /// What a digest of another length probably is: without a name it counts as an MD5.
+    fn length_hint(&self, hex: &str) -> String {
+        let meant = Algorithm::of_hex_len(hex.len());
+        match meant.filter(|meant| meant.hex_len() != self.algorithm.hex_len()) {
+            Some(meant) => {
+                let name = meant.name();
+                format!("; by its length it is a {name}: give it as {{{name}}}{hex}")
+            }
+            None => String::new(),
+        }
+    }
+
     /// `Err` is the text for the user.
     pub fn verify(&self, found: &Checksum) -> Result<(), String> {
         match &self.hex {
             Some(hex) if *hex != found.hex => {
                 let given = Checksum { name: self.name.clone(), hex: hex.clone() };
-                Err(format!("checksum \"{found}\" didn't match the given value, \"{given}\""))
+                let text =
+                    format!("checksum \"{found}\" didn't match the given value, \"{given}\"");
+                Err(format!("{text}{}", self.length_hint(hex)))
             }
             Some(_) | None => Ok(()),
         }

@@ -6,7 +6,7 @@ use disk_image::Format;
 use super::error::UploadError;
 use super::order::OrderError;
 use crate::config::DownloadSettings;
-use crate::ingest::digest::Expectation;
+use crate::ingest::digest::{Algorithm, Expectation};
 use crate::ingest::intake::{Content, Order};
 use crate::objects::inventory::Description;
 use crate::stores::path::PathError;
@@ -129,19 +129,11 @@ fn expectation(given: Option<&str>) -> Result<Expectation, UploadError> {
     let tagged = if given.is_empty() || given.starts_with('{') {
         given.to_owned()
     } else {
-        let name = match given.len() {
-            32 => "MD5",
-            40 => "SHA-1",
-            56 => "SHA-224",
-            64 => "SHA-256",
-            96 => "SHA-384",
-            128 => "SHA-512",
-            _ => {
-                let text = "Please provide valid checksum: the length fits no algorithm";
-                return Err(UploadError::Plan(text.to_owned()));
-            }
+        let Some(algorithm) = Algorithm::of_hex_len(given.len()) else {
+            let text = "Please provide valid checksum: the length fits no algorithm";
+            return Err(UploadError::Plan(text.to_owned()));
         };
-        format!("{{{name}}}{given}")
+        format!("{{{}}}{given}", algorithm.name())
     };
     Expectation::parse(Some(&tagged)).map_err(|error| UploadError::Plan(error.to_string()))
 }
