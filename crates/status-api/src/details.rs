@@ -102,6 +102,10 @@ pub struct StoreStatus {
     pub capacity_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_bytes: Option<u64>,
+    /// What the last look at everything found: images that are missing, cut or not listed, and what
+    /// was left behind. Absent before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<u64>,
 }
 
 /// How a store is.
@@ -397,6 +401,7 @@ mod tests {
             directory: None,
             capacity_bytes: Some(1),
             used_bytes: None,
+            orphans: Some(3),
         }]);
         check(&vec![DownloadStatus {
             job: "j".into(),

@@ -34,6 +34,8 @@ pub struct SecondaryStorageConfig {
     pub uploads: UploadSettings,
     /// After which a link ends, whether the server says so or not.
     pub link_lifetime: Duration,
+    /// After which another host of the zone that gives no sign is dead.
+    pub takeover_after: Duration,
     pub link: LinkConfig,
     /// The role's own directory for what survives a restart.
     pub state_directory: PathBuf,
@@ -94,6 +96,7 @@ impl SecondaryStorageConfig {
         let downloads = read_downloads(&mut section);
         let uploads = crate::uploads::config::read(&mut section);
         let link_lifetime = read_link_lifetime(&mut section);
+        let takeover_after = read_takeover_after(&mut section);
         section.finish();
         let (management, identity) = (management?, identity?);
         let guid = format!("{}-{}", identity.guid, identity.resource_name);
@@ -108,6 +111,7 @@ impl SecondaryStorageConfig {
             downloads,
             uploads,
             link_lifetime,
+            takeover_after,
             link: LinkConfig { management, guid, state_directory: state_directory.clone() },
             state_directory,
         })
@@ -166,6 +170,16 @@ fn read_link_lifetime(section: &mut Section<'_>) -> Duration {
         );
     }
     lifetime
+}
+
+fn read_takeover_after(section: &mut Section<'_>) -> Duration {
+    let (key, range) = ("takeover_after", Duration::from_secs(1)..=Duration::from_hours(1));
+    let after = section.duration(key, crate::stores::lease::LIFE);
+    if !range.contains(&after) {
+        let remedy = "give a time from \"1s\" to \"1h\", longer than a store ever hangs";
+        section.violation(key, format!("{after:?} is out of range"), remedy);
+    }
+    after
 }
 
 fn read_downloads(section: &mut Section<'_>) -> DownloadSettings {

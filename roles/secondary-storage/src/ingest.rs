@@ -17,6 +17,7 @@
 pub mod decompress;
 pub mod digest;
 pub mod downloads;
+mod entry;
 pub mod error;
 pub mod intake;
 pub mod job;
@@ -46,6 +47,7 @@ pub use job::{Job, Phase, Report, Request};
 use crate::config::DownloadSettings;
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::sharing::Sharing;
 use crate::stores::Stores;
 use journal::Journal;
 use records::Records;
@@ -60,4 +62,6 @@ pub struct DownloadContext {
     pub records: Records,
     pub metrics: Arc<Metrics>,
     pub settings: Live<DownloadSettings>,
+    /// With the other hosts on the same stores.
+    pub sharing: Sharing,
 }

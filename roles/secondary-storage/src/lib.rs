@@ -17,6 +17,7 @@
 //! | [`setup`] | what the management server said at set-up |
 //! | [`reload`], [`live`] | taking over another configuration; values that a reload replaces |
 //! | [`doctor`] | questions about stores and files |
+//! | [`sharing`] | several storage hosts on one store: who does what, and who goes on |
 //! | [`redacted`] | URLs without their secrets |
 //! | [`state_file`] | small facts that survive a restart |
 //! | [`metrics`] | figures |
@@ -38,6 +39,7 @@ pub mod reload;
 pub mod service;
 pub mod serving;
 pub mod setup;
+pub mod sharing;
 pub mod sources;
 pub mod state_file;
 pub mod stores;

@@ -32,6 +32,8 @@ use crate::metrics::Metrics;
 use crate::serving::certificates::{ServedCertificates, own_names};
 use crate::serving::{Reloadable, listeners};
 use crate::setup::ServerSettings;
+use crate::sharing::Sharing;
+use crate::sharing::takeover::Takeover;
 use crate::sources::http::trust::Trust;
 use crate::stores::Stores;
 use crate::stores::directory::open::Directories;
@@ -140,6 +142,7 @@ pub struct Assembled {
     pub downloads: Downloads,
     pub links: Links,
     pub uploads: UploadService,
+    pub takeover: Arc<Takeover>,
     pub server: ServerSettings,
     pub metrics: Arc<Metrics>,
     pub(crate) settings: Live<DownloadSettings>,
@@ -159,6 +162,7 @@ struct Loaded {
     server: ServerSettings,
     upload_keys: Keys,
     former_uploads: Vec<(String, Record)>,
+    sharing: Sharing,
 }
 
 fn load(
@@ -181,6 +185,8 @@ fn load(
             .map_err(unreadable("cannot read the upload key"))?,
         former_uploads: uploads::recover::load(&Records::new(state), &journal::of_uploads(state))
             .map_err(unreadable("cannot read the records of uploads"))?,
+        sharing: Sharing::open(state, config.takeover_after)
+            .map_err(unreadable("cannot keep this host's name among others"))?,
     })
 }
 
@@ -213,21 +219,26 @@ pub async fn assemble_on(
     let upload_settings = Live::new(config.uploads.clone());
     let (read, of_uploads) = (config.clone(), upload_settings.clone());
     let loaded = cx.tasks.blocking("read state", move || load(&read, of_uploads)).await;
-    let Loaded { trust, memory, links, server, upload_keys, former_uploads } =
+    let Loaded { trust, memory, links, server, upload_keys, former_uploads, sharing } =
         loaded.map_err(|error| RoleError::internal("cannot read state", error))??;
     let stores = Stores::new(engines, cx.tasks.clone(), memory);
     let (figures, lifetime) = (Arc::clone(&metrics), link_lifetime.clone());
     let links = Links::new(links, stores.clone(), cx.tasks.clone(), figures, lifetime);
     let serving = serving(config, cx).await?;
     let copy = CopyRules::new(serving.settings.clone(), server.clone());
-    let context = shared_by_downloads(config, cx, &stores, &metrics, &settings);
+    let context = shared_by_downloads(config, cx, &stores, &metrics, &settings, sharing);
     let uploads = uploads_on(config, &context, upload_settings.clone(), upload_keys.clone());
     uploads.restore_all(former_uploads);
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
-    let downloads = Downloads::new(context, config.downloads.per_store, waiting);
-    let surveys =
-        Surveys::new(stores.clone(), downloads.clone(), cx.host.clone(), Arc::clone(&metrics));
+    let downloads = Downloads::new(context.clone(), config.downloads.per_store, waiting);
+    let surveys = Surveys::new(
+        stores.clone(),
+        downloads.clone(),
+        context.sharing.clone(),
+        cx.host.clone(),
+        Arc::clone(&metrics),
+    );
     let access = StoreAccess { stores: stores.clone() };
     let commands = Commands {
         setup: SetupCommands {
@@ -246,6 +257,7 @@ pub async fn assemble_on(
             server: server.clone(),
             trust: trust.clone(),
             tasks: cx.tasks.clone(),
+            sharing: context.sharing.clone(),
         },
         inventory: InventoryCommands { access: access.clone(), metrics: Arc::clone(&metrics) },
         objects: ObjectCommands {
@@ -253,12 +265,18 @@ pub async fn assemble_on(
             downloads: downloads.clone(),
             uploads: uploads.clone(),
             links: links.clone(),
+            sharing: context.sharing.clone(),
             host: cx.host.clone(),
         },
         links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
         uploads: UploadCommands { uploads: uploads.clone() },
         metrics: Arc::clone(&metrics),
     };
+    let takeover = Arc::new(Takeover {
+        cx: context,
+        downloads: commands.downloads.clone(),
+        uploads: uploads.clone(),
+    });
     let host = cx.host.clone();
     let name = config.public_address.to_string();
     let uploads = UploadService::new(uploads, settings.clone(), name, cx.tasks.clone());
@@ -269,6 +287,7 @@ pub async fn assemble_on(
         downloads,
         links,
         uploads,
+        takeover,
         server,
         metrics,
         settings,
@@ -287,6 +306,7 @@ fn shared_by_downloads(
     stores: &Stores,
     metrics: &Arc<Metrics>,
     settings: &Live<DownloadSettings>,
+    sharing: Sharing,
 ) -> DownloadContext {
     DownloadContext {
         stores: stores.clone(),
@@ -296,6 +316,7 @@ fn shared_by_downloads(
         records: records::open(&config.state_directory),
         metrics: Arc::clone(metrics),
         settings: settings.clone(),
+        sharing,
     }
 }
 
@@ -363,6 +384,8 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     reload::handle(&cx, &parts, &link);
     // Before the link: the server's first question finds the jobs of the run before.
     parts.commands.downloads.restore().await;
+    let takeover = Arc::clone(&parts.takeover).run(cx.shutdown.clone());
+    cx.tasks.spawn_vital("look after other hosts", takeover);
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
     let stopping = (parts.downloads.clone(), cx.shutdown.clone());
@@ -404,7 +427,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
 
 /// Everything `/status` and `/metrics` show.
 fn publish(cx: &RoleContext, parts: &Assembled) {
-    let source = parts.stores.clone();
+    let source = parts.surveys.clone();
     cx.health.report(move || source.status());
     let source = parts.downloads.clone();
     cx.health.report(move || source.status());

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod directory;
 pub mod engine;
+pub mod facts;
 pub mod lease;
 pub mod marker;
 #[cfg(feature = "nfs")]

@@ -18,6 +18,7 @@
 //! | [`table`] | which uploads there are, what the server is told of them |
 //! | [`upload`], `run` | one upload, and its work |
 //! | [`record`], [`recover`] | what survives a restart |
+//! | `shared` | what the other storage hosts of the zone know of an upload |
 //! | `quota` | what an account has |
 //! | [`keys`] | the keys that sign uploads |
 //! | [`config`], `metrics`, `status` | keys of the configuration, figures, what is shown |
@@ -37,6 +38,7 @@ mod receive;
 pub mod record;
 pub mod recover;
 mod run;
+mod shared;
 mod status;
 pub mod table;
 mod tus;

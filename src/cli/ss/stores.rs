@@ -86,7 +86,10 @@ fn render(stores: &[StoreStatus]) -> String {
     for store in stores {
         let reason = store.reason.iter().map(|reason| plain(reason));
         let notes = store.notes.iter().map(|note| format!("note: {}", plain(note)));
-        for line in reason.chain(notes) {
+        let orphans = store.orphans.filter(|orphans| *orphans > 0).map(|orphans| {
+            format!("{orphans} found that are not whole or not listed: see quickcloud ss verify")
+        });
+        for line in reason.chain(notes).chain(orphans) {
             out.push_str(&format!("\n{}: {line}\n", plain(&store.url)));
         }
     }
@@ -146,13 +149,16 @@ mod tests {
     fn stores_are_shown_with_what_is_wrong_with_them() {
         let stores: Vec<StoreStatus> = serde_json::from_value(json!([
             {"url": "nfs://h/a", "state": "ready", "directory": "/srv/a\u{1b}[2J",
-             "capacity_bytes": 4096, "used_bytes": 1024, "notes": ["mounted read-only"]},
+             "capacity_bytes": 4096, "used_bytes": 1024, "notes": ["mounted read-only"],
+             "orphans": 2},
             {"url": "nfs://h/b", "state": "failed", "reason": "no nfs here"},
         ]))
         .unwrap();
         let expected = "URL STATE USED CAPACITY DIRECTORY \
             nfs://h/a ready 1.0KiB 4.0KiB /srv/a[2J nfs://h/b failed - - - \
-            nfs://h/a: note: mounted read-only nfs://h/b: no nfs here";
+            nfs://h/a: note: mounted read-only \
+            nfs://h/a: 2 found that are not whole or not listed: see quickcloud ss verify \
+            nfs://h/b: no nfs here";
         assert_eq!(squeezed(&render(&stores)), expected);
         assert!(render(&[]).starts_with("no stores"));
     }

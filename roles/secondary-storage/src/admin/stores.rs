@@ -19,12 +19,12 @@ use crate::stores::{StoreUrl, Stores};
 
 pub(super) fn routes(stores: Stores, surveys: Surveys) -> Router {
     Router::new()
-        .route("/stores", get(list).with_state(stores.clone()))
+        .route("/stores", get(list).with_state(surveys.clone()))
         .route("/verify", post(verify).with_state((stores, surveys)))
 }
 
-async fn list(State(stores): State<Stores>) -> Json<Vec<StoreStatus>> {
-    Json(stores.status())
+async fn list(State(surveys): State<Surveys>) -> Json<Vec<StoreStatus>> {
+    Json(surveys.status())
 }
 
 #[derive(Debug, Deserialize)]

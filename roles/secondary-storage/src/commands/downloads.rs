@@ -17,11 +17,13 @@ use super::snapshot_files::SnapshotFiles;
 use crate::config::DownloadSettings;
 use crate::ingest::digest::Expectation;
 use crate::ingest::intake::Content;
+use crate::ingest::records::Record;
 use crate::ingest::several::Further;
 use crate::ingest::{Downloads, Job, Phase, Report, Request};
 use crate::live::Live;
 use crate::objects::inventory::{self, Description};
 use crate::setup::ServerSettings;
+use crate::sharing::{Sharing, work_of};
 use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
@@ -32,7 +34,7 @@ use management_link::AnswerNow;
 use role::TaskScope;
 
 /// Handlers of the commands about downloads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DownloadCommands {
     pub access: StoreAccess,
     pub downloads: Downloads,
@@ -41,6 +43,7 @@ pub struct DownloadCommands {
     pub trust: Trust,
     /// Runs connections of sources.
     pub tasks: TaskScope,
+    pub sharing: Sharing,
 }
 
 impl DownloadCommands {
@@ -189,22 +192,21 @@ impl DownloadCommands {
         })
     }
 
+    /// The request of a recorded command, as if it came again.
+    pub fn request_of(&self, record: &Record) -> Result<Request, String> {
+        let body = serde_json::value::RawValue::from_string(record.command.reveal().clone())
+            .map_err(|error| error.to_string())?;
+        let envelope = Envelope { class: DownloadCommand::CLASS.to_owned(), body };
+        let command = envelope.open::<DownloadCommand>().map_err(|error| bedrock::chain(&error))?;
+        let sites = record.internal_sites.iter().filter_map(|site| site.parse().ok());
+        self.request_with(&command, sites.collect())
+    }
+
     /// Takes over the downloads of an earlier run of this process.
     pub async fn restore(&self) {
         let (mut jobs, mut useless) = (Vec::new(), Vec::new());
         for (id, record) in self.downloads.records().await {
-            let request = serde_json::value::RawValue::from_string(record.command.reveal().clone())
-                .map_err(|error| error.to_string())
-                .and_then(|body| {
-                    let class = DownloadCommand::CLASS.to_owned();
-                    let command = Envelope { class, body }.open::<DownloadCommand>();
-                    command.map_err(|error| bedrock::chain(&error))
-                })
-                .and_then(|command| {
-                    let sites = record.internal_sites.iter().filter_map(|site| site.parse().ok());
-                    self.request_with(&command, sites.collect())
-                });
-            match request {
+            match self.request_of(&record) {
                 Ok(request) => jobs.push(Job::restored(id, request, record)),
                 Err(error) => {
                     tracing::warn!(job = id, error, "a download of the run before does not go on");
@@ -268,7 +270,10 @@ impl DownloadCommands {
             let running = self.downloads.running_at(&request.store, &request.directory);
             let report = match running {
                 Some(job) => Some(job.report()),
-                None => self.finished_before(request).await,
+                None => match self.elsewhere(&request).await {
+                    Some(report) => Some(report),
+                    None => self.finished_before(request).await,
+                },
             };
             if let Some(report) = report {
                 return answer(command.job_id.as_deref().unwrap_or_default(), kind, report);
@@ -277,6 +282,32 @@ impl DownloadCommands {
         let text = "the download was lost when the storage host restarted; it begins again when \
                     the server synchronises its templates, or register it again";
         refusal(&command.download, command.job_id, text.to_owned())
+    }
+
+    /// How far another host of the zone is with it, if one does it.
+    async fn elsewhere(&self, request: &Request) -> Option<Report> {
+        let store = self.access.stores.open(&request.store, None).await.ok()?;
+        let work = work_of(&request.directory).ok()?;
+        let is_elsewhere = self.sharing.is_elsewhere(&store, &work).await.ok()?;
+        if !is_elsewhere {
+            return None;
+        }
+        let shown = self.sharing.look(&store, &work).await;
+        let percent = shown.map_or(0, |shown| {
+            let total = shown.doing.total.unwrap_or(request.limit).max(1);
+            u8::try_from((shown.doing.received.saturating_mul(100) / total).min(99)).unwrap_or(99)
+        });
+        Some(Report {
+            phase: Phase::Downloading,
+            percent,
+            text: "another storage host of the zone downloads it".to_owned(),
+            install_path: request.directory.to_string(),
+            temporary: None,
+            sizes: None,
+            checksum: request.given_checksum.clone(),
+            warnings: Vec::new(),
+            ovf: None,
+        })
     }
 
     async fn finished_before(&self, request: Request) -> Option<Report> {

@@ -13,6 +13,7 @@ use crate::ingest::Downloads;
 use crate::ingest::digest::{Checksum, Digester, Expectation};
 use crate::links::Links;
 use crate::objects::delete;
+use crate::sharing::Sharing;
 use crate::stores::{InstallPath, ObjectKind, Store, Work};
 use crate::uploads::Uploads;
 
@@ -28,6 +29,7 @@ pub struct ObjectCommands {
     pub downloads: Downloads,
     pub uploads: Uploads,
     pub links: Links,
+    pub sharing: Sharing,
     pub host: Host,
 }
 
@@ -84,11 +86,11 @@ impl ObjectCommands {
     /// Ends whatever still writes into a directory.
     pub(super) async fn vacate(&self, store: &Store, directory: &InstallPath) -> Handled<()> {
         self.downloads.release(store.url(), directory).await?;
-        if self.uploads.release(store.url(), directory).await {
-            Ok(())
-        } else {
-            Err(crate::ingest::IngestError::StillEnding.into())
+        if !self.uploads.release(store.url(), directory).await {
+            return Err(crate::ingest::IngestError::StillEnding.into());
         }
+        self.sharing.clear(store, directory).await.map_err(crate::ingest::IngestError::from)?;
+        Ok(())
     }
 
     /// The server sends nothing for the links of what it deletes.

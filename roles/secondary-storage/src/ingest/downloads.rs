@@ -186,7 +186,11 @@ impl Downloads {
         let span = tracing::error_span!("download", job = job.id, store = %job.request.store);
         tracing::info!(parent: &span, url = %job.request.source, path = %job.request.directory, "download accepted");
         let run = Box::pin(run::run(Arc::clone(&job), cx.clone(), turns).instrument(span));
-        cx.tasks.spawn("download", run);
+        let (downloads, running) = (self.clone(), Arc::clone(&job));
+        cx.tasks.spawn("download", async move {
+            run.await;
+            downloads.follow(&running);
+        });
         Ok(job)
     }
 
@@ -237,6 +241,21 @@ impl Downloads {
             return Some(Err(IngestError::StillEnding));
         }
         Some(self.start_as(job.id.clone(), job.request.clone()).await)
+    }
+
+    /// Waits for the host that has taken a job over, under the id that the server knows.
+    fn follow(&self, job: &Job) {
+        let is_lost = job.lost.load(Ordering::SeqCst) && job.phase() == Phase::Aborted;
+        if !is_lost || job.forgotten.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut table = self.table();
+        if table.running_at(&job.request.store, &job.request.directory).is_none()
+            && let Err(error) = self.begin(&mut table, job.following())
+        {
+            let error = bedrock::chain(&error);
+            tracing::warn!(job = job.id, error, "cannot wait for another storage host");
+        }
     }
 
     /// The job that a question about `id` is about: that one, or the one that replaced it.

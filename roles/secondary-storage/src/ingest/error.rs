@@ -49,6 +49,12 @@ pub enum IngestError {
     Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]
     Store(Box<StoreError>),
+    #[error("cannot agree with the other storage hosts on who does it: {}", bedrock::chain(.0))]
+    Sharing(Box<crate::sharing::SharingError>),
+    #[error(
+        "another storage host took the download over and did not finish it: it failed there, or its object was deleted"
+    )]
+    Elsewhere,
     #[error("cannot record the download: {}", bedrock::chain(.0))]
     Journal(crate::state_file::StateError),
     #[error("{0} downloads are waiting already")]

@@ -149,7 +149,8 @@ impl<'a> Intake<'a> {
     async fn write_note(&self) -> Result<(), IngestError> {
         let (journal, id, note) = (self.cx.journal.clone(), self.id.to_owned(), self.note.clone());
         let work = move || journal.write(&id, &note);
-        self.cx.tasks.blocking("note a file", work).await?.map_err(IngestError::Journal)
+        self.cx.tasks.blocking("note a file", work).await?.map_err(IngestError::Journal)?;
+        Ok(self.cx.sharing.note(&self.store, self.id, &self.note).await?)
     }
 
     /// Receives the `nth` file from its first byte; what an earlier pass left of it is replaced.
@@ -360,6 +361,10 @@ impl<'a> Intake<'a> {
             sizes: ready.sizes,
             now: self.cx.host.clock.now(),
         };
+        if !self.cx.sharing.is_ours(&self.store, self.id).await {
+            // Whoever took it over makes it visible.
+            return Err(IngestError::Aborted);
+        }
         // Remembered first: from now on an empty place is not this store.
         self.cx.stores.remember_held(&self.store).await?;
         publish(&self.store, self.work, publication).await?;
@@ -381,8 +386,12 @@ pub async fn settle(cx: &DownloadContext, id: &str) {
 pub async fn clean_up(cx: &DownloadContext, id: &str) -> Result<(), IngestError> {
     let (journal, owned) = (cx.journal.clone(), id.to_owned());
     let read = cx.tasks.blocking("read a note", move || journal.read(&owned)).await?;
-    let Some(note) = read.map_err(IngestError::Journal)? else { return Ok(()) };
+    let Some(mut note) = read.map_err(IngestError::Journal)? else { return Ok(()) };
     let store = cx.stores.open(&note.store, None).await?;
+    if !cx.sharing.is_ours(&store, id).await {
+        // Whoever took it over may have made files of the final names.
+        note = note.without_final_names();
+    }
     remove_leftovers(&store, id, &note).await?;
     settle(cx, id).await;
     Ok(())

@@ -163,6 +163,10 @@ pub struct Job {
     pub(super) forgotten: AtomicBool,
     /// It is stopped with the process, and goes on in the next run.
     pub(super) suspended: AtomicBool,
+    /// Another host of the zone does it now.
+    pub(super) lost: AtomicBool,
+    /// Another host had taken it over when it began.
+    pub(super) follows: bool,
     /// It was running when an earlier run of this process ended.
     pub(super) is_restored: bool,
     /// Cancelled once it is on record.
@@ -201,6 +205,16 @@ impl Job {
         job
     }
 
+    /// The same, to wait for the host that does it now.
+    pub(super) fn following(&self) -> Self {
+        let record = Record { checkpoint: None, outcome: None, ..self.record().clone() };
+        let mut request = self.request.clone();
+        request.about = self.about().clone();
+        let mut job = Self::made(self.id.clone(), request, record, false);
+        job.follows = true;
+        job
+    }
+
     fn made(id: String, request: Request, record: Record, is_restored: bool) -> Self {
         let report = Report {
             phase: Phase::Waiting,
@@ -229,6 +243,8 @@ impl Job {
             publishing: Mutex::default(),
             forgotten: AtomicBool::new(false),
             suspended: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            follows: false,
             is_restored,
             recorded: CancellationToken::new(),
             record: Mutex::new(record),

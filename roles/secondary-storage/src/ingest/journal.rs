@@ -30,6 +30,16 @@ pub struct Note {
     pub files: Vec<FileName>,
 }
 
+impl Note {
+    /// Only the files whose names nobody else makes up.
+    #[must_use]
+    pub fn without_final_names(mut self) -> Self {
+        self.image = None;
+        self.files.retain(|file| file.as_str().starts_with(self.temporary.as_str()));
+        self
+    }
+}
+
 /// The directory of notes, by the id of the job.
 pub type Journal = Folder<Note>;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DownloadContext;
+use super::entry::{Entered, enter, note_of, wait_for_others};
 use super::error::IngestError;
 use super::intake::{Intake, clean_up, settle};
 use super::job::{Job, Phase, Report, Request};
@@ -181,16 +182,25 @@ impl Drop for EndGuard<'_> {
 }
 
 async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Sizes, IngestError> {
-    let _turn = match turns.take(job.request.claim()) {
-        Ok(turn) => turn,
-        Err(waiting) => {
-            job.update(|report| {
-                "waiting for another download to finish".clone_into(&mut report.text);
-            });
-            waiting.await.map_err(|_closed| IngestError::Aborted)?
+    let store = open_store(job, cx).await?;
+    let mut waited = job.follows;
+    let _turn = loop {
+        waited |= wait_for_others(job, cx, &store).await?;
+        let turn = match turns.take(job.request.claim()) {
+            Ok(turn) => turn,
+            Err(waiting) => {
+                job.update(|report| {
+                    "waiting for another download to finish".clone_into(&mut report.text);
+                });
+                waiting.await.map_err(|_closed| IngestError::Aborted)?
+            }
+        };
+        match enter(job, cx, &store, waited).await? {
+            Entered::Ours => break turn,
+            Entered::Done(sizes) => return Ok(sizes),
+            Entered::Elsewhere => {}
         }
     };
-    let store = open_store(job, cx).await?;
     if let Some(first) = job.request.image.as_ref().filter(|_first| !job.request.more.is_empty()) {
         return several::work(job, cx, &store, first).await;
     }
@@ -251,9 +261,7 @@ async fn published_before(
     cx: &DownloadContext,
     store: &Store,
 ) -> Result<Option<Sizes>, IngestError> {
-    let (journal, id) = (cx.journal.clone(), job.id.clone());
-    let read = cx.tasks.blocking("read a note", move || journal.read(&id)).await?;
-    let Some(note) = read.map_err(IngestError::Journal)? else { return Ok(None) };
+    let Some(note) = note_of(job, cx).await? else { return Ok(None) };
     if take_back(store, &note).await? {
         return Ok(None);
     }
@@ -344,6 +352,9 @@ async fn leave(job: &Arc<Job>, cx: &DownloadContext, failed: bool) -> Option<Siz
         // The note stays: the next start tries again.
         let error = bedrock::chain(&error);
         tracing::warn!(job = job.id, error, "cannot remove what a download left");
+    }
+    if let Ok(store) = cx.stores.open(&job.request.store, None).await {
+        cx.sharing.end(&store, &job.id).await;
     }
     published
 }

@@ -196,6 +196,10 @@ impl Engine for Directory {
         })
     }
 
+    fn can_claim(&self) -> bool {
+        true
+    }
+
     fn claim(
         &self,
         work: &Work,

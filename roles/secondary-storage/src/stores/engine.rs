@@ -109,6 +109,11 @@ pub trait Engine: fmt::Debug + Send + Sync {
     fn put(&self, work: &Work, path: InstallPath, aside: FileName, content: Bytes)
     -> Operation<()>;
 
+    /// Whether [`Engine::claim`] works here.
+    fn can_claim(&self) -> bool {
+        false
+    }
+
     /// Makes a small file whole, unless there is one of that name: of several callers, on any host,
     /// one gets `true`. Until then it may lie beside under the name `aside`, which must be the
     /// caller's own. A store that cannot do it fails with [`std::io::ErrorKind::Unsupported`].

@@ -36,14 +36,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::facts::{self, FactError};
+use super::marker::takes_nothing;
 use super::path::PathError;
-use super::{EngineError, FileName, InstallPath, Store, StoreError, Work};
+use super::{FileName, InstallPath, Store, StoreError, Work};
 use crate::state_file::{self, StateError};
 
 /// How often a host that has work renews its counter.
 pub const BEAT: Duration = Duration::from_secs(5);
 /// A counter that stood still so long is that of a dead host: longer than a store hangs that comes back.
 pub const LIFE: Duration = Duration::from_secs(45);
+
+/// Whoever claims to be silent for longer is not waited for.
+const MAX_LIFE: Duration = Duration::from_hours(1);
 
 const LEASES: &str = ".quickcloud/leases";
 const HOSTS: &str = ".quickcloud/hosts";
@@ -57,29 +62,31 @@ const MAX_EPOCH: u64 = 1_000;
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseError {
     #[error(transparent)]
-    Store(Box<StoreError>),
-    #[error(transparent)]
-    Name(#[from] PathError),
-    #[error("cannot remember this host's name among others")]
-    State(#[from] StateError),
-    #[error("lease {0} is not what this program wrote")]
-    Content(InstallPath, #[source] serde_json::Error),
+    Fact(#[from] FactError),
     #[error("{0} was taken over {MAX_EPOCH} times")]
     TooOften(FileName),
 }
 
 impl From<StoreError> for LeaseError {
     fn from(error: StoreError) -> Self {
-        Self::Store(Box::new(error))
+        Self::Fact(error.into())
+    }
+}
+
+impl From<PathError> for LeaseError {
+    fn from(error: PathError) -> Self {
+        Self::Fact(error.into())
     }
 }
 
 impl LeaseError {
-    /// The store has no way to decide between hosts: each does its own work, as one host does.
+    /// The store has no way to decide between hosts, or takes no files at all: each host does its own
+    /// work there, as one host does.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::Store(error) if matches!(&**error,
-            StoreError::Operation { source: EngineError::Io(error), .. }
-                if error.kind() == std::io::ErrorKind::Unsupported))
+        let Self::Fact(error) = self else { return false };
+        error.io().is_some_and(|error| {
+            error.kind() == std::io::ErrorKind::Unsupported || takes_nothing(error)
+        })
     }
 }
 
@@ -129,6 +136,9 @@ struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Beat {
     count: u64,
+    /// How long this host may be silent: others do not take it for dead sooner.
+    #[serde(default)]
+    life_ms: u64,
 }
 
 /// The right to do a piece of work on a store.
@@ -214,44 +224,35 @@ impl Leases {
         let key = store.url().key();
         let count = self.state().pulses.get(&key).copied().unwrap_or_default() + 1;
         let directory = host_directory(self.shared.instance)?;
-        let aside: FileName = format!(".beat.{}", RandomId::new()).parse()?;
-        write(store, &directory, BEAT_FILE, aside, &Beat { count }).await?;
-        self.state().pulses.insert(key, count);
+        let life_ms = u64::try_from(self.shared.life.as_millis()).unwrap_or(u64::MAX);
+        let beat = Beat { count, life_ms };
+        facts::write(store, "renew a lease", &directory, BEAT_FILE.parse()?, &beat).await?;
+        let is_first = self.state().pulses.insert(key, count).is_none();
+        if let (true, Some(former)) = (is_first, self.shared.former) {
+            forget(store, former).await?;
+        }
         Ok(())
     }
 
     /// Gets the lease of a piece of work, if nobody has it or whoever has it is dead. Ask again to
-    /// find that out.
+    /// find that out. A lease of this host's own is replaced: whoever asks has ended what it did.
     pub async fn acquire(
         &self,
         store: &Store,
         work: &FileName,
         now: Instant,
     ) -> Result<Acquired, LeaseError> {
-        let has_beaten = self.state().pulses.contains_key(&store.url().key());
-        if !has_beaten {
-            self.beat(store).await?;
-        }
         let last = last_claim(store, work).await?;
         if let Some((_, claim)) = last
-            && !self.is_dead(store, claim.instance, now).await?
+            && self.is_waited_for(store, claim, now).await?
         {
             return Ok(Acquired::Held { by: claim.instance });
         }
+        // Whoever has nothing to do gives no sign of life: others may know an old one.
+        self.beat(store).await?;
         let epoch = last.map_or(0, |(epoch, _)| epoch) + 1;
-        if epoch > MAX_EPOCH {
-            return Err(LeaseError::TooOften(work.clone()));
-        }
-        let claim = Claim { instance: self.shared.instance, nonce: RandomId::new() };
-        let path = lease_directory(work)?.join(epoch.to_string().parse()?);
-        let aside: FileName = format!(".claim.{}", claim.nonce).parse()?;
-        let content =
-            serde_json::to_vec(&claim).map_err(|error| LeaseError::Content(path.clone(), error))?;
-        let owner = Work::new();
-        let claiming = store.engine().claim(&owner, path, aside, Bytes::from(content));
-        if store.run("claim work", claiming).await? {
-            let work = work.clone();
-            return Ok(Acquired::Lease(Lease { work, epoch, nonce: claim.nonce }));
+        if let Some(lease) = self.claim(store, work, epoch).await? {
+            return Ok(Acquired::Lease(lease));
         }
         // Somebody was faster.
         match last_claim(store, work).await? {
@@ -259,6 +260,62 @@ impl Leases {
             // And has done the work already.
             None => Ok(Acquired::Held { by: self.shared.instance }),
         }
+    }
+
+    /// Whether another host that lives, or may, has a piece of work.
+    pub async fn is_elsewhere(
+        &self,
+        store: &Store,
+        work: &FileName,
+        now: Instant,
+    ) -> Result<bool, LeaseError> {
+        match last_claim(store, work).await? {
+            Some((_, claim)) => self.is_waited_for(store, claim, now).await,
+            None => Ok(false),
+        }
+    }
+
+    async fn is_waited_for(
+        &self,
+        store: &Store,
+        claim: Claim,
+        now: Instant,
+    ) -> Result<bool, LeaseError> {
+        let is_ours = claim.instance == self.shared.instance;
+        Ok(!is_ours && !self.is_dead(store, claim.instance, now).await?)
+    }
+
+    /// Takes a piece of work away from whoever has it, dead or not: it is not to be done any more. The
+    /// one who had it sees that at its next look. `None` when nobody has it.
+    pub async fn seize(&self, store: &Store, work: &FileName) -> Result<Option<Lease>, LeaseError> {
+        loop {
+            let Some((epoch, _)) = last_claim(store, work).await? else { return Ok(None) };
+            if let Some(lease) = self.claim(store, work, epoch + 1).await? {
+                return Ok(Some(lease));
+            }
+        }
+    }
+
+    /// Makes a lease of this number, unless somebody else has.
+    async fn claim(
+        &self,
+        store: &Store,
+        work: &FileName,
+        epoch: u64,
+    ) -> Result<Option<Lease>, LeaseError> {
+        if epoch > MAX_EPOCH {
+            return Err(LeaseError::TooOften(work.clone()));
+        }
+        let claim = Claim { instance: self.shared.instance, nonce: RandomId::new() };
+        let path = lease_directory(work)?.join(epoch.to_string().parse()?);
+        let aside: FileName = format!(".claim.{}", claim.nonce).parse()?;
+        let content =
+            serde_json::to_vec(&claim).map_err(|error| FactError::Content(path.clone(), error))?;
+        let owner = Work::new();
+        let claiming = store.engine().claim(&owner, path, aside, Bytes::from(content));
+        let claimed = store.run("claim work", claiming).await?;
+        let work = work.clone();
+        Ok(claimed.then_some(Lease { work, epoch, nonce: claim.nonce }))
     }
 
     /// Whether the lease still is the last one: looked at before something is made visible.
@@ -272,9 +329,7 @@ impl Leases {
         if self.is_held(store, lease).await? {
             let directory = lease_directory(&lease.work)?;
             // The first epoch is the one by which the others are found: with it the lease is gone.
-            let work = Work::new();
-            let removing = store.engine().remove_tree(&work, directory, FIRST.parse()?);
-            store.run("give a lease back", removing).await?;
+            facts::remove(store, "give a lease back", directory, FIRST.parse()?).await?;
         }
         Ok(())
     }
@@ -299,13 +354,15 @@ impl Leases {
             return Ok(true);
         }
         let path = host_directory(instance)?.join(BEAT_FILE.parse()?);
-        let Some(Beat { count }) = read(store, path).await? else { return Ok(true) };
+        let beat = facts::read(store, "look at a lease", path).await?;
+        let Some(Beat { count, life_ms }) = beat else { return Ok(true) };
+        let life = self.shared.life.max(Duration::from_millis(life_ms).min(MAX_LIFE));
         let mut state = self.state();
         let seen = state.seen.entry((store.url().key(), instance)).or_insert((count, now));
         if seen.0 != count {
             *seen = (count, now);
         }
-        let dead = now.saturating_duration_since(seen.1) >= self.shared.life;
+        let dead = now.saturating_duration_since(seen.1) >= life;
         if dead {
             state.seen.remove(&(store.url().key(), instance));
         }
@@ -332,7 +389,8 @@ async fn last_claim(store: &Store, work: &FileName) -> Result<Option<(u64, Claim
     let Some(epoch) = epochs.max() else { return Ok(None) };
     let path = directory.join(epoch.to_string().parse()?);
     // Given back between the two looks, it is nobody's.
-    Ok(read(store, path).await?.map(|claim| (epoch, claim)))
+    let claim = facts::read(store, "look at a lease", path).await?;
+    Ok(claim.map(|claim| (epoch, claim)))
 }
 
 /// Every piece of work that some host has or had a lease for.
@@ -347,36 +405,7 @@ pub async fn leased(store: &Store) -> Result<Vec<FileName>, LeaseError> {
 
 async fn forget(store: &Store, instance: Instance) -> Result<(), LeaseError> {
     let directory = host_directory(instance)?;
-    let work = Work::new();
-    let removing = store.engine().remove_tree(&work, directory, BEAT_FILE.parse()?);
-    store.run("leave a store", removing).await?;
-    Ok(())
-}
-
-async fn read<T: for<'a> Deserialize<'a>>(
-    store: &Store,
-    path: InstallPath,
-) -> Result<Option<T>, LeaseError> {
-    let work = Work::new();
-    let getting = store.engine().get(&work, path.clone());
-    let Some(bytes) = store.run("look at a lease", getting).await? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| LeaseError::Content(path, error))
-}
-
-async fn write(
-    store: &Store,
-    directory: &InstallPath,
-    name: &str,
-    aside: FileName,
-    value: &impl Serialize,
-) -> Result<(), LeaseError> {
-    const NAME: &str = "renew a lease";
-    let path = directory.join(name.parse()?);
-    let bytes =
-        serde_json::to_vec(value).map_err(|error| LeaseError::Content(path.clone(), error))?;
-    let (engine, work) = (store.engine(), Work::new());
-    store.run(NAME, engine.ensure(&work, directory.clone())).await?;
-    Ok(store.run(NAME, engine.put(&work, path, aside, Bytes::from(bytes))).await?)
+    Ok(facts::remove(store, "leave a store", directory, BEAT_FILE.parse()?).await?)
 }
 
 #[cfg(test)]
@@ -451,6 +480,43 @@ mod tests {
         assert_ne!(again.instance(), two.instance());
         assert_eq!(zone.acquire(&again, 1).await.unwrap().epoch(), 3);
         assert_eq!(leased(&zone.store).await.unwrap(), ["job".parse().unwrap()]);
+    }
+
+    /// Nobody renews a counter while there is nothing to do.
+    #[tokio::test]
+    async fn a_host_that_was_idle_is_not_dead_when_it_begins_again() {
+        let zone = Zone::new().await;
+        let (one, two) = (zone.host("one"), zone.host("two"));
+        let first = zone.acquire(&one, 0).await.unwrap();
+        assert_eq!(zone.acquire(&two, 0).await, None);
+        one.release(&zone.store, &first).await.unwrap();
+        assert!(zone.acquire(&one, 10 * LIFE.as_secs()).await.is_some());
+        assert_eq!(zone.acquire(&two, 10 * LIFE.as_secs()).await, None);
+    }
+
+    #[tokio::test]
+    async fn work_that_is_not_to_be_done_is_taken_from_a_host_that_lives() {
+        let zone = Zone::new().await;
+        let (one, two) = (zone.host("one"), zone.host("two"));
+        let work = "job".parse().unwrap();
+        assert_eq!(two.seize(&zone.store, &work).await.unwrap(), None);
+        let first = zone.acquire(&one, 0).await.unwrap();
+        let seized = two.seize(&zone.store, &work).await.unwrap().unwrap();
+        assert!(!one.is_held(&zone.store, &first).await.unwrap());
+        two.release(&zone.store, &seized).await.unwrap();
+        assert!(!one.is_held(&zone.store, &first).await.unwrap());
+    }
+
+    /// Hosts of one zone may be configured differently: the more patient one is not taken for dead.
+    #[tokio::test]
+    async fn a_host_says_how_long_it_may_be_silent() {
+        let zone = Zone::new().await;
+        let patient = Leases::open(&zone.made.temp.path().join("one"), 3 * LIFE).unwrap();
+        let hasty = Leases::open(&zone.made.temp.path().join("two"), LIFE / 9).unwrap();
+        zone.acquire(&patient, 0).await.unwrap();
+        assert_eq!(zone.acquire(&hasty, 0).await, None);
+        assert_eq!(zone.acquire(&hasty, 2 * LIFE.as_secs()).await, None);
+        assert!(zone.acquire(&hasty, 3 * LIFE.as_secs()).await.is_some());
     }
 
     #[tokio::test]

@@ -340,6 +340,7 @@ impl Slot {
             directory: None,
             capacity_bytes: None,
             used_bytes: None,
+            orphans: None,
         };
         match self {
             Self::Opening { former, .. } => status.reason.clone_from(former),

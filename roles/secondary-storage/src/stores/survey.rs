@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use role::Host;
-use status_api::{FindingKind, VerifyReport};
+use status_api::{FindingKind, StoreStatus, VerifyReport};
 use tokio_util::sync::CancellationToken;
 
 use super::{InstallPath, Store, StoreUrl, Stores};
 use crate::ingest::Downloads;
 use crate::metrics::Metrics;
 use crate::objects::verify::{Look, verify};
+use crate::sharing::Sharing;
 
 /// From the start to the first look: first what the server asks.
 const FIRST: Duration = Duration::from_secs(5 * 60);
@@ -30,6 +31,7 @@ pub struct Surveys {
 struct Shared {
     stores: Stores,
     downloads: Downloads,
+    sharing: Sharing,
     host: Host,
     metrics: Arc<Metrics>,
     one_at_a_time: tokio::sync::Mutex<()>,
@@ -38,10 +40,26 @@ struct Shared {
 }
 
 impl Surveys {
-    pub fn new(stores: Stores, downloads: Downloads, host: Host, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        stores: Stores,
+        downloads: Downloads,
+        sharing: Sharing,
+        host: Host,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (one_at_a_time, told) = (tokio::sync::Mutex::default(), Mutex::default());
-        let shared = Shared { stores, downloads, host, metrics, one_at_a_time, told };
+        let shared = Shared { stores, downloads, sharing, host, metrics, one_at_a_time, told };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// The stores, with what the last look at each found.
+    pub fn status(&self) -> Vec<StoreStatus> {
+        let mut stores = self.shared.stores.status();
+        let told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for store in &mut stores {
+            store.orphans = told.get(&store.url).copied();
+        }
+        stores
     }
 
     /// Looks at one store, or at all that are ready.
@@ -52,8 +70,11 @@ impl Surveys {
         let mut reports = Vec::new();
         for store in chosen {
             let now = self.shared.host.clock.now();
+            // Without an answer everything may be somebody's.
+            let elsewhere = self.shared.sharing.busy(&store).await;
             let running = |directory: &InstallPath| {
-                self.shared.downloads.running_at(store.url(), directory).is_some()
+                elsewhere.as_ref().is_none_or(|busy| busy.contains(directory))
+                    || self.shared.downloads.running_at(store.url(), directory).is_some()
             };
             let look = Look { repair, now, busy: &running };
             let report = verify(&store, &look).await;

@@ -55,7 +55,9 @@ pub enum UploadError {
     /// What the way into the store ended with.
     #[error("{text}")]
     Ingest { status: StatusCode, code: &'static str, text: String },
-    #[error("there is no such upload here; it may have ended, or this host may have restarted")]
+    #[error(
+        "there is no such upload here; it may have ended, this host may have restarted, or it began at another storage host and goes on only there"
+    )]
     Unknown,
     #[error("the upload has {actual} bytes here, not {given}: ask for the offset and go on there")]
     Offset { actual: u64, given: u64 },

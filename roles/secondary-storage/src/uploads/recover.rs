@@ -138,5 +138,6 @@ impl Uploads {
         if let Ok(Err(error)) = self.context().tasks.blocking("tidy records", work).await {
             tracing::warn!(error = bedrock::chain(&error), "cannot remove old records of uploads");
         }
+        self.tidy_shared().await;
     }
 }

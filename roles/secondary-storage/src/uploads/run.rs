@@ -61,6 +61,9 @@ pub(super) async fn run(
             uploads.metrics().ended("failed", seconds);
         }
     }
+    if let Ok(store) = cx.stores.open(&upload.plan.store, None).await {
+        cx.sharing.end(&store, &upload.attempt).await;
+    }
     guard.disarm();
     uploads.close(&upload, outcome);
 }
@@ -168,15 +171,17 @@ async fn work(
 /// What can be known before the first byte: the store is there, the place is free, the file fits.
 async fn admit(
     uploads: &Uploads,
-    upload: &Upload,
+    upload: &Arc<Upload>,
     cx: &DownloadContext,
 ) -> Result<Arc<Store>, UploadError> {
     let plan = &upload.plan;
     let broken = |error| UploadError::of_ingest(&IngestError::from(error), "");
+    let store = cx.stores.open(&plan.store, plan.nfs_version.as_deref()).await.map_err(broken)?;
+    // First: what is refused from here on is the end of the upload, which all hosts are told.
+    uploads.claim(upload, &store).await?;
     if !upload.fits(plan.limit) {
         return Err(UploadError::TooLarge { announced: upload.total, limit: plan.limit });
     }
-    let store = cx.stores.open(&plan.store, plan.nfs_version.as_deref()).await.map_err(broken)?;
     let there = inventory::find(&store, plan.kind, &plan.directory).await.map_err(broken)?;
     if there.is_some() {
         return Err(UploadError::Used("its object is on the store".to_owned()));

@@ -22,7 +22,7 @@ use crate::stores::{InstallPath, StoreUrl};
 /// Ended uploads that are kept for the server's question.
 const MAX_KEPT: usize = 4_096;
 /// Longer than any URL of an upload is valid, so that one used up stays used up.
-const KEPT: Duration = Duration::from_hours(48);
+pub(super) const KEPT: Duration = Duration::from_hours(48);
 
 /// The table of uploads. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
@@ -182,6 +182,9 @@ impl Uploads {
         self.metrics().refused(error.code());
         let state = State::Failed { text: error.to_string(), told: false };
         let record = self.record(None, state);
+        if self.find_shared(id, None).await.is_some() {
+            return;
+        }
         {
             let mut table = self.table();
             table.forget_old(record.at_ms);
@@ -209,17 +212,25 @@ impl Uploads {
     pub(super) async fn remember_start(&self, upload: &Upload) -> Result<(), UploadError> {
         let state = State::Receiving { attempt: upload.attempt.clone() };
         let record = self.record(Some(upload), state);
-        let (records, id) = (self.shared.records.clone(), upload.id.clone());
-        let work = move || records.save(&id, &record);
+        let (records, id, kept) = (self.shared.records.clone(), upload.id.clone(), record.clone());
+        let work = move || records.save(&id, &kept);
         match self.shared.cx.tasks.blocking("note an upload", work).await {
-            Ok(saved) => saved.map_err(|error| UploadError::Record(bedrock::chain(&error))),
-            Err(error) => Err(UploadError::Record(error.to_string())),
+            Ok(saved) => saved.map_err(|error| UploadError::Record(bedrock::chain(&error)))?,
+            Err(error) => return Err(UploadError::Record(error.to_string())),
         }
+        self.share(&upload.id, &record).await;
+        Ok(())
     }
 
     /// Writes down how an upload ended.
     pub(super) async fn remember(&self, upload: &Upload, outcome: &Outcome) {
-        self.save(&upload.id, self.ended_record(upload, outcome)).await;
+        let record = self.ended_record(upload, outcome);
+        if upload.is_lost() {
+            // What all hosts know of it is another host's word now.
+            self.save_here(&upload.id, record).await;
+        } else {
+            self.save(&upload.id, record).await;
+        }
     }
 
     fn ended_record(&self, upload: &Upload, outcome: &Outcome) -> Record {
@@ -230,7 +241,13 @@ impl Uploads {
         self.record(Some(upload), state)
     }
 
+    /// Writes down how an upload is, for this host and the others.
     pub(super) async fn save(&self, id: &str, record: Record) {
+        self.share(id, &record).await;
+        self.save_here(id, record).await;
+    }
+
+    async fn save_here(&self, id: &str, record: Record) {
         let (records, owned) = (self.shared.records.clone(), id.to_owned());
         let work = move || records.save(&owned, &record);
         let problem = match self.shared.cx.tasks.blocking("note an upload", work).await {
@@ -302,25 +319,27 @@ impl Uploads {
     /// What the server is told, as often as it asks.
     pub async fn tell(&self, id: &str) -> Told {
         let slot = self.table().uploads.get(id).cloned();
-        match slot {
-            None => Told::Unknown,
-            Some(Slot::Running(upload)) => Told::InProgress {
-                percent: upload.percent(),
-                received: upload.received(),
-                is_volume: upload.plan.kind == crate::stores::ObjectKind::Volume,
-            },
-            Some(Slot::Ended(record)) => match record.state.clone() {
-                State::Receiving { .. } => {
-                    Told::InProgress { percent: 99, received: 0, is_volume: false }
+        let local = match slot {
+            None => None,
+            Some(Slot::Ended(record)) => Some(record),
+            Some(Slot::Running(upload)) => {
+                return Told::InProgress {
+                    percent: upload.percent(),
+                    received: upload.received(),
+                    is_volume: upload.plan.kind == crate::stores::ObjectKind::Volume,
+                };
+            }
+        };
+        let Some(record) = self.known_to_all(id, local).await else { return Told::Unknown };
+        match record.state.clone() {
+            State::Receiving { .. } => self.progress_elsewhere(&record).await,
+            State::Completed(completed) => Told::Completed(completed),
+            State::Failed { text, told } => {
+                if !told {
+                    self.set_told(id, record, &text).await;
                 }
-                State::Completed(completed) => Told::Completed(completed),
-                State::Failed { text, told } => {
-                    if !told {
-                        self.set_told(id, record, &text).await;
-                    }
-                    Told::Failed(text)
-                }
-            },
+                Told::Failed(text)
+            }
         }
     }
 
@@ -331,10 +350,12 @@ impl Uploads {
         {
             let mut table = self.table();
             match table.uploads.get_mut(id) {
-                Some(Slot::Ended(known)) if matches!(known.state, State::Failed { .. }) => {
-                    *known = record.clone();
+                Some(Slot::Ended(known)) => *known = record.clone(),
+                Some(Slot::Running(_)) => return,
+                // Another host's.
+                None => {
+                    table.uploads.insert(id.to_owned(), Slot::Ended(record.clone()));
                 }
-                _ => return,
             }
         }
         self.save(id, record).await;
@@ -351,6 +372,7 @@ impl Uploads {
             }
         }
         let known = self.table().uploads.remove(id).is_some();
+        let elsewhere = self.abort_elsewhere(id).await;
         if known {
             let (records, owned) = (self.shared.records.clone(), id.to_owned());
             let work = move || records.remove(&owned);
@@ -359,7 +381,7 @@ impl Uploads {
                 tracing::warn!(upload = id, error, "cannot forget an upload");
             }
         }
-        known
+        known || elsewhere
     }
 
     /// Ends whatever is uploaded into a directory that is about to be removed; `false` when its

@@ -33,6 +33,8 @@ pub struct Upload {
     pub(super) work: Work,
     received: AtomicU64,
     installing: AtomicBool,
+    /// Another host has it.
+    lost: AtomicBool,
     file: Mutex<Option<String>>,
     /// Why it has to end; the first reason counts.
     reason: Mutex<Option<UploadError>>,
@@ -64,6 +66,7 @@ impl Upload {
             work: Work::new(),
             received: AtomicU64::default(),
             installing: AtomicBool::default(),
+            lost: AtomicBool::default(),
             file: Mutex::default(),
             reason: Mutex::default(),
             outcome: watch::Sender::new(None),
@@ -92,6 +95,14 @@ impl Upload {
 
     pub(super) fn set_installing(&self) {
         self.installing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_lost(&self) {
+        self.lost.store(true, Ordering::SeqCst);
     }
 
     /// The file's name on the client's machine.

@@ -214,13 +214,33 @@ impl<K: Kind> Bench<K> {
         }
     }
 
-    /// Every file below the store's root but the marker, sorted.
+    /// Another host of the zone, with a state of its own on the same store.
+    pub async fn beside(&self, name: &str) -> Self {
+        let mut config = self.config.clone();
+        config.state_directory = self.directory.join(name);
+        let cx = testkit::context(KIND);
+        let parts = assembled(&self.memory, &config, &cx).await;
+        parts.stores.open_configured().await;
+        Self {
+            parts,
+            cx,
+            config,
+            images: self.images.clone(),
+            directory: self.directory.clone(),
+            memory: self.memory.clone(),
+            server: None,
+            _temp: tempfile::tempdir().unwrap(),
+            _kind: PhantomData,
+        }
+    }
+
+    /// Every file below the store's root, sorted, but what hosts keep there for each other.
     pub fn files(&self) -> Vec<String> {
         let mut files = match &self.memory {
             Some(memory) => memory.files(),
             None => self.files_of_directory(),
         };
-        files.retain(|file| file != ".quickcloud-store");
+        files.retain(|file| file != ".quickcloud-store" && !file.starts_with(".quickcloud/"));
         files.sort();
         files
     }

@@ -45,6 +45,7 @@ mod restarts;
 mod scripted;
 mod secure;
 mod several;
+mod several_hosts;
 mod slow_servers;
 mod sources;
 mod stalled;

@@ -156,6 +156,7 @@ async fn row_20_a_list_in_doubt_is_no_list_and_says_nothing_of_another_store() {
     assert!(bench.ask(&list(OTHER)).await.base.result);
 }
 
+/// Row 14 of the weaknesses: what is left behind is reported.
 #[tokio::test]
 async fn an_operator_sees_the_stores_and_has_them_verified() {
     let bench: Bench = Bench::new().await;
@@ -164,6 +165,7 @@ async fn an_operator_sees_the_stores_and_has_them_verified() {
     bench.finish(&bench.download("golden/tiny.qcow2", ImageFormat::Qcow2)).await;
     let (_, stores) = bench.admin(Method::GET, "/stores").await;
     assert_eq!(stores[0]["url"], STORE);
+    assert_eq!(stores[0]["orphans"], Value::Null, "nobody has looked yet");
     let (status, reports) = bench.admin(Method::POST, "/verify").await;
     assert_eq!((status, &reports[0]["objects"]), (StatusCode::OK, &Value::from(1)), "{reports}");
     assert_eq!(reports[0]["found"], 0, "{reports}");
@@ -172,6 +174,7 @@ async fn an_operator_sees_the_stores_and_has_them_verified() {
     let url = "nfs%3A%2F%2F127.0.0.1%2Fexport%2Fsec%2F";
     let (_, reports) = bench.admin(Method::POST, &format!("/verify?store={url}&repair=true")).await;
     assert_eq!(reports[0]["findings"][0]["kind"], "short", "{reports}");
+    assert_eq!(bench.parts.surveys.status()[0].orphans, Some(1));
     let mut metrics = String::new();
     let registry = bench.parts.metrics.registry();
     prometheus_client::encoding::text::encode(&mut metrics, &registry).unwrap();

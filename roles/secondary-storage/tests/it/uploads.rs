@@ -20,7 +20,7 @@ const OTHER: &str = "6b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33";
 use UploadStatusState::{Completed, Error, InProgress, Unknown};
 
 /// Sends head and half of a form, and waits until the host has it.
-async fn half<K: crate::bench::Kind>(
+pub async fn half<K: crate::bench::Kind>(
     bench: &Bench<K>,
     addr: std::net::SocketAddr,
     signed: &Signed,

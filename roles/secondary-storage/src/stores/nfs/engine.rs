@@ -152,6 +152,10 @@ impl Engine for NfsStore {
         })
     }
 
+    fn can_claim(&self) -> bool {
+        true
+    }
+
     fn claim(
         &self,
         work: &Work,
