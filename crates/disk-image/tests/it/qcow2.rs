@@ -72,6 +72,7 @@ fn flags_that_the_original_tolerates_pass_and_corruption_is_told() {
     refused(Format::Qcow2, &zstd, "compression type 0 contradicts");
 }
 
+/// Row 13 of the weaknesses of the original storage agent: it reads the extension as version 3 features.
 #[test]
 fn a_version_2_extension_is_not_an_unknown_feature() {
     let mut image = qcow2(2);

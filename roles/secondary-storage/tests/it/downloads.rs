@@ -48,6 +48,7 @@ async fn every_format_and_wrapper_is_installed_byte_for_byte() {
     check("golden/tiny.iso", ImageFormat::Iso, "tiny.iso", 358_400).await;
 }
 
+/// Row 37 of the weaknesses: as the command says.
 #[tokio::test]
 async fn redirects_are_followed_when_the_server_says_so_and_only_then() {
     for status in ["301", "302", "303", "307", "308"] {
@@ -120,6 +121,7 @@ async fn a_volume_is_installed_and_listed_by_its_id() {
     assert!(bench.listed().await.is_empty());
 }
 
+/// Row 19 of the weaknesses: one directory, one download.
 #[tokio::test]
 async fn files_of_snapshots_keep_their_names_side_by_side() {
     // No text: that would be somebody's error page.
@@ -211,6 +213,7 @@ async fn the_server_can_abort_restart_and_forget() {
     assert_eq!(late.download_status, Some(DownloadStatus::Downloaded));
 }
 
+/// Row 6 of the weaknesses: the server drops an answer without the job's id.
 #[tokio::test]
 async fn an_unknown_job_is_an_error_under_its_own_id_or_begins_again() {
     let bench = Bench::new().await;
@@ -257,6 +260,7 @@ async fn credentials_go_to_their_own_host_only() {
     installed(&bench.finish(&command).await);
 }
 
+/// Row 3 of the weaknesses: whoever waits for a turn is told so.
 #[tokio::test]
 async fn one_busy_store_does_not_hold_up_lists_and_deletions() {
     let bench = Bench::with("max_downloads = 1").await;

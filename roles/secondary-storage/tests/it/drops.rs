@@ -20,6 +20,7 @@ fn cut(answer: &[u8], body: usize) -> Vec<u8> {
     answer[..(begin + body).min(answer.len())].to_vec()
 }
 
+/// Row 1 of the weaknesses: the original writes what it resumes to the wrong place.
 #[tokio::test]
 async fn an_image_cut_at_any_hundredth_is_whole_in_the_end() {
     let cases = Cases::new().await;

@@ -135,6 +135,7 @@ async fn a_purged_job_is_forgotten_only_after_its_end() {
     assert_eq!(bench.parts.downloads.status().len(), 1);
 }
 
+/// Row 14 of the weaknesses: failed downloads fill the store.
 #[tokio::test]
 async fn a_store_that_fails_at_any_step_leaves_nothing_behind() {
     for operation in ["create", "write", "finish", "rename", "put", "get"] {
@@ -168,6 +169,8 @@ async fn what_cannot_be_removed_is_removed_at_the_next_start() {
     assert_eq!(bench.files(), Vec::<String>::new());
 }
 
+/// Rows 8 and 40 of the weaknesses: nothing sleeps for three seconds before it answers, and the first
+/// answer has the right sizes.
 #[tokio::test]
 async fn ten_downloads_at_once_are_ready_in_their_first_answer() {
     let bench = Bench::with("answer_wait = \"20s\"").await;
@@ -182,6 +185,8 @@ async fn ten_downloads_at_once_are_ready_in_their_first_answer() {
     let answers = futures_util::future::join_all(commands.iter().map(|c| bench.ask(c))).await;
     for answer in answers {
         assert_eq!(answer.download_status, Some(DownloadStatus::Downloaded), "{answer:?}");
+        let sizes = (answer.template_size, answer.template_physical_size);
+        assert_eq!(sizes, (1_048_576, 524_288), "{answer:?}");
     }
     assert_eq!(bench.listed().await.len(), 10);
 }

@@ -27,6 +27,7 @@ async fn check(path: &str, format: ImageFormat, expected: &str) {
 
 const MISMATCH: &str = "Failed to install: Template content is unsupported, or mismatch between selected format and template content. Found  : ";
 
+/// Row 4 of the weaknesses: the original takes an error page, and what it cut off, for an image.
 #[tokio::test]
 async fn what_servers_say_wrong() {
     check("none", ImageFormat::Iso, " HTTP Server returned 404 (expected 200 OK) ").await;
@@ -37,6 +38,7 @@ async fn what_servers_say_wrong() {
     check("to-file/tiny.iso", ImageFormat::Iso, scheme).await;
 }
 
+/// Rows 10 and 42 of the weaknesses: what a file is is found in this process, against the chosen format.
 #[tokio::test]
 async fn content_that_is_something_else() {
     let text = |found: &str| format!("{MISMATCH}{found}");
@@ -52,6 +54,7 @@ async fn content_that_is_something_else() {
     check("golden/tiny.raw", ImageFormat::Vhd, vhd).await;
 }
 
+/// Row 37 of the weaknesses: every hop is looked at.
 #[tokio::test]
 async fn a_redirect_loop_and_a_redirect_to_a_forbidden_address() {
     let bench = Bench::new().await;
@@ -94,6 +97,7 @@ async fn a_closed_port_says_so() {
     assert_eq!(error_of(&bench.finish(&command).await), "Connection refused");
 }
 
+/// Row 2 of the weaknesses: time-outs and retries, both as configured.
 #[tokio::test]
 async fn a_connection_that_is_not_made_in_time_is_tried_as_often_as_configured() {
     // A queue of one that nobody empties: the kernel drops what comes then.
@@ -116,6 +120,7 @@ async fn a_connection_that_is_not_made_in_time_is_tried_as_often_as_configured()
     assert!(started.elapsed() >= 4 * limit, "one attempt and three more");
 }
 
+/// Row 1 of the weaknesses: a range, on the condition that it still is the same file.
 #[tokio::test]
 async fn a_broken_connection_is_continued_where_it_broke() {
     let bench = Bench::new().await;
@@ -164,6 +169,7 @@ async fn a_connection_that_always_breaks_is_never_called_ready() {
     assert!(error_of(&answer).contains("of 100232"), "{answer:?}");
 }
 
+/// Row 2 of the weaknesses: the original waits for ever.
 #[tokio::test]
 async fn a_server_that_falls_silent_is_given_up() {
     let bench = Bench::with("stall_timeout = \"200ms\"\nconnect_timeout = \"200ms\"\n").await;
@@ -177,6 +183,7 @@ async fn a_server_that_falls_silent_is_given_up() {
     assert!(error_of(&answer).contains("nothing was received"), "{answer:?}");
 }
 
+/// Row 17 of the weaknesses: letters of any case, and what a digest of another length probably is.
 #[tokio::test]
 async fn digests_that_differ() {
     let bench = Bench::new().await;
@@ -187,6 +194,12 @@ async fn digests_that_differ() {
     assert_eq!(answer.check_sum.as_deref(), Some("{SHA-1}00"), "as given");
     assert_eq!(answer.download_pct, 100);
     assert_eq!(bench.files(), Vec::<String>::new());
+    // Without a name it is an MD5 to the original.
+    let sha256 = "9483232ba60b36c9228e0152ae0b810bb6fa3b5492ea558aaedfdc19a9cc8eaa";
+    command.checksum = Some(sha256.to_owned());
+    let answer = bench.finish(&command).await;
+    let hint = format!("; by its length it is a SHA-256: give it as {{SHA-256}}{sha256}");
+    assert!(error_of(&answer).ends_with(&hint), "{answer:?}");
     command.checksum = Some("{FOO}72".to_owned());
     assert_eq!(error_of(&bench.ask(&command).await), "invalid algorithm: {FOO}72");
     // Upper case is the same digest.
@@ -208,6 +221,8 @@ async fn a_decompression_bomb_stops_at_its_limit() {
     );
 }
 
+/// Rows 5 and 7 of the weaknesses: every refusal is an answer that the server takes, with the install path
+/// in it ([`error_of`] looks).
 #[tokio::test]
 async fn commands_that_name_no_possible_download() {
     let bench = Bench::new().await;

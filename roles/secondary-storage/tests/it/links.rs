@@ -147,6 +147,7 @@ async fn nothing_but_links_is_served() {
     assert_eq!((post.status, post.header("allow").as_deref()), (405, Some("GET, HEAD")));
 }
 
+/// Row 24 of the weaknesses: the original never takes a link away.
 #[tokio::test]
 async fn a_link_survives_a_restart_and_ends_when_the_server_says_so() {
     let (bench, path) = with_link().await;
@@ -170,6 +171,7 @@ async fn a_link_survives_a_restart_and_ends_when_the_server_says_so() {
     assert!(bench.ask(&remove).await.base.result, "twice is fine");
 }
 
+/// Row 25 of the weaknesses: a server without a row of this host names no directory.
 #[tokio::test]
 async fn a_volume_copied_for_its_link_goes_with_it() {
     let bench: Bench = Bench::new().await;

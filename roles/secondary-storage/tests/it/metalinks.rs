@@ -50,6 +50,7 @@ async fn gone() -> Scripted {
     Scripted::start(|_, _| head("404 Not Found", &["Content-Length: 4"])).await
 }
 
+/// Row 9 of the weaknesses: mirrors are judged like any other source.
 #[tokio::test]
 async fn a_mirror_that_has_it_is_found_and_its_digest_compared() {
     let bench: Bench = Bench::new().await;
@@ -117,6 +118,7 @@ async fn mirrors_are_judged_by_their_address_and_get_no_credentials_of_others() 
     assert!(error.contains("no mirror") && error.contains("127.0.0.3 has a loopback"), "{error}");
 }
 
+/// Row 9 of the weaknesses: the original installs the error page of a mirror.
 #[tokio::test]
 async fn what_is_no_metalink_says_so() {
     let bench: Bench = Bench::new().await;

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::storage::ImageFormat;
+use agent_protocol::storage::{
+    ImageFormat, SecStorageSetupCommand, UploadStatusCommand, UploadStatusState,
+};
 use config_reader::Violations;
 use management_server::{
     HostKind, HostState, ImageKind, ImageState, ImageStore, ManagementServer, NewImage,
@@ -13,9 +15,11 @@ use role::{ConfigInput, Health, RoleContext, RoleSpec};
 use secondary_storage::DESCRIPTOR;
 use tokio::task::JoinHandle;
 
-use crate::bench::{SOON, STORE, section};
+use crate::bench::{SOON, STORE, section, store_to};
 use crate::images::{ImageServer, raw, vector};
 use crate::recorded;
+use crate::upload_client::{Connection, KEY, Signed, form, order, post};
+use crate::uploads::ID;
 
 pub const GUID: &str = "SecondaryStorage.1-NfsSecondaryStorageResource";
 
@@ -258,6 +262,7 @@ async fn a_port_that_is_taken_makes_the_role_degraded_not_dead() {
     role.stop().await;
 }
 
+/// Row 19 of the weaknesses: the server asks again after a reconnect, and gets the same download.
 #[tokio::test]
 async fn a_reconnect_in_the_middle_of_a_download_gives_one_image() {
     let zone = Zone::new("").await;
@@ -277,6 +282,41 @@ async fn a_reconnect_in_the_middle_of_a_download_gives_one_image() {
     assert_eq!(zone.images.requests("gated/tiny.raw"), 1, "the server asked again, we attached");
     let directory = zone.temp.path().join("sec/template/tmpl/2").join(id.to_string());
     assert_eq!(std::fs::read_dir(directory).unwrap().count(), 2);
+    role.stop().await;
+}
+
+/// Row 19 of the weaknesses: a reconnect fails every upload of the original.
+#[tokio::test]
+async fn a_reconnect_in_the_middle_of_an_upload_is_not_noticed() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let zone = Zone::new(&format!("listen = [\"{free}\"]\n")).await;
+    let role = zone.start().await;
+    role.until_ready().await;
+    let setup = SecStorageSetupCommand {
+        store: Some(store_to()),
+        sec_url: Some(STORE.into()),
+        post_upload_key: Some(KEY.into()),
+        ..SecStorageSetupCommand::default()
+    };
+    assert!(zone.server.succeeds(GUID, &setup, SOON).await.unwrap());
+    let signed = Signed::of(&order(ID, 270));
+    let body = form("a.qcow2", &vector("tiny.qcow2"));
+    let mut connection = Connection::open(free).await;
+    connection.send(post(ID, &signed.headers(), body.len()).as_bytes()).await;
+    let (first, rest) = body.split_at(body.len() / 2);
+    connection.send(first).await;
+    zone.server.strike(GUID, management_server::Action::Close).await.unwrap();
+    let away = |server: &ManagementServer| {
+        server.host(GUID).filter(|host| host.state != HostState::Up).map(|_host| ())
+    };
+    zone.server.wait_for("the host to be away", SOON, away).await.unwrap();
+    zone.server.wait_for_host(GUID, HostState::Up, SOON).await.unwrap();
+    connection.send(rest).await;
+    assert_eq!(connection.reply().await.status, 200);
+    let status =
+        UploadStatusCommand { entity_uuid: Some(ID.to_owned()), ..UploadStatusCommand::default() };
+    let answer = zone.server.request(GUID, &status, SOON).await.unwrap();
+    assert_eq!(answer.status, Some(UploadStatusState::Completed), "{answer:?}");
     role.stop().await;
 }
 
@@ -312,7 +352,7 @@ fn sha256(bytes: &[u8]) -> String {
     format!("{{SHA-256}}{hex}")
 }
 
-/// Everything of one process, both ends of the link, in one log.
+/// Everything of one process, both ends of the link, in one log. Row 36 of the weaknesses: the original logs passwords in clear.
 #[tokio::test]
 async fn secrets_of_a_download_are_in_nobodys_log() {
     let log = testkit::CapturedLog::of_level(tracing::Level::DEBUG);

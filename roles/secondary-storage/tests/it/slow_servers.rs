@@ -37,6 +37,7 @@ async fn a_trickle_and_an_endless_download_are_given_up() {
     assert_eq!(bench.files(), Vec::<String>::new());
 }
 
+/// Row 3 of the weaknesses: two slow downloads of one server hold up all others of the original.
 #[tokio::test]
 async fn a_slow_server_leaves_turns_to_others() {
     let bench: Bench = Bench::with("max_downloads = 2").await;
