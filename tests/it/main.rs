@@ -24,4 +24,6 @@ mod reloading;
 mod restarts;
 mod roles;
 mod running;
+mod shared_port;
 mod unit_file;
+mod zone;
