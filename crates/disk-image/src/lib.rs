@@ -6,6 +6,7 @@
 //! never against a name: its beginning by [`Kind::of`] as soon as it is there, the complete image
 //! by [`inspect`]. The crate does no IO: whoever holds the bytes implements [`Source`].
 
+pub mod chain;
 mod format;
 pub mod iso;
 mod numbers;
@@ -160,6 +161,9 @@ pub enum ImageError {
     /// Wrong content for the format.
     #[error("is not a valid OVA")]
     Ova(#[from] ova::OvaError),
+    /// It needs other files, and they do not fit together.
+    #[error("is not the end of a usable chain of files")]
+    Chain(#[from] chain::ChainError),
     /// Wrong content for the format.
     #[error("is not a valid TAR")]
     Tar(#[from] tar::TarError),
@@ -237,6 +241,9 @@ fn up_to<S: Source + ?Sized>(source: &S, offset: u64, limit: usize) -> std::io::
     }
     Ok(bytes)
 }
+
+/// What may hold a header with all that belongs to it: the largest cluster of a QCOW2.
+const LARGEST_HEAD: usize = 1 << 21;
 
 /// Bytes of a table that are read at once.
 const PIECE: u64 = 64 * 1024;

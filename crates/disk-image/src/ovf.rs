@@ -2,7 +2,11 @@
 //!
 //! Names decide, not name spaces: writers of several versions of the standard are around.
 
+mod single;
+
 use roxmltree::{Document, Node, ParsingOptions};
+
+pub use single::with_one_file;
 
 /// Longest description that is read; licences make them long.
 pub const MAX_LENGTH: u64 = 4 << 20;
@@ -37,6 +41,9 @@ pub enum OvfError {
         /// The reference that leads nowhere.
         file: String,
     },
+    /// A file that it does not refer to.
+    #[error("does not refer to the file {0:?}")]
+    NoSuchFile(String),
     /// It needs another disk.
     #[error("has a disk {0:?} that needs a parent disk")]
     Parent(String),

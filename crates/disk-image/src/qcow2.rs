@@ -39,6 +39,14 @@ pub enum Qcow2Error {
     /// It needs another file, which would be one of the host's.
     #[error("it has a backing file")]
     BackingFile,
+    /// Its name is not where names are.
+    #[error("the name of its backing file ({length} bytes at byte {offset}) is not valid")]
+    BackingName {
+        /// Where it should be.
+        offset: u64,
+        /// Its length.
+        length: u32,
+    },
     /// The same for its data.
     #[error("its data is in another file")]
     DataFile,
@@ -151,6 +159,19 @@ pub enum Part {
     Bitmaps,
 }
 
+/// The file that another one needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Backing {
+    /// As it is written.
+    pub(crate) name: String,
+    /// `raw`, `qcow2`, whatever QEMU knows.
+    pub(crate) format: Option<String>,
+}
+
+pub(crate) use tables::{COMPRESSED, OFFSET, ZERO};
+
+/// QEMU's limit.
+const MAX_BACKING_NAME: u32 = 1023;
 const MAGIC: &[u8] = b"QFI\xfb";
 const V2_HEADER_LEN: u32 = 72;
 const V3_HEADER_LEN: u32 = 104;
@@ -186,6 +207,46 @@ pub fn check<S: Source + ?Sized>(source: &S) -> Result<Header, ImageError> {
 impl Header {
     /// Reads the header in `head`, the first bytes of the image.
     pub fn parse(head: &[u8]) -> Result<Self, Qcow2Error> {
+        let header = Self::parse_any(head)?;
+        let has_backing = be_u64(head, 8) != Some(0) || be_u32(head, 16) != Some(0);
+        if has_backing { Err(Qcow2Error::BackingFile) } else { Ok(header) }
+    }
+
+    /// The same of an image that may need another file, with that file.
+    pub(crate) fn parse_chained(head: &[u8]) -> Result<(Self, Option<Backing>), Qcow2Error> {
+        let header = Self::parse_any(head)?;
+        let (offset, length) = (be_u64(head, 8), be_u32(head, 16));
+        let (Some(offset), Some(length)) = (offset, length) else { return Err(Qcow2Error::Short) };
+        if offset == 0 || length == 0 {
+            return Ok((header, None));
+        }
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        let name = head.get(start..end).filter(|_name| length <= MAX_BACKING_NAME);
+        let name = name.ok_or(Qcow2Error::BackingName { offset, length })?;
+        let name = String::from_utf8_lossy(name).into_owned();
+        Ok((header, Some(Backing { name, format: header.backing_format(head) })))
+    }
+
+    /// By the extension that tells it.
+    fn backing_format(&self, head: &[u8]) -> Option<String> {
+        let start = usize::try_from(self.header_length).unwrap_or(LARGEST_CLUSTER);
+        let mut rest = head.get(start..)?;
+        loop {
+            let (kind, size) = (be_u32(rest, 0)?, be_u32(rest, 4)?);
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            match kind {
+                0 => return None,
+                EXTENSION_BACKING_FORMAT => {
+                    let format = rest.get(8..8_usize.checked_add(size)?)?;
+                    return Some(String::from_utf8_lossy(format).into_owned());
+                }
+                _ => rest = rest.get(size.checked_next_multiple_of(8)?.checked_add(8)?..)?,
+            }
+        }
+    }
+
+    fn parse_any(head: &[u8]) -> Result<Self, Qcow2Error> {
         if !head.starts_with(MAGIC) {
             return Err(Qcow2Error::Magic);
         }
@@ -194,9 +255,6 @@ impl Header {
         let version = u32_at(4)?;
         if !(2..=3).contains(&version) {
             return Err(Qcow2Error::Version(version));
-        }
-        if u64_at(8)? != 0 || u32_at(16)? != 0 {
-            return Err(Qcow2Error::BackingFile);
         }
         if u32_at(32)? != 0 {
             return Err(Qcow2Error::Encrypted);
@@ -241,7 +299,35 @@ impl Header {
         self.features & CORRUPT_FEATURE != 0
     }
 
-    const fn cluster_size(&self) -> u64 {
+    pub(crate) const fn l1_offset(&self) -> u64 {
+        self.l1_offset
+    }
+
+    pub(crate) const fn l1_length(&self) -> u64 {
+        self.l1_entries as u64 * 8
+    }
+
+    /// Whether compressed clusters are those of zstd; otherwise of deflate.
+    pub(crate) const fn is_zstd(&self) -> bool {
+        self.features & COMPRESSION_FEATURE != 0
+    }
+
+    /// Makes sure that the first table is there and large enough.
+    pub(crate) fn check_l1<S: Source + ?Sized>(&self, source: &S) -> Result<(), ImageError> {
+        tables::check_l1(self, source.length())
+    }
+
+    /// Makes sure that everything that the tables name is there.
+    pub(crate) fn check_tables<S: Source + ?Sized>(&self, source: &S) -> Result<(), ImageError> {
+        tables::check(self, source)
+    }
+
+    /// Offset and length of a compressed cluster.
+    pub(crate) const fn compressed(&self, entry: u64) -> (u64, u64) {
+        tables::compressed(self, entry)
+    }
+
+    pub(crate) const fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
     }
 

@@ -13,8 +13,8 @@ const SECTOR: u64 = 512;
 const COOKIE: &[u8] = b"conectix";
 const DYNAMIC_COOKIE: &[u8] = b"cxsparse";
 const DYNAMIC_HEADER_LEN: usize = 1024;
-const FOOTER_CHECKSUM: usize = 64;
-const HEADER_CHECKSUM: usize = 36;
+pub(crate) const FOOTER_CHECKSUM: usize = 64;
+pub(crate) const HEADER_CHECKSUM: usize = 36;
 /// The format's own limit: 2040 GiB.
 const MAX_SECTORS: u64 = 0xFF00_0000;
 const UNUSED: u32 = u32::MAX;
@@ -31,6 +31,9 @@ pub enum VhdError {
     /// It needs another file.
     #[error("it is a differencing disk that needs a parent file")]
     Differencing,
+    /// And does not say which.
+    #[error("it is a differencing disk that does not name its parent file")]
+    NoParent,
     /// Neither fixed nor dynamic.
     #[error("its disk type is {0}, not 2 (fixed) or 3 (dynamic)")]
     DiskType(u32),
@@ -81,9 +84,13 @@ pub struct Disk {
 /// What is used of a footer with a right checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footer {
-    virtual_size: u64,
-    disk_type: u32,
+    pub(crate) virtual_size: u64,
+    pub(crate) disk_type: u32,
     data_offset: u64,
+    /// Cylinders, heads, sectors.
+    pub(crate) geometry: u32,
+    /// The file's mark, by which a child knows it.
+    pub(crate) id: [u8; 16],
 }
 
 impl Footer {
@@ -101,6 +108,8 @@ impl Footer {
             virtual_size: number(48)?,
             disk_type: be_u32(bytes, 60).ok_or(VhdError::NoFooter)?,
             data_offset: number(16)?,
+            geometry: be_u32(bytes, 56).ok_or(VhdError::NoFooter)?,
+            id: bytes.get(68..84).and_then(|id| id.try_into().ok()).ok_or(VhdError::NoFooter)?,
         })
     }
 }
@@ -113,8 +122,30 @@ pub fn check<S: Source + ?Sized>(source: &S) -> Result<Disk, ImageError> {
     if !crate::Format::Vhd.admits(kind) {
         return Err(VhdError::Kind(kind).into());
     }
+    let (footer, notice) = sound_footer(source, &head)?;
+    let virtual_size = footer.virtual_size;
+    match footer.disk_type {
+        2 => check_end("disk", virtual_size.saturating_add(FOOTER_LEN as u64 - 1), length)?,
+        3 => check_dynamic(source, footer)?,
+        4 => return Err(VhdError::Differencing.into()),
+        other => return Err(VhdError::DiskType(other).into()),
+    }
+    Ok(Disk { virtual_size, notice })
+}
+
+/// The footer of a file that may need another one.
+pub(crate) fn footer<S: Source + ?Sized>(source: &S) -> Result<Footer, ImageError> {
+    let head = up_to(source, 0, FOOTER_LEN)?;
+    Ok(sound_footer(source, &head)?.0)
+}
+
+/// One of two, the one at the end first.
+fn sound_footer<S: Source + ?Sized>(
+    source: &S,
+    head: &[u8],
+) -> Result<(Footer, Option<Notice>), ImageError> {
     let end = end_footer(source)?;
-    let start = Footer::parse(&head);
+    let start = Footer::parse(head);
     let (footer, notice) = match (end, start) {
         (Ok(footer), Err(VhdError::Checksum)) => {
             (footer, Some(Notice::DamagedFooter { damaged: "start" }))
@@ -131,13 +162,7 @@ pub fn check<S: Source + ?Sized>(source: &S) -> Result<Disk, ImageError> {
     if !(SECTOR..=MAX_SECTORS * SECTOR).contains(&virtual_size) {
         return Err(VhdError::VirtualSize(virtual_size).into());
     }
-    match footer.disk_type {
-        2 => check_end("disk", virtual_size.saturating_add(FOOTER_LEN as u64 - 1), length)?,
-        3 => check_dynamic(source, footer)?,
-        4 => return Err(VhdError::Differencing.into()),
-        other => return Err(VhdError::DiskType(other).into()),
-    }
-    Ok(Disk { virtual_size, notice })
+    Ok((footer, notice))
 }
 
 /// The last 512 bytes, or 511 of an old writer.
@@ -150,7 +175,27 @@ fn end_footer<S: Source + ?Sized>(source: &S) -> std::io::Result<Result<Footer, 
     })
 }
 
-fn check_dynamic<S: Source + ?Sized>(source: &S, footer: Footer) -> Result<(), ImageError> {
+/// Looks at all tables of a dynamic disk that may need another file.
+pub(crate) fn check_chained<S: Source + ?Sized>(source: &S) -> Result<(), ImageError> {
+    check_dynamic(source, footer(source)?)
+}
+
+/// What is used of a dynamic disk's header.
+#[derive(Debug)]
+pub(crate) struct Dynamic {
+    pub(crate) header: Vec<u8>,
+    /// Where the block allocation table is.
+    pub(crate) table: u64,
+    pub(crate) entries: u32,
+    pub(crate) block_size: u32,
+    /// Bytes of a block's bitmap.
+    pub(crate) bitmap: u64,
+}
+
+pub(crate) fn dynamic<S: Source + ?Sized>(
+    source: &S,
+    footer: &Footer,
+) -> Result<Dynamic, ImageError> {
     let length = source.length();
     let header = up_to(source, footer.data_offset, DYNAMIC_HEADER_LEN)?;
     let header_end = footer.data_offset.saturating_add(DYNAMIC_HEADER_LEN as u64);
@@ -175,6 +220,13 @@ fn check_dynamic<S: Source + ?Sized>(source: &S, footer: Footer) -> Result<(), I
     check_end("block allocation table", table.saturating_add(table_length), length)?;
     // One bit for each sector of the block, in whole sectors.
     let bitmap = (u64::from(block_size) / SECTOR / 8).next_multiple_of(SECTOR);
+    Ok(Dynamic { header, table, entries, block_size, bitmap })
+}
+
+fn check_dynamic<S: Source + ?Sized>(source: &S, footer: Footer) -> Result<(), ImageError> {
+    let length = source.length();
+    let Dynamic { table, entries, block_size, bitmap, .. } = dynamic(source, &footer)?;
+    let table_length = u64::from(entries) * 4;
     let block = bitmap + u64::from(block_size);
     in_pieces(source, table, table_length, |piece| {
         let (entries, _rest) = piece.as_chunks::<4>();
@@ -191,6 +243,14 @@ fn check_dynamic<S: Source + ?Sized>(source: &S, footer: Footer) -> Result<(), I
 
 const fn check_end(what: &'static str, end: u64, length: u64) -> Result<(), VhdError> {
     if end > length { Err(VhdError::CutShort { what, end, length }) } else { Ok(()) }
+}
+
+/// Writes the checksum into a footer or header that is complete but for it.
+pub(crate) fn seal(bytes: &mut [u8], own: usize) {
+    let sum = checksum(bytes, own);
+    if let Some(place) = bytes.get_mut(own..own + 4) {
+        place.copy_from_slice(&sum.to_be_bytes());
+    }
 }
 
 /// One's complement of the sum of all bytes but the checksum itself, which is at `own`.

@@ -6,13 +6,17 @@
 
 pub mod access;
 pub mod browse;
+pub mod copies;
+pub mod data_disks;
 pub mod deletions;
 pub mod downloads;
+pub mod drives;
 pub mod inventory;
 pub mod links;
 pub mod objects;
 pub mod setup;
 mod snapshot_files;
+pub mod snapshots;
 pub mod uploads;
 pub mod volumes;
 
@@ -25,6 +29,7 @@ use management_link::CommandContext;
 use crate::ingest::IngestError;
 use crate::links::LinkError;
 use crate::metrics::Metrics;
+use crate::moving::MoveError;
 use crate::setup::PeersError;
 use crate::stores::StoreError;
 use crate::stores::path::PathError;
@@ -36,6 +41,7 @@ pub struct Commands {
     pub downloads: downloads::DownloadCommands,
     pub inventory: inventory::InventoryCommands,
     pub objects: objects::ObjectCommands,
+    pub drives: drives::DriveCommands,
     pub links: links::LinkCommands,
     pub uploads: uploads::UploadCommands,
     pub metrics: Arc<Metrics>,
@@ -57,6 +63,8 @@ pub enum HandlerError {
     NotSupported(&'static str),
     #[error(transparent)]
     Download(#[from] IngestError),
+    #[error(transparent)]
+    Move(#[from] MoveError),
     #[error(transparent)]
     Peers(#[from] PeersError),
     #[error("cannot remember what the server sent")]
@@ -131,26 +139,16 @@ impl Commands {
             C::DeleteEntityDownloadURL(c) => reply(self.links.delete(*c).await),
             C::ListDataStoreObjects(c) => reply(self.inventory.browse(*c).await),
             C::MoveVolume(c) => reply(self.objects.move_volume(*c).await),
-            c @ C::DeleteSnapshotsDir(_) => not_supported(&c, "deleting snapshots"),
-            c @ C::Copy(_) => not_supported(&c, "copying between stores or from a snapshot"),
-            c @ C::QuerySnapshotZoneCopy(_) => not_supported(&c, "copying snapshots between zones"),
-            c @ C::HandleConfigDriveIso(_) => {
-                not_supported(&c, "keeping config drives on secondary storage")
-            }
-            c @ (C::GetDatadisks(_) | C::CreateDatadiskTemplate(_)) => {
-                not_supported(&c, "splitting the disks of an OVA")
-            }
+            C::DeleteSnapshotsDir(c) => reply(self.objects.delete_snapshots(*c).await),
+            C::Copy(c) => reply(self.objects.copy(*c, cx).await),
+            C::QuerySnapshotZoneCopy(c) => reply(self.objects.snapshot_files(*c).await),
+            C::HandleConfigDriveIso(c) => reply(self.drives.handle(*c).await),
+            C::GetDatadisks(c) => reply(self.objects.data_disks(*c).await),
+            C::CreateDatadiskTemplate(c) => reply(self.objects.disk_template(*c).await),
             C::UploadStatus(c) => reply(Ok(self.uploads.status(*c).await)),
-            c @ (C::Upload(_) | C::UploadProgress(_)) => {
-                not_supported(&c, "uploading to another server")
-            }
+            // No server sends them any more, and the original cannot even read them.
+            c @ (C::Upload(_) | C::UploadProgress(_)) => unsupported(&c.envelope()),
             C::Unknown(envelope) => unsupported(&envelope),
         }
     }
-}
-
-/// A failed answer of the command's own class: the server hangs on any other, or takes it for a yes.
-fn not_supported(command: &StorageCommand, what: &str) -> Envelope {
-    let text = format!("{what} is not supported by this storage host yet");
-    command.failed_answer(&text)
 }

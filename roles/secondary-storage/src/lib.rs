@@ -9,6 +9,7 @@
 //! | [`commands`] | every command to its handler and back to its answer |
 //! | [`sources`] | where bytes come from: web servers, with the rules of whom to ask and trust |
 //! | [`ingest`] | from a source's bytes to a listed object, never listed before it is complete |
+//! | [`moving`] | copies between stores, templates of snapshots, config drives |
 //! | [`objects`] | what a store holds, in Java's properties files; removing it |
 //! | [`stores`] | stores: verified roots with threads of their own |
 //! | [`links`] | links for users, and the listener behind them |
@@ -33,6 +34,7 @@ pub mod ingest;
 pub mod links;
 pub mod live;
 pub mod metrics;
+pub mod moving;
 pub mod objects;
 pub mod redacted;
 pub mod reload;

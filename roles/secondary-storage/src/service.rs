@@ -15,6 +15,7 @@ use crate::agent::StorageAgent;
 use crate::commands::Commands;
 use crate::commands::access::StoreAccess;
 use crate::commands::downloads::DownloadCommands;
+use crate::commands::drives::DriveCommands;
 use crate::commands::inventory::InventoryCommands;
 use crate::commands::links::LinkCommands;
 use crate::commands::objects::ObjectCommands;
@@ -29,6 +30,7 @@ use crate::links::local::LocalTable;
 use crate::links::serve::{FileService, router};
 use crate::live::Live;
 use crate::metrics::Metrics;
+use crate::moving::Moves;
 use crate::serving::certificates::{ServedCertificates, own_names};
 use crate::serving::{Reloadable, listeners};
 use crate::setup::ServerSettings;
@@ -143,6 +145,7 @@ pub struct Assembled {
     pub links: Links,
     pub uploads: UploadService,
     pub takeover: Arc<Takeover>,
+    pub moves: Moves,
     pub server: ServerSettings,
     pub metrics: Arc<Metrics>,
     pub(crate) settings: Live<DownloadSettings>,
@@ -240,6 +243,8 @@ pub async fn assemble_on(
         Arc::clone(&metrics),
     );
     let access = StoreAccess { stores: stores.clone() };
+    let moves =
+        Moves::new(stores.clone(), cx.tasks.clone(), cx.host.clone(), &config.state_directory);
     let commands = Commands {
         setup: SetupCommands {
             access: access.clone(),
@@ -266,8 +271,10 @@ pub async fn assemble_on(
             uploads: uploads.clone(),
             links: links.clone(),
             sharing: context.sharing.clone(),
+            moves: moves.clone(),
             host: cx.host.clone(),
         },
+        drives: DriveCommands { access: access.clone(), moves: moves.clone() },
         links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
         uploads: UploadCommands { uploads: uploads.clone() },
         metrics: Arc::clone(&metrics),
@@ -288,6 +295,7 @@ pub async fn assemble_on(
         links,
         uploads,
         takeover,
+        moves,
         server,
         metrics,
         settings,
@@ -388,6 +396,8 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     cx.tasks.spawn_vital("look after other hosts", takeover);
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover downloads", async move { recovering.0.recover(recovering.1).await });
+    let recovering = (parts.moves.clone(), cx.shutdown.clone());
+    cx.tasks.spawn("recover copies", async move { recovering.0.recover(recovering.1).await });
     let stopping = (parts.downloads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("stop downloads", async move {
         stopping.1.cancelled().await;

@@ -9,16 +9,16 @@ use super::{Header, MAX_L1_BYTES, MAX_REFCOUNT_TABLE_BYTES, MAX_SNAPSHOTS, Part,
 use crate::{ImageError, Source, be_u32, in_pieces};
 
 /// Bits 9 to 55 of an entry: an offset.
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-const COMPRESSED: u64 = 1 << 62;
-const ZERO: u64 = 1;
+pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(crate) const COMPRESSED: u64 = 1 << 62;
+pub(crate) const ZERO: u64 = 1;
 const SECTOR: u64 = 512;
 /// QEMU's limits.
 const MAX_SNAPSHOT_EXTRA: u32 = 1024;
 const MAX_SNAPSHOT_BYTES: u64 = 64 << 20;
 
-pub(super) fn check<S: Source + ?Sized>(header: &Header, source: &S) -> Result<(), ImageError> {
-    let length = source.length();
+/// The first table maps the disk and lies in the file.
+pub(super) fn check_l1(header: &Header, length: u64) -> Result<(), ImageError> {
     let cluster = header.cluster_size();
     let l1_bytes = u64::from(header.l1_entries) * 8;
     let needed = header.virtual_size.div_ceil(cluster * (cluster / 8));
@@ -28,7 +28,14 @@ pub(super) fn check<S: Source + ?Sized>(header: &Header, source: &S) -> Result<(
     if l1_bytes > MAX_L1_BYTES {
         return Err(Qcow2Error::TooLarge { what: Part::L1, size: l1_bytes }.into());
     }
-    check_table(header, Part::L1, header.l1_offset, l1_bytes, length)?;
+    Ok(check_table(header, Part::L1, header.l1_offset, l1_bytes, length)?)
+}
+
+pub(super) fn check<S: Source + ?Sized>(header: &Header, source: &S) -> Result<(), ImageError> {
+    let length = source.length();
+    let cluster = header.cluster_size();
+    let l1_bytes = u64::from(header.l1_entries) * 8;
+    check_l1(header, length)?;
     check_refcounts(header, source)?;
     check_snapshots(header, source)?;
     let mut tables = 0_u64;
@@ -70,13 +77,19 @@ pub(super) const fn check_table(
     }
 }
 
+/// Offset and length of a compressed cluster.
+pub(super) const fn compressed(header: &Header, entry: u64) -> (u64, u64) {
+    let shift = 62 - (header.cluster_bits - 8);
+    let offset = entry & ((1 << shift) - 1);
+    let sectors = ((entry & (COMPRESSED - 1)) >> shift) + 1;
+    (offset, sectors * SECTOR - offset % SECTOR)
+}
+
 fn check_entry(header: &Header, entry: u64, length: u64) -> Result<(), Qcow2Error> {
     let cluster = header.cluster_size();
     let (what, offset, size) = if entry & COMPRESSED != 0 {
-        let shift = 62 - (header.cluster_bits - 8);
-        let offset = entry & ((1 << shift) - 1);
-        let sectors = ((entry & (COMPRESSED - 1)) >> shift) + 1;
-        (Part::Compressed, offset, sectors * SECTOR - offset % SECTOR)
+        let (offset, size) = compressed(header, entry);
+        (Part::Compressed, offset, size)
     } else {
         if entry & ZERO != 0 && header.version == 2 {
             return Err(Qcow2Error::ZeroCluster);

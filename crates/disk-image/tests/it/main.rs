@@ -13,6 +13,7 @@
 
 mod archives;
 mod build;
+mod chains;
 mod differential;
 mod hostile;
 mod kinds;

@@ -135,7 +135,7 @@ async fn remove_snapshot(store: &Store, path: &InstallPath) -> Handled<Option<St
 
 /// Whether a file is of the snapshot `name`: it is called so, or `VHD-` stands before it, an ending
 /// or a word after it. A name that only holds it by chance is another snapshot's.
-fn belongs(file: &str, name: &str) -> bool {
+pub(super) fn belongs(file: &str, name: &str) -> bool {
     let rest = file.strip_prefix(name);
     let rest = rest.or_else(|| file.strip_prefix("VHD-").and_then(|file| file.strip_prefix(name)));
     rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))

@@ -12,6 +12,7 @@ use super::{Handled, HandlerError};
 use crate::ingest::Downloads;
 use crate::ingest::digest::{Checksum, Digester, Expectation};
 use crate::links::Links;
+use crate::moving::{MoveError, Moves};
 use crate::objects::delete;
 use crate::sharing::Sharing;
 use crate::stores::{InstallPath, ObjectKind, Store, Work};
@@ -30,6 +31,7 @@ pub struct ObjectCommands {
     pub uploads: Uploads,
     pub links: Links,
     pub sharing: Sharing,
+    pub moves: Moves,
     pub host: Host,
 }
 
@@ -86,6 +88,9 @@ impl ObjectCommands {
     /// Ends whatever still writes into a directory.
     pub(super) async fn vacate(&self, store: &Store, directory: &InstallPath) -> Handled<()> {
         self.downloads.release(store.url(), directory).await?;
+        if !self.moves.release(store.url(), directory).await {
+            return Err(MoveError::Busy(directory.clone()).into());
+        }
         if !self.uploads.release(store.url(), directory).await {
             return Err(crate::ingest::IngestError::StillEnding.into());
         }

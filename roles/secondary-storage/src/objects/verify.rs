@@ -83,7 +83,7 @@ fn is_file(entry: &Entry) -> bool {
 }
 
 /// Names of files that are not finished: downloads, the original's uploads, properties, and ours.
-fn is_temporary(name: &str) -> bool {
+pub fn is_temporary(name: &str) -> bool {
     (name.starts_with("dnld") && name.contains("tmp_"))
         || name.starts_with("FUp_")
         || name.starts_with(".properties.")

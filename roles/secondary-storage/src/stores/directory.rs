@@ -10,6 +10,7 @@ pub mod mount;
 pub mod mountinfo;
 pub mod open;
 pub mod pool;
+pub mod sparse;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -317,6 +318,19 @@ impl Engine for Directory {
         })
     }
 
+    fn keep(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+        second: FileName,
+    ) -> Operation<bool> {
+        self.run(work, move |root, _| match absent(root.walk(&directory))? {
+            Some(dir) => Ok(dir.keep(name.as_str(), second.as_str())?),
+            None => Ok(false),
+        })
+    }
+
     fn remove_file(&self, work: &Work, path: InstallPath) -> Operation<bool> {
         self.run(work, move |root, _| {
             let Some((dir, name)) = absent(root.parent_of(&path))? else { return Ok(false) };
@@ -465,6 +479,24 @@ impl Part for DirectoryPart {
         })
     }
 
+    fn extend(&mut self, length: u64) -> Operation<()> {
+        self.run(self.shared.deadline, move |file| file.set_len(length))
+    }
+
+    fn copy_from(&mut self, source: &LocalFile, range: Range<u64>) -> Operation<u64> {
+        let (target, source) = (Arc::clone(&self.file), Arc::clone(&source.file));
+        let (thread, owner) = (self.thread.clone(), self.owner.clone());
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move {
+            let min_free = shared.min_free;
+            let piece = move || {
+                dir::keep_free(&target, min_free)?;
+                sparse::copy_range(&source, &target, range)
+            };
+            Ok(thread.run(owner, shared.deadline, piece).await??)
+        })
+    }
+
     fn sync(&mut self) -> Operation<()> {
         self.synced(File::sync_data)
     }
@@ -521,6 +553,15 @@ impl Opened for DirectoryFile {
                 Ok::<_, std::io::Error>(Bytes::from(bytes))
             };
             Ok(shared.pool.lane(Lane::Serve).run(owner, shared.deadline, read).await??)
+        })
+    }
+
+    fn data(&self, from: u64) -> Operation<Option<Range<u64>>> {
+        let (file, length) = (Arc::clone(&self.file), self.length);
+        let (owner, shared) = (self.owner.clone(), Arc::clone(&self.shared));
+        Box::pin(async move {
+            let look = move || sparse::next_data(&file, from, length);
+            Ok(shared.pool.lane(Lane::Serve).run(owner, shared.deadline, look).await??)
         })
     }
 

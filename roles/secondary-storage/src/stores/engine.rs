@@ -186,6 +186,19 @@ pub trait Engine: fmt::Debug + Send + Sync {
         to: FileName,
     ) -> Operation<()>;
 
+    /// Gives a file a second name in its directory, in place of another of that name: what was opened
+    /// under the first stays there when that is replaced. `false` when there is no such file. A store
+    /// that cannot do it fails with [`std::io::ErrorKind::Unsupported`].
+    fn keep(
+        &self,
+        _work: &Work,
+        _directory: InstallPath,
+        _name: FileName,
+        _second: FileName,
+    ) -> Operation<bool> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()) })
+    }
+
     /// Removes a file; `false` when there was none.
     fn remove_file(&self, work: &Work, path: InstallPath) -> Operation<bool>;
 
@@ -237,6 +250,20 @@ pub trait Part: fmt::Debug + Send {
     /// Writes at `offset`; offsets follow each other without a gap.
     fn write(&mut self, offset: u64, bytes: Bytes) -> Operation<()>;
 
+    /// Makes the file so long; what was not written in between reads as zeros, and takes no room where
+    /// files can have holes. The next offset is `length`. Where that cannot be done it fails with
+    /// [`std::io::ErrorKind::Unsupported`].
+    fn extend(&mut self, _length: u64) -> Operation<()> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::Unsupported).into()) })
+    }
+
+    /// Copies a range of a file of this machine to the same offsets without its bytes passing through
+    /// this process; they may even be shared. Tells how many bytes from the range's start on are there
+    /// now: none where that cannot be done.
+    fn copy_from(&mut self, _source: &LocalFile, _range: Range<u64>) -> Operation<u64> {
+        Box::pin(std::future::ready(Ok(0)))
+    }
+
     /// Makes durable what was written so far, as far as that means anything here.
     fn sync(&mut self) -> Operation<()>;
 
@@ -252,6 +279,13 @@ pub trait Opened: fmt::Debug + Send + Sync {
 
     /// Exactly the bytes of `range`, which lies in the file.
     fn read(&self, range: Range<u64>) -> Operation<Bytes>;
+
+    /// The first stretch at or after `from` that is more than a hole; `None` when zeros are all that
+    /// follows.
+    fn data(&self, from: u64) -> Operation<Option<Range<u64>>> {
+        let length = self.length();
+        Box::pin(std::future::ready(Ok((from < length).then_some(from..length))))
+    }
 
     /// The file itself, where it has a descriptor on this machine.
     fn local(&self) -> Option<LocalFile> {

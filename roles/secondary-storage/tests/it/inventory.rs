@@ -4,8 +4,7 @@ use agent_protocol::Command;
 use agent_protocol::agent::AnswerBase;
 use agent_protocol::storage::{
     ComputeChecksumCommand, DataStoreTO, DataTO, DeleteCommand, DownloadStatus,
-    GetStorageStatsCommand, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand, ImageFormat,
-    ListTemplateCommand, ListVolumeCommand, S3TO, SecStorageSetupCommand, TemplateObjectTO,
+    GetStorageStatsCommand, ImageFormat, ListTemplateCommand, ListVolumeCommand, S3TO, SecStorageSetupCommand, TemplateObjectTO,
     VolumeObjectTO,
 };
 
@@ -207,12 +206,6 @@ async fn what_is_not_handled_is_answered_by_name() {
     assert_eq!(answer.simple_name(), "UnsupportedAnswer");
     let base = answer.answer_base().unwrap();
     assert!(!base.result && base.details.unwrap().contains("com.cloud.agent.api.NoSuchCommand"));
-    let drive = HandleConfigDriveIsoCommand { create: true, ..Default::default() };
-    let answer: HandleConfigDriveIsoAnswer = bench.ask(&drive).await;
-    assert_eq!(
-        answer.base.details.unwrap(),
-        "keeping config drives on secondary storage is not supported by this storage host yet"
-    );
     let s3 = DataStoreTO::from(S3TO::default());
     let list = ListTemplateCommand { store: Some(s3), ..ListTemplateCommand::default() };
     assert!(!result(&bench, &list).await.result);

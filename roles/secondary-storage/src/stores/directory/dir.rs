@@ -135,6 +135,16 @@ impl Dir {
         Ok(nix::fcntl::renameat(&self.0, from, &self.0, to)?)
     }
 
+    /// Gives a file a second name, in place of another; `false` when there is no such file.
+    pub fn keep(&self, name: &str, second: &str) -> Result<bool> {
+        self.remove_file(second)?;
+        match nix::unistd::linkat(&self.0, name, &self.0, second, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Makes a file whole unless there is one of that name: of several callers, on any host, one
     /// gets `true`. A hard link is what every file system makes atomically, NFS included; where there
     /// are none, an exclusive creation is, and a reader may see the file without its content. An

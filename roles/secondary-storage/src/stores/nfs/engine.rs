@@ -336,6 +336,24 @@ impl Engine for NfsStore {
         })
     }
 
+    fn keep(
+        &self,
+        work: &Work,
+        directory: InstallPath,
+        name: FileName,
+        second: FileName,
+    ) -> Operation<bool> {
+        self.run(work, move |session, root| {
+            let (directory, name, second) = (directory.clone(), name.clone(), second.clone());
+            Box::pin(async move {
+                match session.walk(&root.handle, directory.parts()).await? {
+                    Some(parent) => session.keep(&parent, &name, &second).await,
+                    None => Ok(false),
+                }
+            })
+        })
+    }
+
     fn remove_file(&self, work: &Work, path: InstallPath) -> Operation<bool> {
         self.run(work, move |session, root| {
             let path = path.clone();

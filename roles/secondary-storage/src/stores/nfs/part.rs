@@ -12,7 +12,9 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use nfs3::procedures::{Commit, GetAttributes, Stability, Verifier, Write, Written};
+use nfs3::procedures::{
+    Commit, GetAttributes, SetAttributes, Stability, Verifier, Write, Written,
+};
 use role::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -42,6 +44,7 @@ pub(super) struct StorePart {
 
 enum Command {
     Write { offset: u64, bytes: Bytes, taken: oneshot::Sender<Result<(), EngineError>> },
+    Extend { length: u64, taken: oneshot::Sender<Result<(), EngineError>> },
     Sync { finish: bool, done: oneshot::Sender<Result<Option<Box<dyn Opened>>, EngineError>> },
 }
 
@@ -98,6 +101,16 @@ impl Part for StorePart {
         Box::pin(async move {
             let (taken, outcome) = oneshot::channel();
             let sent = commands.send(Command::Write { offset, bytes, taken }).await;
+            sent.map_err(|_ended| EngineError::Panicked)?;
+            outcome.await.map_err(|_ended| EngineError::Panicked)?
+        })
+    }
+
+    fn extend(&mut self, length: u64) -> Operation<()> {
+        let commands = self.commands.clone();
+        Box::pin(async move {
+            let (taken, outcome) = oneshot::channel();
+            let sent = commands.send(Command::Extend { length, taken }).await;
             sent.map_err(|_ended| EngineError::Panicked)?;
             outcome.await.map_err(|_ended| EngineError::Panicked)?
         })
@@ -166,6 +179,9 @@ impl Writer {
                     Some(Command::Write { offset, bytes, taken }) => {
                         drop(taken.send(self.write(offset, bytes).await));
                     }
+                    Some(Command::Extend { length, taken }) => {
+                        drop(taken.send(self.extend(length).await));
+                    }
                     Some(Command::Sync { finish, done }) => {
                         drop(done.send(self.sync(finish).await));
                     }
@@ -223,6 +239,22 @@ impl Writer {
             }
         }
         self.failure().map_or(Ok(()), Err)
+    }
+
+    /// Leaves a hole up to `length`.
+    async fn extend(&mut self, length: u64) -> Result<(), EngineError> {
+        if !self.gathered.is_empty() {
+            let piece = self.gathered.split().freeze();
+            self.take(piece, 0).await?;
+        }
+        let running = self.owner.begin().ok_or(EngineError::GivenUp)?;
+        let session = self.session.again();
+        let make = |file| SetAttributes { file, mode: None, size: Some(length) };
+        let set = self.known.call(&session, Lane::Quick, make).await;
+        drop(running);
+        set.map_err(|error| error.of_engine(&self.session.client.place()))?;
+        self.end = length;
+        Ok(())
     }
 
     /// Sends a piece that ends `after` bytes before the end, once there is room to keep it.

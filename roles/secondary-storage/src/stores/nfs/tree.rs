@@ -190,6 +190,27 @@ impl Session {
         }
     }
 
+    /// Gives a file a second name, in place of another; `false` when there is no such file.
+    pub(super) async fn keep(
+        &self,
+        directory: &Handle,
+        name: &FileName,
+        second: &FileName,
+    ) -> Result<bool, NfsError> {
+        let Some(node) = self.lookup(directory, name.as_str().as_bytes()).await? else {
+            return Ok(false);
+        };
+        let file = node.regular(name.as_str().as_bytes())?.handle;
+        self.remove_file(directory, second.as_str().as_bytes()).await?;
+        let link = Link { file, directory: directory.clone(), name: bytes_of(second) };
+        match self.exchange(Lane::Quick, &link).await?.reply {
+            // An answer that got lost on its way: the name was free before.
+            Ok(()) | Err(Status::EXISTS) => Ok(true),
+            Err(Status::NOT_FOUND) => Ok(false),
+            Err(status) => Err(self.client.refused("LINK", second.as_str(), status)),
+        }
+    }
+
     /// An unfinished file, cut to `length` bytes; `None` when there is none with so many.
     pub(super) async fn cut(
         &self,
