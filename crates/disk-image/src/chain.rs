@@ -164,7 +164,7 @@ impl File for RawFile {
     }
 
     fn check(&self) -> Result<(), ImageError> {
-        raw::check(&*self.0).map(drop).map_err(ImageError::from)
+        raw::check(&*self.0).map(drop)
     }
 
     fn run(&mut self, _offset: u64, limit: u64) -> Result<Run, ImageError> {
