@@ -266,6 +266,7 @@ impl World {
         let set = [
             format!("supervisor.state_directory=\"{}\"", directory.path().display()),
             "supervisor.admin_address=127.0.0.1:0".to_owned(),
+            "supervisor.connections_per_address=5000".to_owned(),
             format!("management.servers=[\"{}\"]", server.address()),
             "management.zone=z1".to_owned(),
             "management.pod=p1".to_owned(),

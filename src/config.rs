@@ -78,6 +78,8 @@ pub struct SupervisorConfig {
     pub state_directory: PathBuf,
     pub admin_address: SocketAddr,
     pub shutdown_grace: Duration,
+    /// Connections of one client address, on all ports that roles serve together.
+    pub connections_per_address: usize,
     /// Stop the process when a role is given up. Off by default: a broken role must not take the
     /// others down, and `/readyz` and the log say plainly which one is missing.
     pub exit_on_failed_role: bool,
@@ -94,6 +96,7 @@ impl Default for SupervisorConfig {
             state_directory: STATE_DIRECTORY.into(),
             admin_address: ADMIN_ADDRESS,
             shutdown_grace: Duration::from_secs(30),
+            connections_per_address: http_front::CONNECTIONS_PER_ADDRESS,
             exit_on_failed_role: false,
             progress_deadline: Duration::from_mins(1),
             role_stop_grace: Duration::from_secs(5),
@@ -370,6 +373,11 @@ fn read_supervisor(
         state_directory: section.path("state_directory", STATE_DIRECTORY),
         admin_address,
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace),
+        connections_per_address: section.or_default(
+            "connections_per_address",
+            default.connections_per_address,
+            "give a number from 1 on",
+        ),
         exit_on_failed_role: section.or_default(
             "exit_on_failed_role",
             default.exit_on_failed_role,
@@ -385,6 +393,10 @@ fn read_supervisor(
             reset_after: section.duration("restart_reset_after", policy.reset_after),
         },
     };
+    if config.connections_per_address == 0 {
+        let remedy = "give 1 or more; a browser uses about 6";
+        section.violation("connections_per_address", "0 lets nobody in", remedy);
+    }
     if config.restart.limit == 0 {
         section.violation("restart_limit", "0 gives a role up before it fails", "give 1 or more");
     }

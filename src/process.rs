@@ -149,12 +149,14 @@ impl Process {
         let stop = CancellationToken::new();
         let limits = Limits::new(config.supervisor.clone());
         let slots: Vec<RoleSlot> = config.roles.iter().cloned().map(RoleSlot::new).collect();
+        let http = HttpFront::new(tasks.clone());
+        http.set_connections_per_address(config.supervisor.connections_per_address);
         let reload = environment.reload.clone().map(|source| {
             let (service, handle) = ReloadService::new(
                 source,
                 &config,
                 slots.clone(),
-                (board.clone(), limits.clone()),
+                (board.clone(), limits.clone(), http.clone()),
                 (environment.log.clone(), environment.notifier),
                 tasks.clone(),
             );
@@ -193,7 +195,7 @@ impl Process {
         let ports = Ports {
             board,
             heartbeat,
-            http: HttpFront::new(tasks.clone()),
+            http,
             host: environment.host,
             limits,
         };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bedrock::chain;
 use futures_util::future::join_all;
+use http_front::HttpFront;
 use role::{RoleContext, RoleSpec, TaskScope};
 use status_api::{ReloadAnswer, ReloadReport, RoleReload, Violation};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -33,6 +34,7 @@ pub const RELOADABLE: &[&str] = &[
     "log.filter",
     "log.repeat_window",
     "supervisor.shutdown_grace",
+    "supervisor.connections_per_address",
     "supervisor.exit_on_failed_role",
     "supervisor.progress_deadline",
     "supervisor.role_stop_grace",
@@ -89,6 +91,7 @@ pub(crate) struct ReloadService {
     pub(crate) slots: Vec<RoleSlot>,
     pub(crate) board: Board,
     pub(crate) limits: Limits,
+    http: HttpFront,
     pub(crate) log: Option<LogHandle>,
     pub(crate) notifier: Notifier,
     pub(crate) tasks: TaskScope,
@@ -107,14 +110,14 @@ impl ReloadService {
         source: ReloadSource,
         config: &Config,
         slots: Vec<RoleSlot>,
-        (board, limits): (Board, Limits),
+        (board, limits, http): (Board, Limits, HttpFront),
         (log, notifier): (Option<LogHandle>, Notifier),
         tasks: TaskScope,
     ) -> (Self, ReloadHandle) {
         let (sender, requests) = mpsc::channel(QUEUE);
         let running = Own { log: config.log.clone(), keys: config.keys.clone() };
         let service =
-            Self { source, slots, board, limits, log, notifier, tasks, running, requests };
+            Self { source, slots, board, limits, http, log, notifier, tasks, running, requests };
         (service, ReloadHandle(sender))
     }
 
@@ -211,6 +214,7 @@ impl ReloadService {
         if !same {
             report.needs_restart.push("supervisor.roles".to_owned());
         }
+        self.http.set_connections_per_address(config.supervisor.connections_per_address);
         let current = self.limits.current();
         self.limits.replace(SupervisorConfig {
             state_directory: current.state_directory.clone(),

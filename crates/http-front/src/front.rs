@@ -17,7 +17,7 @@ mod socket;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{Error, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -31,6 +31,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use crate::addresses::{Addresses, OfAddress, TooMany};
+pub use crate::addresses::Crowded;
 use crate::client::TrustedProxies;
 use crate::files::Files;
 use crate::listener::{BindError, Listener, Transport};
@@ -39,6 +41,8 @@ use crate::tls::{Certificates, choose};
 
 /// Connections of one shared listener; consoles and downloads hold theirs for hours.
 const CONNECTIONS: usize = 4096;
+/// Of these, those of one client address, unless configured otherwise.
+pub const CONNECTIONS_PER_ADDRESS: usize = 1024;
 /// How long a listener whose last role left may take to free its port for the next.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -81,6 +85,7 @@ struct Shared {
     tasks: TaskScope,
     /// Where the front was made: accept loops belong to no role.
     span: Span,
+    addresses: Addresses,
     state: Mutex<FrontState>,
 }
 
@@ -137,6 +142,16 @@ impl FrontRoutes {
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
         self.front.upgrade()?.find(self.listener, local, path)
     }
+
+    /// Counts a connection of this client; not one of a proxy that speaks for its clients.
+    pub(crate) fn count(&self, client: IpAddr) -> Result<Option<OfAddress>, TooMany> {
+        match self.front.upgrade() {
+            Some(front) if !front.is_proxy(self.listener, client) => {
+                front.addresses.take(client).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 /// Keeps the routes alive; dropping it removes them.
@@ -169,8 +184,19 @@ impl fmt::Debug for HttpFront {
 impl HttpFront {
     /// `tasks` is the supervisor's scope: a listener outlives the role that asked for it first.
     pub fn new(tasks: TaskScope) -> Self {
-        let shared = Shared { tasks, span: Span::current(), state: Mutex::default() };
+        let addresses = Addresses::new(CONNECTIONS_PER_ADDRESS);
+        let shared = Shared { tasks, span: Span::current(), addresses, state: Mutex::default() };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// How many connections a client address may have from now on.
+    pub fn set_connections_per_address(&self, limit: usize) {
+        self.shared.addresses.set_limit(limit);
+    }
+
+    /// The client address that was refused a connection last, if one ever was.
+    pub fn crowded(&self) -> Option<Crowded> {
+        self.shared.addresses.crowded()
     }
 
     /// Serves the site until the registration is dropped. Binds its address unless the front listens
@@ -403,6 +429,16 @@ impl Shared {
             overlap(route.addr, local) && (route.prefix == "/" || path.starts_with(route.prefix))
         });
         matching.max_by_key(|route| route.prefix.len()).cloned()
+    }
+
+    /// Whether some site of the listener trusts this peer to tell whose requests it brings.
+    fn is_proxy(&self, listener: u64, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        let state = self.lock();
+        state.routes_of(listener).any(|route| {
+            let trusted = route.site.trusted_proxies.current();
+            trusted.iter().any(|network| network.contains(peer))
+        })
     }
 }
 

@@ -24,6 +24,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::addresses::TooMany;
 use crate::client::ClientAddress;
 use crate::files::{self, Http, Lookup};
 use crate::front::FrontRoutes;
@@ -200,6 +201,8 @@ enum OpenError {
     Handshake(#[source] std::io::Error),
     #[error("PROXY header and TLS handshake took too long")]
     Slow(#[from] tokio::time::error::Elapsed),
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
     #[error("the listener ends")]
     Stopped,
 }
@@ -213,11 +216,7 @@ impl Server {
     ) {
         let stream = Ahead::from(Counted::new(stream, place));
         let has_header = self.proxy_protocol.iter().any(|network| network.contains(remote.ip()));
-        let opened = if has_header || self.tls.is_some() {
-            self.open(stream, has_header, remote).await
-        } else {
-            Ok((files::over(files::without_tls(stream)), remote))
-        };
+        let opened = self.open(stream, has_header, remote).await;
         match opened {
             Ok((http, source)) => {
                 let connection = Connection::of(Some(source.ip().to_canonical()));
@@ -226,10 +225,21 @@ impl Server {
                     self.http(Box::new(http), peer, connection).await;
                 }
             }
+            Err(OpenError::TooMany(TooMany { address, limit })) => {
+                tracing::warn!(%address, limit, "an address has too many connections");
+            }
             Err(error) => {
                 tracing::debug!(%remote, error = bedrock::chain(&error), "connection refused");
             }
         }
+    }
+
+    /// Counts the connection as one of its client's.
+    fn count(&self, stream: &mut Plain, client: IpAddr) -> Result<(), TooMany> {
+        if let Some(routes) = &self.routes {
+            stream.inner.of_address = routes.count(client)?;
+        }
+        Ok(())
     }
 
     /// Everything between accept and HTTP.
@@ -239,8 +249,17 @@ impl Server {
         has_header: bool,
         remote: SocketAddr,
     ) -> Result<(Http, SocketAddr), OpenError> {
+        if !has_header {
+            self.count(&mut stream, remote.ip())?;
+            if self.tls.is_none() {
+                return Ok((files::over(files::without_tls(stream)), remote));
+            }
+        }
         let opening = async {
             let source = if has_header { stream.proxy_header().await? } else { None };
+            if let Some(source) = source {
+                self.count(&mut stream, source.ip())?;
+            }
             let sender = match &self.tls {
                 Some(acceptor) => {
                     let _turn =

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::addresses::OfAddress;
 use crate::proxy_header::{ProxyHeader, ProxyHeaderError, parse_proxy_header};
 
 /// What HTTP is spoken over.
@@ -20,6 +21,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 /// A counted connection.
 pub(crate) struct Counted<S> {
     pub(crate) socket: S,
+    /// Among those of its client address, where these are counted.
+    pub(crate) of_address: Option<OfAddress>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -42,7 +45,7 @@ pub(crate) enum ReadHeaderError {
 
 impl<S> Counted<S> {
     pub(crate) const fn new(socket: S, place: OwnedSemaphorePermit) -> Self {
-        Self { socket, _place: place }
+        Self { socket, of_address: None, _place: place }
     }
 }
 
