@@ -1,14 +1,30 @@
-//! Arbitrary bytes at both handshakes and at the readers of a viewer's messages: no panic, and the
-//! filter passes the same on however the bytes are cut.
+//! Arbitrary bytes at both handshakes, at the readers of a viewer's messages and as a recording: no
+//! panic, and filter and recording give the same however the bytes are cut.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use rfb::fbs::{Block, Decoder, FbsError};
 use rfb::message::MessageDecoder;
 use rfb::{
     ClientHandshake, MessageFilter, Next, PixelFormat, ServerHandshake, ServerInit, ServerSecurity,
     Version,
 };
+
+fn recorded(pieces: &[&[u8]]) -> (Vec<Block>, Option<FbsError>) {
+    let (mut decoder, mut blocks) = (Decoder::default(), Vec::new());
+    for piece in pieces {
+        decoder.push(piece);
+        loop {
+            match decoder.block() {
+                Ok(Some(block)) => blocks.push(block),
+                Ok(None) => break,
+                Err(error) => return (blocks, Some(error)),
+            }
+        }
+    }
+    (blocks, None)
+}
 
 fuzz_target!(|input: (Vec<u8>, u8)| {
     let (bytes, cut) = input;
@@ -34,5 +50,6 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
         decoder.push(piece);
         while let Ok(Some(_)) = decoder.message() {}
     }
+    assert_eq!(recorded(&[head, tail]), recorded(&[&bytes]));
     assert_eq!((cut_out, cut_scanner.counts()), (whole_out, whole_scanner.counts()));
 });

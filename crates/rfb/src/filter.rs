@@ -5,11 +5,12 @@
 //! message is passed on whole or not at all. After bytes it does not understand it gives up for good:
 //! then everything passes, or nothing for a view-only viewer.
 
+use crate::init::{FORMAT_LENGTH, PixelFormat};
 use crate::message::{Extent, client_type, extent};
 
 /// Keys held down that are remembered; nobody has more fingers.
 const KEYS: usize = 32;
-/// Longest part of a message that is needed to know it: QEMU's key event.
+/// Longest part of a message that is needed to know it: SetPixelFormat.
 const FRONT: usize = 20;
 
 /// What a viewer did so far.
@@ -60,6 +61,7 @@ pub struct MessageFilter {
     passing: bool,
     lost: bool,
     down: Vec<Key>,
+    format: Option<PixelFormat>,
 }
 
 impl MessageFilter {
@@ -102,6 +104,7 @@ impl MessageFilter {
         match (self.front(), extent(self.front())) {
             ([client_type::KEY_EVENT, ..], _) => 8,
             ([client_type::QEMU, 0, ..], _) => 12,
+            ([client_type::SET_PIXEL_FORMAT, ..], _) => FRONT,
             (_, Extent::Needs(wanted)) => wanted,
             _ => self.filled,
         }
@@ -140,6 +143,9 @@ impl MessageFilter {
                 *counter = counter.saturating_add(1);
             }
             out.extend_from_slice(front);
+            if let Some(format) = format_of(front) {
+                self.format = Some(format);
+            }
             if let Some((key, down)) = key_of(front) {
                 self.hold(key, down);
             }
@@ -159,6 +165,11 @@ impl MessageFilter {
         self.counts
     }
 
+    /// The pixel format that was asked for since the last look.
+    pub const fn take_format(&mut self) -> Option<PixelFormat> {
+        self.format.take()
+    }
+
     /// Whether bytes were met that belong to no known message.
     pub const fn is_lost(&self) -> bool {
         self.lost
@@ -172,6 +183,15 @@ impl MessageFilter {
     /// The keys that are down now, as far as passed on.
     pub fn held(&self) -> &[Key] {
         &self.down
+    }
+}
+
+fn format_of(message: &[u8]) -> Option<PixelFormat> {
+    match message {
+        [client_type::SET_PIXEL_FORMAT, _, _, _, format @ ..] => {
+            Some(PixelFormat::decode(format.first_chunk::<FORMAT_LENGTH>()?))
+        }
+        _ => None,
     }
 }
 
@@ -232,6 +252,15 @@ mod tests {
         assert!(filter.is_between_messages());
         let (_, filter) = passed(&[&shift.message(true)[..5]], false);
         assert!(!filter.is_between_messages());
+    }
+
+    #[test]
+    fn the_pixel_format_is_known_once_it_is_passed_on_whole() {
+        let asked = PixelFormat { shift: [0, 8, 16], ..PixelFormat::RGB888 };
+        let message = [&[0, 0, 0, 0][..], &asked.encode()].concat();
+        let (out, mut filter) = passed(&[&message[..7], &message[7..], &PICTURE], false);
+        assert_eq!(out, [&message[..], &PICTURE].concat());
+        assert_eq!((filter.take_format(), filter.take_format()), (Some(asked), None));
     }
 
     #[test]

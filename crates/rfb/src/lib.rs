@@ -13,9 +13,11 @@
 //! | [`server`] | [`ServerHandshake`], towards a viewer |
 //! | [`init`] | ServerInit and the pixel format |
 //! | [`message`] | the client's messages: their lengths, and a decoder |
+//! | [`fbs`] | recordings of what a server sent |
 //! | [`filter`] | the client's messages on their way: counted, and held back from watchers |
 
 pub mod client;
+pub mod fbs;
 pub mod filter;
 pub mod init;
 mod input;
