@@ -31,7 +31,9 @@ fuzz_target!(|input: (Vec<u8>, u8)| {
     assert_eq!(read(&[head, tail]), whole);
     for event in whole.0 {
         match event {
-            Event::Binary(bytes) => assert!(!bytes.is_empty() && bytes.len() <= LIMIT),
+            Event::Binary { bytes, last } => {
+                assert!((last || !bytes.is_empty()) && bytes.len() <= LIMIT);
+            }
             Event::Text(text) => assert!(text.len() <= LIMIT),
             Event::Ping(bytes) | Event::Pong(bytes) => assert!(bytes.len() <= 125),
             Event::Close(_) => {}

@@ -2,6 +2,7 @@
 //! `/roles/cp/` of the admin API.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bedrock::chain;
 use clap::{Args, Subcommand};
 use http_client::{ClientError, Method};
 use serde_json::json;
-use status_api::ConsoleStatus;
+use status_api::{ConsoleStatus, Listeners, ProcessStatus, RecordingStatus, ReplayLink};
 
 use super::admin::AdminOptions;
 use super::text::{ago, plain, size, table};
@@ -18,6 +19,7 @@ use crate::exit::Outcome;
 use crate::output::{complain, say};
 
 const PATH: &str = "/roles/cp/consoles";
+const RECORDINGS_PATH: &str = "/roles/cp/recordings";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the process gives a host for its picture.
 const PICTURE: Duration = Duration::from_secs(30);
@@ -51,9 +53,24 @@ Examples:
 
 By a connection of its own to the VM's host: the viewer notices nothing.";
 
+const RECORDINGS: &str = "\
+Examples:
+  quickcloud cp recordings
+  quickcloud cp recordings --json
+
+They are written where roles.console_proxy.recordings_directory says so.";
+
+const REPLAY: &str = "\
+Examples:
+  quickcloud cp replay 2026-11-28T080900Z-vm1-8a112b6e.fbs
+  quickcloud cp replay 2026-11-28T080900Z-vm1-8a112b6e.fbs --at=https://console.example.org
+
+Prints a link to the console page, which opens once within two minutes. The page can pause, and go
+forward and back. Other players of FBS files show the file itself.";
+
 /// Of every subcommand; a test parses them.
 #[cfg(test)]
-pub(super) const EXAMPLES: &[&str] = &[SESSIONS, KICK, VIEW_ONLY, MESSAGE, SCREENSHOT];
+pub(super) const EXAMPLES: &[&str] = &[SESSIONS, KICK, VIEW_ONLY, MESSAGE, SCREENSHOT, RECORDINGS, REPLAY];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CpCommand {
@@ -72,6 +89,12 @@ pub(super) enum CpCommand {
     /// Takes a picture of what a console shows, as PNG
     #[command(after_help = SCREENSHOT)]
     Screenshot(ScreenshotOptions),
+    /// Shows the recordings of consoles that are there
+    #[command(after_help = RECORDINGS)]
+    Recordings(ViewOptions),
+    /// Gives a link that shows a recording in the console page
+    #[command(after_help = REPLAY)]
+    Replay(ReplayOptions),
 }
 
 #[derive(Debug, Args)]
@@ -117,6 +140,17 @@ pub(super) struct ScreenshotOptions {
     admin: AdminOptions,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct ReplayOptions {
+    /// Name of the recording, as `quickcloud cp recordings` shows it; a path of it will do
+    file: PathBuf,
+    /// Where the page is reached; without it, the first address on which consoles are served here
+    #[arg(long, value_name = "URL")]
+    at: Option<String>,
+    #[command(flatten)]
+    admin: AdminOptions,
+}
+
 pub(super) fn cp(command: &CpCommand) -> Outcome {
     match command {
         CpCommand::Sessions(options) => {
@@ -134,6 +168,10 @@ pub(super) fn cp(command: &CpCommand) -> Outcome {
             act(&options.admin, options.id, "message", &json!({ "text": options.text }), "is told")
         }
         CpCommand::Screenshot(options) => screenshot(options),
+        CpCommand::Recordings(options) => {
+            view::<Vec<RecordingStatus>>(options, RECORDINGS_PATH, |found| render_recordings(found))
+        }
+        CpCommand::Replay(options) => replay(options),
     }
 }
 
@@ -171,6 +209,51 @@ fn screenshot(options: &ScreenshotOptions) -> Outcome {
             }
         })
     })
+}
+
+fn replay(options: &ReplayOptions) -> Outcome {
+    ask(&options.admin, TIMEOUT, async |client| {
+        // Whatever directory stands before it: the process looks into its own.
+        let name = options.file.file_name().unwrap_or(options.file.as_os_str()).to_string_lossy();
+        let name = percent_encoding::utf8_percent_encode(&name, percent_encoding::NON_ALPHANUMERIC);
+        let path = format!("{RECORDINGS_PATH}/{name}/replay");
+        let link: ReplayLink = client.call(Method::POST, &path, None::<&()>).await?;
+        let base = match &options.at {
+            Some(base) => base.trim_end_matches('/').to_owned(),
+            None => {
+                let status: ProcessStatus = client.get("/status").await?;
+                address_of(&status)
+            }
+        };
+        Ok(say(&format!("{base}{}\n", link.path)))
+    })
+}
+
+/// The first address where consoles are served, as this machine reaches it.
+fn address_of(status: &ProcessStatus) -> String {
+    let listeners = status.role("cp").and_then(|role| role.details.listeners.as_ref());
+    let shown = listeners.and_then(|Listeners(list)| list.first());
+    let (scheme, shown) = match shown.map(|shown| (shown, shown.strip_suffix(" (TLS)"))) {
+        Some((_, Some(addr))) => ("https", addr),
+        Some((addr, None)) => ("http", addr.as_str()),
+        None => ("http", ""),
+    };
+    let addr = match shown.parse::<SocketAddr>() {
+        Ok(addr) if addr.ip().is_unspecified() => format!("127.0.0.1:{}", addr.port()),
+        _ => plain(shown),
+    };
+    format!("{scheme}://{addr}")
+}
+
+fn render_recordings(recordings: &[RecordingStatus]) -> String {
+    if recordings.is_empty() {
+        return "no recordings\n".to_owned();
+    }
+    let rows = recordings.iter().map(|recording| {
+        let state = if recording.recording { "recording" } else { "done" };
+        [plain(&recording.name), size(recording.bytes), state.to_owned(), plain(&recording.changed)]
+    });
+    table(&["RECORDING", "SIZE", "STATE", "LAST WRITTEN"], rows)
 }
 
 fn render(consoles: &[ConsoleStatus]) -> String {

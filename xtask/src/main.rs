@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
 #![allow(clippy::disallowed_methods, reason = "starting programs is all this tool does")]
 
+mod autobahn;
 mod bench;
 mod demo;
 mod deny;
@@ -31,6 +32,7 @@ cargo xtask COMMAND
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
+  autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs python3)
   package                 release build, stripped, with unit file, example config and checksum
   page [--update]         compare noVNC's core with the locked npm package and the console page's script
                           with its modules, or renew both
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "deny" => deny::run(),
         "setup" => setup::run(),
+        "autobahn" => autobahn::run(rest),
         "bench" => bench::run(rest),
         "package" => package::run(),
         "page" => page::run(rest),

@@ -14,8 +14,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("Xtigervnc", "tigervnc-standalone-server"),
+    ("x11vnc", "x11vnc"),
     ("chromium", "chromium"),
     ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
     ("setpriv", "util-linux"),
     // With the back end for directories, which the server itself does not depend on.
     ("ganesha.nfsd", "nfs-ganesha-vfs"),

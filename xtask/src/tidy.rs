@@ -67,6 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "agent-protocol",
             "bedrock",
             "config-reader",
+            "http-client",
             "http-front",
             "key-store",
             "management-link",

@@ -320,6 +320,26 @@ pub struct ConsoleStatus {
     pub connected: bool,
 }
 
+/// A recording of a console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordingStatus {
+    /// Name of its file.
+    pub name: String,
+    pub bytes: u64,
+    /// When it was last written, RFC 3339.
+    pub changed: String,
+    /// It is being written.
+    #[serde(default)]
+    pub recording: bool,
+}
+
+/// Where a recording can be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayLink {
+    /// Path and query below any address where consoles are served. It opens once.
+    pub path: String,
+}
+
 /// The certificate that a role's listeners show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateStatus {

@@ -20,8 +20,8 @@ pub mod verify;
 
 pub use details::{
     Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
-    DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Notes, Published, StoreState,
-    StoreStatus, UploadState, UploadStatus,
+    DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Notes, Published,
+    RecordingStatus, ReplayLink, StoreState, StoreStatus, UploadState, UploadStatus,
 };
 pub use process::{
     HealthWord, LastError, LinkState, LinkStatus, NotReady, ProcessState, ProcessStatus, Readiness,

@@ -12,8 +12,9 @@ const CONTROL_LIMIT: u64 = 125;
 /// What a client sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A piece of a binary message; its boundaries mean nothing here.
-    Binary(Vec<u8>),
+    /// A piece of a binary message, as long as the client's frame. Where only the bytes count,
+    /// `last` means nothing.
+    Binary { bytes: Vec<u8>, last: bool },
     /// A whole text message.
     Text(String),
     Ping(Vec<u8>),
@@ -135,9 +136,9 @@ impl Receiver {
                         let text = whole.map(String::from_utf8).transpose();
                         text.map_err(|_odd| FrameError::Utf8)?.map(Event::Text)
                     }
-                    // An empty piece is nothing to anybody.
-                    _ if payload.is_empty() => None,
-                    _ => Some(Event::Binary(payload)),
+                    // An empty piece is nothing to anybody, the end of a message may be.
+                    (_, false) if payload.is_empty() => None,
+                    (_, last) => Some(Event::Binary { bytes: payload, last }),
                 }
             }
         })

@@ -7,6 +7,8 @@
 //! | `POST /consoles/{id}/view-only` | `{"on": true}`: its viewer may only watch |
 //! | `POST /consoles/{id}/message` | `{"text": "…"}` is shown on its page |
 //! | `POST /consoles/{id}/screenshot` | what its VM shows now, as PNG |
+//! | `GET /recordings` | the recordings that are there |
+//! | `POST /recordings/{name}/replay` | a link that shows one in the page, once |
 //!
 //! Whoever changes or sees something is on this machine: the listener lets nobody else POST.
 
@@ -25,11 +27,12 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use status_api::ConsoleStatus;
+use status_api::{ConsoleStatus, RecordingStatus, ReplayLink};
 
 use crate::context::ConsoleContext;
 use crate::control::ToPage;
 use crate::sessions::Session;
+use crate::web;
 
 /// Longest text for a viewer, in letters.
 const WORDS: usize = 500;
@@ -41,6 +44,8 @@ pub(crate) fn router(context: Arc<ConsoleContext>) -> Router {
         .route("/consoles/{id}/view-only", post(view_only))
         .route("/consoles/{id}/message", post(message))
         .route("/consoles/{id}/screenshot", post(screenshot))
+        .route("/recordings", get(recordings))
+        .route("/recordings/{name}/replay", post(replay))
         .fallback(nothing)
         .with_state(context)
 }
@@ -48,6 +53,7 @@ pub(crate) fn router(context: Arc<ConsoleContext>) -> Router {
 /// Why something is not done.
 enum Refused {
     Unknown(String),
+    Missing(String),
     Body(serde_json::Error),
     Conflict(String),
 }
@@ -59,6 +65,7 @@ impl IntoResponse for Refused {
                 let remedy = "`quickcloud cp sessions` shows the open ones";
                 (StatusCode::NOT_FOUND, format!("no console {id} is open; {remedy}"))
             }
+            Self::Missing(detail) => (StatusCode::NOT_FOUND, detail),
             Self::Body(error) => {
                 (StatusCode::BAD_REQUEST, format!("the body is not what is wanted: {error}"))
             }
@@ -170,4 +177,40 @@ async fn screenshot(
     context.audit.record("screenshot", &session, None);
     let picture = screenshot::take(&context, &session).await.map_err(Refused::Conflict)?;
     Ok(([(CONTENT_TYPE, "image/png")], picture).into_response())
+}
+
+async fn recordings(
+    State(context): State<Arc<ConsoleContext>>,
+) -> Result<Json<Vec<RecordingStatus>>, Refused> {
+    let shown = Arc::clone(&context.recordings);
+    if shown.config.is_none() {
+        let detail = "consoles are not recorded: roles.console_proxy.recordings_directory is not set";
+        return Err(Refused::Conflict(detail.to_owned()));
+    }
+    let list = context.tasks.blocking("recordings", move || shown.list()).await;
+    match list {
+        Ok(Ok(list)) => Ok(Json(list)),
+        Ok(Err(error)) => Err(Refused::Conflict(format!("cannot list the recordings: {error}"))),
+        Err(error) => Err(Refused::Conflict(error.to_string())),
+    }
+}
+
+async fn replay(
+    State(context): State<Arc<ConsoleContext>>,
+    Path(name): Path<String>,
+) -> Result<Json<ReplayLink>, Refused> {
+    let (shown, wanted) = (Arc::clone(&context.recordings), name.clone());
+    let path = context.tasks.blocking("recordings", move || shown.path(&wanted)).await;
+    let Some(path) = path.ok().flatten() else {
+        let name: String = name.chars().filter(|c| !c.is_control()).take(200).collect();
+        let remedy = "`quickcloud cp recordings` shows those that are there";
+        return Err(Refused::Missing(format!("there is no recording {name}; {remedy}")));
+    };
+    let Some(token) = context.replays.issue(&name, path) else {
+        let detail = "too many recordings are being shown; try again in two minutes";
+        return Err(Refused::Conflict(detail.to_owned()));
+    };
+    context.audit.replayed(&name);
+    let path = format!("{}?autoconnect=true&token={token}", web::PAGE_PATH);
+    Ok(Json(ReplayLink { path }))
 }

@@ -4,6 +4,7 @@
 //! {"time":"2026-11-28T04:00:00Z","event":"opened","session":"…","vm":"…","name":"vm1","client":"10.0.0.9","screen":"10.0.0.21:5901"}
 //! {…,"event":"closed","reason":"viewer_closed","duration_ms":61000,"bytes_to_viewer":…,"bytes_to_vm":…,"inputs":…}
 //! {…,"event":"refused","reason":"denied","client":"10.0.0.9","vm":"…"}
+//! {…,"event":"recorded","text":"FILE"}   {"time":…,"event":"replayed","text":"FILE"}
 //! {…,"event":"ended" | "view_only" | "may_type" | "message" | "screenshot","text":"…"}
 //! ```
 //!
@@ -130,6 +131,12 @@ impl Audit {
             name: token.map(|token| token.display_name.as_str()),
             ..Line::default()
         });
+    }
+
+    /// An operator was given a link to a recording.
+    pub(crate) fn replayed(&self, name: &str) {
+        let time = jiff::Timestamp::now().to_string();
+        self.push(&Line { time, event: "replayed", text: Some(name), ..Line::default() });
     }
 
     /// Writes what is pushed, until `stop` and once more after it.

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::browser::Browser;
 use crate::control::ToPage;
+use crate::recording::Recorder;
 use crate::refusal::End;
 use crate::resume::Tickets;
 use crate::sessions::Session;
@@ -81,6 +82,8 @@ pub(crate) struct Terms {
     pub(crate) limits: BridgeLimits,
     /// `None` = a lost viewer cannot come back.
     pub(crate) window: Option<Window>,
+    /// Keeps what the viewer is shown.
+    pub(crate) recorder: Option<Recorder>,
 }
 
 /// When the viewer was last heard of, and when anything last moved, in milliseconds since the start
@@ -117,7 +120,8 @@ where
     V: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite,
 {
-    let Terms { session, counters, limits, window } = terms;
+    let Terms { session, counters, limits, window, recorder } = terms;
+    let recorder = recorder.as_ref();
     let signs = Signs { start: Instant::now(), heard: AtomicU64::new(0), moved: AtomicU64::new(0) };
     let (vm_read, mut vm_write) = tokio::io::split(vm.stream);
     let (viewer_read, viewer_write) = tokio::io::split(&mut browser.stream);
@@ -127,7 +131,8 @@ where
     let mut up = Up::new(viewer_read, &mut vm_write, &mut browser.incoming, vm.opaque);
     up.outgoing = Some(outgoing);
     up.has_control = control.is_some();
-    let up_terms = up::Around { session, signs: &signs, bytes: &counters.1, limits: *limits };
+    let bytes = &counters.1;
+    let up_terms = up::Around { session, signs: &signs, bytes, limits: *limits, recorder };
     let down = Down {
         write: viewer_write,
         read: vm_read,
@@ -136,6 +141,7 @@ where
         signs: &signs,
         bytes: &counters.0,
         ping: limits.ping,
+        recorder,
     };
     let end = tokio::select! {
         end = up.run(ahead, &up_terms) => end,

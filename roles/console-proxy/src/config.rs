@@ -32,7 +32,19 @@ pub(crate) struct ConsoleProxyConfig {
     pub(crate) novnc_dir: Option<PathBuf>,
     /// Where it is written who saw what.
     pub(crate) audit_log: Option<PathBuf>,
+    /// Consoles are recorded.
+    pub(crate) recording: Option<RecordingConfig>,
     pub(crate) reloadable: Reloadable,
+}
+
+/// Where recordings go, and how large they grow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RecordingConfig {
+    pub(crate) directory: PathBuf,
+    /// Bytes of one file.
+    pub(crate) each: u64,
+    /// Bytes of all files; the oldest are removed beyond.
+    pub(crate) total: u64,
 }
 
 /// Keys of [`Reloadable`].
@@ -148,6 +160,7 @@ impl ConsoleProxyConfig {
         );
         let novnc_dir = section.optional_path("novnc_dir");
         let audit_log = section.optional_path("audit_log");
+        let recording = recording(&mut section);
         section.finish();
         Some(Self {
             management: management?,
@@ -158,6 +171,7 @@ impl ConsoleProxyConfig {
             proxy_protocol,
             novnc_dir,
             audit_log,
+            recording,
             reloadable: Reloadable {
                 sessions,
                 sessions_per_address: per_address,
@@ -181,6 +195,21 @@ impl ConsoleProxyConfig {
             },
         })
     }
+}
+
+fn recording(section: &mut Section<'_>) -> Option<RecordingConfig> {
+    let directory = section.optional_path("recordings_directory");
+    let each = section.bytes("recording_limit", 1 << 30);
+    let total = section.bytes("recordings_limit", 10 << 30);
+    if each < 1 << 20 {
+        let remedy = "give 1MiB or more; a minute of work takes a few";
+        section.violation("recording_limit", format!("{each} bytes are too few"), remedy);
+    }
+    if total < each {
+        let remedy = "give at least roles.console_proxy.recording_limit";
+        section.violation("recordings_limit", "holds less than one recording may have", remedy);
+    }
+    directory.map(|directory| RecordingConfig { directory, each, total })
 }
 
 fn identity(section: &mut Section<'_>) -> Option<Identity> {

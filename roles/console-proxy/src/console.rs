@@ -34,6 +34,7 @@ use crate::parked::Held;
 use crate::places::Place;
 use crate::query::RawQuery;
 use crate::refusal::{End, Refusal};
+use crate::replay;
 use crate::sessions::Registered;
 use crate::token::ConsoleToken;
 use crate::upstream::Upstream;
@@ -96,6 +97,9 @@ async fn serve(
     place: Place,
 ) {
     let client = request.client;
+    if let Some(admitted) = context.replays.admit(&request.query) {
+        return replay::run(context, socket, admitted, place).await;
+    }
     let token = match token(context, &request) {
         Ok(token) => token,
         Err(refusal) => {
@@ -163,7 +167,7 @@ async fn watch(
     token: &ConsoleToken,
     place: Place,
 ) {
-    let Opened { registered, vnc_server, .. } = opened;
+    let Opened { registered, vnc_server, init } = opened;
     let session = Arc::clone(&registered.session);
     let opaque = matches!(session.upstream(), Upstream::WebSocket { .. });
     tracing::info!(
@@ -178,18 +182,25 @@ async fn watch(
     // A password that works once does not bring anybody back.
     let comes_back = !opaque && socket.has_control && !token.new_viewer;
     let window = context.window().filter(|_| comes_back);
+    // Of an ESXi host it is not known where the handshake ends.
+    let recorder = match opaque {
+        true => None,
+        false => context.recordings.begin(&session, &init, &context.tasks, &context.audit),
+    };
     let greeting = ToPage::Opened {
         session: session.id,
         ticket: window.as_ref().map(|window| session.ticket(window)).unwrap_or_default(),
         window_ms: window.as_ref().map_or(0, Window::millis),
         encrypted: vnc_server.encrypted,
         view_only: session.view_only.load(Ordering::Relaxed),
+        recorded: recorder.is_some(),
     };
     let terms = Terms {
         session: Arc::clone(&session),
         counters: context.metrics.bytes(),
         limits: context.now().bridge,
         window,
+        recorder,
     };
     let told = match socket.has_control {
         true => socket.send(Opcode::Text, greeting.text().as_bytes()).await,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http_front::TrustedProxies;
+use http_front::{Crowded, HttpFront, TrustedProxies};
 use role::TaskScope;
 use role::host::Clock;
 use status_api::Notes;
@@ -24,7 +24,9 @@ use crate::metrics::Metrics;
 use crate::parked::Parked;
 use crate::places::Places;
 use crate::query::RawQuery;
+use crate::recording::Recordings;
 use crate::refusal::Refusal;
+use crate::replay::Replays;
 use crate::sessions::Sessions;
 use crate::token::{ConsoleToken, TokenKey};
 
@@ -44,6 +46,8 @@ pub(crate) struct ConsoleContext {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) audit: Arc<Audit>,
+    pub(crate) recordings: Arc<Recordings>,
+    pub(crate) replays: Replays,
     /// Admit a console only from the address its link was made for.
     pub(crate) source_check: AtomicBool,
     /// Consoles open or opening.
@@ -79,6 +83,8 @@ impl ConsoleContext {
             parked: Parked::default(),
             trusted_proxies: config.reloadable.trusted_proxies.clone().into(),
             audit: Arc::new(Audit::new(config.audit_log.clone())),
+            recordings: Arc::new(Recordings::new(config.recording.clone())),
+            replays: Replays::default(),
             reloadable: watch::Sender::new(Arc::new(config.reloadable.clone())),
             sessions: Arc::new(Sessions::new(clock, Arc::clone(&metrics))),
             config,
@@ -114,7 +120,7 @@ impl ConsoleContext {
     }
 
     /// What an operator should know although all is well.
-    pub(crate) fn notes(&self) -> Notes {
+    pub(crate) fn notes(&self, http: &HttpFront) -> Notes {
         let proxy = *self.unknown_proxy.lock().unwrap_or_else(PoisonError::into_inner);
         let of_proxy = |proxy| {
             format!(
@@ -122,7 +128,14 @@ impl ConsoleContext {
                  roles.console_proxy.trusted_proxies: until then all its viewers have its address"
             )
         };
-        Notes(proxy.map(of_proxy).into_iter().collect())
+        let of_crowd = |Crowded { address, limit, refused }| {
+            format!(
+                "{address} had {limit} connections and was refused more (supervisor.\
+                 connections_per_address; {refused} refused so far); if it is a proxy of yours, name \
+                 it in roles.console_proxy.trusted_proxies"
+            )
+        };
+        Notes(proxy.map(of_proxy).into_iter().chain(http.crowded().map(of_crowd)).collect())
     }
 
     /// The key of tokens, once the management server sent it.
@@ -185,7 +198,7 @@ impl ConsoleContext {
     /// proxy that is not configured, all viewers have one address.
     pub(crate) fn is_genuine(&self, query: &str) -> bool {
         let text = RawQuery(query).token();
-        self.key().zip(text).is_some_and(|(key, text)| key.open(&text).is_ok())
+        self.replays.knows(query) || self.key().zip(text).is_some_and(|(key, text)| key.open(&text).is_ok())
     }
 
     /// Whether this address gave too many bad tokens within the last minute.

@@ -7,15 +7,18 @@
 //!
 //! ```text
 //! page → proxy   GET …/websockify?token=T[&extra=E][&resume=R]   offers quickcloud.console.1, binary
-//! proxy → page   {"type":"opened","session":7,"ticket":"R1","window_ms":60000,"encrypted":true,"view_only":false}
+//! proxy → page   {"type":"opened","session":7,"ticket":"R1","window_ms":60000,"encrypted":true,"view_only":false,
+//!                 "recorded":false}
 //!                {"type":"ticket","ticket":"R2"}          from time to time; replaces R1
 //!                {"type":"notice","text":"…"}             an operator has something to say
 //!                {"type":"view_only","on":true}
 //!                {"type":"moving"}                        the host's connection was lost; it is looked for
 //!                {"type":"typing","id":3,"done":40,"total":120,"state":"running"}
 //!                {"type":"refused","label":"denied","advice":"new_link"}   before the refusal itself
+//!                {"type":"replay","at_ms":1200,"length_ms":60000,"paused":false}   of a recording, twice a second
 //! page → proxy   {"type":"type","id":3,"pace_ms":25,"events":[[1,65505,42],[1,65,30],[0,65,30],[0,65505,42]]}
 //!                {"type":"cancel"}
+//!                {"type":"seek","to_ms":30000}  {"type":"pause","on":true}          of a recording
 //! ```
 //!
 //! **Typing.** An event is `[down, keysym, scan code]`, scan code 0 where the guest takes none. The
@@ -83,6 +86,8 @@ pub(crate) enum ToPage {
         /// The connection to the VM's host is.
         encrypted: bool,
         view_only: bool,
+        /// What is shown is kept.
+        recorded: bool,
     },
     Ticket {
         ticket: String,
@@ -103,6 +108,12 @@ pub(crate) enum ToPage {
     Refused {
         label: &'static str,
         advice: Advice,
+    },
+    /// Where a recording is.
+    Replay {
+        at_ms: u64,
+        length_ms: u64,
+        paused: bool,
     },
 }
 
@@ -134,6 +145,14 @@ pub enum FromPage {
     #[doc(hidden)]
     Type(Box<TypingRequest>),
     Cancel,
+    /// Of a recording: to go on from there.
+    Seek {
+        to_ms: u64,
+    },
+    /// Of a recording: to stop, or to go on.
+    Pause {
+        on: bool,
+    },
     /// A type that this version does not know.
     Unknown,
 }
@@ -162,6 +181,12 @@ enum Message {
         events: Vec<(u8, u32, u32)>,
     },
     Cancel,
+    Seek {
+        to_ms: u64,
+    },
+    Pause {
+        on: bool,
+    },
     #[serde(other)]
     Unknown,
 }
@@ -184,6 +209,8 @@ impl FromPage {
                 Ok(Self::Type(Box::new(TypingRequest(Typing { id, pace_ms, events }))))
             }
             Message::Cancel => Ok(Self::Cancel),
+            Message::Seek { to_ms } => Ok(Self::Seek { to_ms }),
+            Message::Pause { on } => Ok(Self::Pause { on }),
             Message::Unknown => Ok(Self::Unknown),
         }
     }
@@ -203,8 +230,9 @@ mod tests {
                 window_ms: 60_000,
                 encrypted: true,
                 view_only: false,
+                recorded: false,
             },
-            r#"{"type":"opened","session":7,"ticket":"R1","window_ms":60000,"encrypted":true,"view_only":false}"#,
+            r#"{"type":"opened","session":7,"ticket":"R1","window_ms":60000,"encrypted":true,"view_only":false,"recorded":false}"#,
         );
         check(ToPage::Moving, r#"{"type":"moving"}"#);
         check(ToPage::ViewOnly { on: true }, r#"{"type":"view_only","on":true}"#);
@@ -228,6 +256,9 @@ mod tests {
         assert!(typing.events[0].down && !typing.events[1].down);
         assert_eq!(FromPage::parse(r#"{"type":"cancel"}"#), Ok(FromPage::Cancel));
         assert_eq!(FromPage::parse(r#"{"type":"dance"}"#), Ok(FromPage::Unknown));
+        let seek = FromPage::parse(r#"{"type":"seek","to_ms":1200}"#);
+        assert_eq!(seek, Ok(FromPage::Seek { to_ms: 1200 }));
+        assert_eq!(FromPage::parse(r#"{"type":"pause","on":true}"#), Ok(FromPage::Pause { on: true }));
         let many = format!(r#"{{"type":"type","events":[{}[1,1,1]]}}"#, "[1,1,1],".repeat(EVENTS));
         assert_eq!(FromPage::parse(&many), Err(ControlError::TooLong));
         for bad in ["", "[]", "{}", r#"{"type":"type"}"#, r#"{"type":"type","events":[[1,-1,1]]}"#]

@@ -4,20 +4,28 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use http_client::Client;
 use role::tasks::BlockingError;
 use role::{DoctorCheck, DoctorFinding, PreflightError, TaskScope};
+use status_api::{Notes, ProcessStatus};
 
 use crate::certificate::{Source, date, problem_of};
 use crate::config::{BrowserTls, ConsoleProxyConfig};
 
 /// A certificate that ends within so many seconds is told.
 const SOON: i64 = 14 * 86_400;
+/// Where a process writes its admin address, in its state directory.
+const ADDRESS_FILE: &str = "admin.addr";
+/// How long the running process is waited for.
+const ASKING: Duration = Duration::from_secs(3);
 
 pub(crate) fn checks(config: &ConsoleProxyConfig) -> Vec<DoctorCheck> {
     let page = config.novnc_dir.clone();
     let listen: Vec<_> = config.listen.iter().chain(&config.tls.listen).copied().collect();
     let (tls, public) = (config.tls.clone(), config.identity.public_address);
+    let running = config.state_directory.parent().map(|directory| directory.join(ADDRESS_FILE));
     vec![
         DoctorCheck::machine("console.page", move |_cx| {
             let page = page.clone();
@@ -37,7 +45,35 @@ pub(crate) fn checks(config: &ConsoleProxyConfig) -> Vec<DoctorCheck> {
             let finding = listen_finding(&listen);
             async { finding }
         }),
+        DoctorCheck::machine("console.proxies", move |_cx| proxies_finding(running.clone())),
     ]
+}
+
+/// Only the running process sees who brings requests: it is asked what it has to say of them.
+async fn proxies_finding(address: Option<PathBuf>) -> DoctorFinding {
+    let read = look(move || address.and_then(|file| std::fs::read_to_string(file).ok())).await;
+    let Some(address) = read.ok().flatten() else {
+        let text = "no process runs in this state directory that could tell of its clients";
+        return DoctorFinding::Skipped(text.to_owned());
+    };
+    let admin = Client::tcp(address.trim()).timeout(ASKING);
+    let status: ProcessStatus = match admin.get("/status").await {
+        Ok(status) => status,
+        Err(error) => return DoctorFinding::Skipped(bedrock::chain(&error)),
+    };
+    let own = status.roles.into_iter().find(|role| role.role == crate::KIND.short);
+    let notes = own.and_then(|role| role.details.notes).map(|Notes(notes)| notes);
+    match notes.unwrap_or_default() {
+        notes if notes.is_empty() => {
+            DoctorFinding::Good("clients come directly, or by proxies that are known".to_owned())
+        }
+        notes => DoctorFinding::Warning {
+            problem: notes.join("; "),
+            remedy: "set roles.console_proxy.trusted_proxies, or proxy_protocol for one that sends \
+                     PROXY headers"
+                .to_owned(),
+        },
+    }
 }
 
 /// Looks at files away from the runtime's threads.
@@ -147,6 +183,43 @@ mod tests {
         assert_eq!(problem(), None);
         assert!(matches!(page_finding(Some(directory.path().into())), DoctorFinding::Good(_)));
         assert!(matches!(page_finding(None), DoctorFinding::Good(_)));
+    }
+
+    #[tokio::test]
+    async fn what_the_running_process_says_of_its_clients_is_passed_on() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(ADDRESS_FILE);
+        assert!(matches!(proxies_finding(Some(file.clone())).await, DoctorFinding::Skipped(_)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        std::fs::write(&file, format!("{}\n", listener.local_addr().unwrap())).unwrap();
+        let answer = |notes: &[&str]| {
+            let body = serde_json::json!({
+                "version": "1", "pid": 1, "state": "running", "ready": true, "started_at": null,
+                "uptime_ms": 5, "admin_address": "127.0.0.1:1", "roles": [{
+                    "role": "cp", "title": "t", "health": "ready", "since": null, "restarts": 0,
+                    "details": {"notes": notes},
+                }],
+            });
+            let body = body.to_string();
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+        };
+        let answers = [answer(&["192.0.2.1 sends X-Forwarded-For"]), answer(&[])];
+        let serving = tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read(&mut [0; 4096]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let found = proxies_finding(Some(file.clone())).await;
+        let DoctorFinding::Warning { problem, .. } = found else { panic!("{found:?}") };
+        assert_eq!(problem, "192.0.2.1 sends X-Forwarded-For");
+        let found = proxies_finding(Some(file.clone())).await;
+        assert!(matches!(found, DoctorFinding::Good(_)), "{found:?}");
+        serving.await.unwrap();
+        // A file that a killed process left names nobody.
+        assert!(matches!(proxies_finding(Some(file)).await, DoctorFinding::Skipped(_)));
     }
 
     #[test]

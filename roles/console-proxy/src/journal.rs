@@ -2,44 +2,74 @@
 //! reports what the last one could not.
 //!
 //! One line per session; the file is replaced whole at every change. It is small: a session is there
-//! from its admission until the server has heard of its end.
+//! from before the server is asked about it, which is when the server begins to hold it open, until
+//! the server has heard of its end.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use role::TaskScope;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 const FILE: &str = "open-sessions";
 /// Lines that are read at most; the server has forgotten longer lists.
 const LINES: usize = 16 * 1024;
+/// A console does not wait longer for a disk.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: BTreeSet<String>,
+    /// Counts changes.
+    version: u64,
+}
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
-    open: Mutex<BTreeSet<String>>,
+    open: Mutex<State>,
     changed: Notify,
+    /// The version that was written last, or could not be.
+    written: watch::Sender<u64>,
 }
 
 impl Journal {
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The server holds it open from now on.
-    pub(crate) fn open(&self, session: &str) {
-        if self.lock().insert(session.to_owned()) {
+    fn change(&self, change: impl FnOnce(&mut BTreeSet<String>) -> bool) {
+        let mut state = self.lock();
+        if change(&mut state.sessions) {
+            state.version += 1;
+            drop(state);
             self.changed.notify_one();
         }
     }
 
-    /// The server has heard of its end.
+    /// The server holds it open, or will from its answer on.
+    pub(crate) fn open(&self, session: &str) {
+        self.change(|sessions| sessions.insert(session.to_owned()));
+    }
+
+    /// The server has heard of its end, or never heard of it.
     pub(crate) fn settled(&self, session: &str) {
-        if self.lock().remove(session) {
-            self.changed.notify_one();
+        self.change(|sessions| sessions.remove(session));
+    }
+
+    /// Waits until what was entered is on disk, as far as the disk takes it: a session that the
+    /// server holds open must not depend on this process living a moment longer.
+    pub(crate) async fn written(&self) {
+        let wanted = self.lock().version;
+        let mut written = self.written.subscribe();
+        let waiting = written.wait_for(|version| *version >= wanted);
+        if timeout(WRITE_TIMEOUT, waiting).await.is_err() {
+            tracing::warn!("it takes long to write down which sessions are open");
         }
     }
 
@@ -73,7 +103,11 @@ impl Journal {
                 () = self.changed.notified() => false,
                 () = stop.cancelled() => true,
             };
-            let text: String = self.lock().iter().map(|session| format!("{session}\n")).collect();
+            let (text, version): (String, u64) = {
+                let state = self.lock();
+                let lines = state.sessions.iter().map(|session| format!("{session}\n"));
+                (lines.collect(), state.version)
+            };
             let file = path.clone();
             let write = move || bedrock::files::replace(&file, text.as_bytes(), 0o600);
             match tasks.blocking("open sessions", write).await {
@@ -84,6 +118,7 @@ impl Journal {
                 }
                 Err(error) => tracing::debug!(%error, "open sessions are not written"),
             }
+            self.written.send_replace(version);
             if stopping {
                 return;
             }
@@ -105,11 +140,8 @@ mod tests {
         let keeping = tasks.spawn("keep", keeping);
         journal.open("s-2");
         journal.open("s-1");
-        let limit = std::time::Duration::from_secs(10);
-        testkit::eventually("both are written", limit, || {
-            (Journal::left(directory.path()) == ["s-1", "s-2"]).then_some(())
-        })
-        .await;
+        journal.written().await;
+        assert_eq!(Journal::left(directory.path()), ["s-1", "s-2"]);
         journal.settled("s-1");
         stop.cancel();
         keeping.await.unwrap();

@@ -20,6 +20,7 @@
 //! | `viewer`, `bridge` | handshake with the browser, and the relay |
 //! | `sessions`, `ledger`, `report` | open consoles, what the server must hear, and telling it |
 //! | `journal`, `audit` | what a killed run leaves for the next; who saw what |
+//! | `recording`, `replay` | what viewers were shown, on disk and in the page again |
 //! | `admin` | what an operator may do with consoles |
 //! | `context`, `places` | what every console shares |
 //! | `doctor` | what is looked at before a start, and when something is wrong |
@@ -49,7 +50,9 @@ mod network;
 mod parked;
 mod places;
 pub mod query;
+mod recording;
 mod refusal;
+mod replay;
 mod report;
 pub mod resume;
 mod service;

@@ -50,6 +50,8 @@ pub(crate) enum Refusal {
     /// Ended from outside while it was being opened.
     #[error("{}", End::from(*.0).close().1)]
     Ended(Ended),
+    #[error("this recording cannot be shown: {0}")]
+    Recording(String),
     #[error("the virtual machine's screen cannot be reached: {0}")]
     VncServer(#[source] VncServerError),
 }
@@ -142,6 +144,7 @@ impl Refusal {
                 Ended::Resumed => "resumed",
                 Ended::Kicked => "kicked",
             },
+            Self::Recording(_) => "recording",
             Self::VncServer(_) => "screen",
         }
     }
@@ -151,7 +154,7 @@ impl Refusal {
         match self {
             // The link was not used up.
             Self::NoKey | Self::ServerUnreachable | Self::TooMany => Advice::Retry,
-            Self::HyperV(_) | Self::Revoked => Advice::Operator,
+            Self::HyperV(_) | Self::Revoked | Self::Recording(_) => Advice::Operator,
             Self::VncServer(error) if !error.may_pass() => Advice::Operator,
             _ => Advice::NewLink,
         }

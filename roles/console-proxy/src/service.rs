@@ -143,6 +143,7 @@ async fn run(config: ConsoleProxyConfig, cx: RoleContext) -> Result<(), RoleErro
     let files_stop = CancellationToken::new();
     let _files_stop = files_stop.clone().drop_guard();
     let keeping = keep_files(&context, &cx, &files_stop).await;
+    prepare_recordings(&context, &cx).await;
     cx.reload.handle({
         let (context, link) = (Arc::clone(&context), link.clone());
         move |spec: Arc<ConsoleProxySpec>| {
@@ -216,6 +217,8 @@ async fn keep_files(
     };
     for session in left.unwrap_or_default() {
         tracing::info!(session, "a console of an earlier run is reported as closed");
+        // Its link brought back would end in a second report of one end.
+        ledger.take(&session);
         ledger.owe(session, Owed::Admitted);
     }
     let journal = Arc::clone(&ledger.journal).keep(directory, cx.tasks.clone(), stop.clone());
@@ -225,14 +228,24 @@ async fn keep_files(
     })
 }
 
+/// Consoles are shown also where they cannot be recorded: that is told.
+async fn prepare_recordings(context: &Arc<ConsoleContext>, cx: &RoleContext) {
+    let recordings = Arc::clone(&context.recordings);
+    let prepared = cx.tasks.blocking("recordings", move || recordings.prepare()).await;
+    if let Err(error) = prepared.unwrap_or_else(|error| Err(error.to_string())) {
+        tracing::error!(error, "consoles are not recorded");
+        cx.health.set_condition("recordings", error);
+    }
+}
+
 fn publish(context: &Arc<ConsoleContext>, cx: &RoleContext) {
     cx.health.report({
         let sessions = Arc::clone(&context.sessions);
         move || sessions.status()
     });
     cx.health.report({
-        let context = Arc::clone(context);
-        move || context.notes()
+        let (context, http) = (Arc::clone(context), cx.http.clone());
+        move || context.notes(&http)
     });
     cx.health.report({
         let certificate = Arc::clone(&context.certificate);

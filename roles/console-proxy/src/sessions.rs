@@ -352,6 +352,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// `uuid` was taken from the ledger and is about to be presented to the server.
     pub(crate) fn new(sessions: &Arc<Sessions>, uuid: String) -> Self {
+        sessions.ledger.journal.open(&uuid);
         Self { sessions: Arc::clone(sessions), uuid: Some(uuid) }
     }
 
@@ -359,6 +360,7 @@ impl Asked {
     pub(crate) fn not_presented(mut self) {
         if let Some(uuid) = self.uuid.take() {
             self.sessions.ledger.give_back(&uuid);
+            self.sessions.ledger.journal.settled(&uuid);
         }
     }
 

@@ -71,7 +71,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin, T: Shown>(
             }
             event = browser.next() => {
                 let bytes = match event.map_err(NotGreeted::Ended)? {
-                    Event::Binary(bytes) => bytes,
+                    Event::Binary { bytes, .. } => bytes,
                     Event::Ping(payload) => {
                         let pong = browser.send(Opcode::Pong, &payload).await;
                         pong.map_err(NotGreeted::Ended)?;

@@ -24,17 +24,33 @@ pub(crate) async fn enter(
     password: &str,
     handshake_timeout: Duration,
 ) -> Result<VncServer, VncServerError> {
-    timeout(handshake_timeout, handshake(connection, password))
-        .await
-        .map_err(|_elapsed| VncServerError::Timeout(handshake_timeout))?
-}
-
-async fn handshake(connection: Connection, password: &str) -> Result<VncServer, VncServerError> {
-    let Connection { mut stream, mut start_tls, encrypted } = connection;
-    let mut handshake = match start_tls {
+    let mut state = match connection.start_tls {
         Some(_) => ClientHandshake::with_tls(password),
         None => ClientHandshake::new(password),
     };
+    let shaken = timeout(handshake_timeout, shake_hands(connection, &mut state)).await;
+    let (stream, encrypted) = shaken.map_err(|_elapsed| match state.end_of_stream() {
+        HandshakeError::Ended(_) => VncServerError::Timeout(handshake_timeout),
+        // Part of a reason is one.
+        told => told.into(),
+    })??;
+    let (version, security) = state.outcome();
+    let encryption = state.encryption();
+    let shown = encryption.map(tracing::field::display);
+    tracing::debug!(%version, %security, encryption = shown, "connected to the VNC server");
+    let encrypted = encrypted || encryption.is_some();
+    let unfinished = state.end_of_stream();
+    let (init, ahead) = state.finish().ok_or(unfinished)?;
+    Ok(VncServer { stream, init, ahead, encrypted })
+}
+
+/// Drives the handshake to its end. Gives the stream as it is then, and whether it was encrypted from
+/// the beginning.
+async fn shake_hands(
+    connection: Connection,
+    handshake: &mut ClientHandshake,
+) -> Result<(BoxStream, bool), VncServerError> {
+    let Connection { mut stream, mut start_tls, encrypted } = connection;
     let mut buffer = [0; 1024];
     // Nothing came yet from inside the encryption.
     let mut is_silent = false;
@@ -75,15 +91,7 @@ async fn handshake(connection: Connection, password: &str) -> Result<VncServer, 
                 is_silent = true;
             }
             (Next::StartTls, None) => return Err(handshake.end_of_stream().into()),
-            (Next::Finish, _) => break,
+            (Next::Finish, _) => return Ok((stream, encrypted)),
         }
     }
-    let (version, security) = handshake.outcome();
-    let encryption = handshake.encryption();
-    let shown = encryption.map(tracing::field::display);
-    tracing::debug!(%version, %security, encryption = shown, "connected to the VNC server");
-    let encrypted = encrypted || encryption.is_some();
-    let unfinished = handshake.end_of_stream();
-    let (init, ahead) = handshake.finish().ok_or(unfinished)?;
-    Ok(VncServer { stream, init, ahead, encrypted })
 }

@@ -37,6 +37,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// Where the server's links point.
 const PAGES: &str = "/resource/noVNC/";
 const PAGE: &str = "vnc.html";
+/// The page as our own links name it.
+pub(crate) const PAGE_PATH: &str = "/resource/noVNC/vnc.html";
 /// The last part of a WebSocket's path; clients put it below whatever they like.
 const SOCKET: &str = "websockify";
 

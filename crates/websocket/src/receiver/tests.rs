@@ -43,8 +43,10 @@ fn the_frames_of_the_rfc_are_read() {
     let expected = vec![Event::Ping(b"ping".to_vec()), Event::Text("Hello".into())];
     assert_eq!(all(&pieces), (expected, None));
     let pieces = [frame(0x02, b"a"), frame(0x00, b""), frame(0x00, b"b"), frame(0x80, b"c")];
-    let expected = [b"a", b"b", b"c"].map(|piece| Event::Binary(piece.to_vec())).to_vec();
+    let piece = |bytes: &[u8], last| Event::Binary { bytes: bytes.to_vec(), last };
+    let expected = vec![piece(b"a", false), piece(b"b", false), piece(b"c", true)];
     assert_eq!(all(&pieces), (expected, None));
+    assert_eq!(all(&[frame(0x82, b"")]), (vec![piece(b"", true)], None));
     let close = CloseFrame { code: 1001, reason: "away".into() };
     let expected = vec![Event::Close(Some(close))];
     assert_eq!(all(&[frame(0x88, b"\x03\xe9away"), frame(0x82, b"x")]), (expected, None));
@@ -161,7 +163,7 @@ proptest! {
         writer.send(Message::binary(payload.clone())).unwrap();
         let mut receiver = Receiver::new(1 << 20);
         receiver.receive(writer.get_ref().get_ref());
-        prop_assert_eq!(receiver.take(), Ok(Some(Event::Binary(payload))));
+        prop_assert_eq!(receiver.take(), Ok(Some(Event::Binary { bytes: payload, last: true })));
         prop_assert_eq!(receiver.take(), Ok(None));
     }
 }

@@ -12,6 +12,7 @@ use websocket::Opcode;
 
 use super::{Outgoing, Signs};
 use crate::browser::send;
+use crate::recording::Recorder;
 use crate::refusal::End;
 use crate::sessions::Session;
 
@@ -29,6 +30,7 @@ pub(super) struct Down<'a, V, S> {
     pub(super) signs: &'a Signs,
     pub(super) bytes: &'a Counter,
     pub(super) ping: Duration,
+    pub(super) recorder: Option<&'a Recorder>,
 }
 
 /// The one buffer: it grows while reads fill it, and is small again after a time of rest.
@@ -98,6 +100,9 @@ where
                     };
                     let picture = buffer.bytes.get(..count).unwrap_or_default();
                     // `picture` borrows the buffer, so the counting is done by hand.
+                    if let Some(recorder) = self.recorder {
+                        recorder.shown(picture);
+                    }
                     send(&mut self.write, Opcode::Binary, picture).await?;
                     self.count(count);
                     buffer.grow(count);
@@ -112,6 +117,9 @@ where
     }
 
     async fn picture(&mut self, bytes: &[u8]) -> Result<(), End> {
+        if let Some(recorder) = self.recorder {
+            recorder.shown(bytes);
+        }
         send(&mut self.write, Opcode::Binary, bytes).await?;
         self.count(bytes.len());
         Ok(())

@@ -64,7 +64,8 @@ where
             owed: true,
         });
         let session = Arc::clone(&registered.session);
-        let terms = Terms { session, counters: metrics.bytes(), limits, window: None };
+        let (counters, window) = (metrics.bytes(), None);
+        let terms = Terms { session, counters, limits, window, recorder: None };
         let vm = Vm { stream: vnc_server, ahead: Vec::new(), opaque: false };
         relay(&mut browser, vm, b"", &terms).await
     });

@@ -15,6 +15,7 @@ use super::typing::Typist;
 use super::{BridgeLimits, Outgoing, Signs};
 use crate::browser::Incoming;
 use crate::control::{FromPage, ToPage, Typing, TypingState};
+use crate::recording::Recorder;
 use crate::refusal::End;
 use crate::sessions::Session;
 
@@ -24,6 +25,7 @@ pub(super) struct Around<'a> {
     pub(super) signs: &'a Signs,
     pub(super) bytes: &'a Counter,
     pub(super) limits: BridgeLimits,
+    pub(super) recorder: Option<&'a Recorder>,
 }
 
 pub(super) struct Up<'a, V, S> {
@@ -97,7 +99,7 @@ where
         };
         around.signs.mark(&around.signs.heard);
         match event {
-            Event::Binary(bytes) => self.forward(&bytes, around).await,
+            Event::Binary { bytes, .. } => self.forward(&bytes, around).await,
             Event::Ping(payload) => self.tell(Outgoing::Pong(payload)).await,
             Event::Text(text) if self.has_control => self.hear(&text, around).await,
             Event::Text(_) => Err(End::TextFrame),
@@ -129,6 +131,10 @@ where
         if touched > 0 || self.filter.is_lost() {
             around.signs.mark(&around.signs.moved);
             around.session.inputs.fetch_add(touched, Ordering::Relaxed);
+        }
+        // Before the VM hears of it, and so before a picture in it can come.
+        if let Some((recorder, format)) = around.recorder.zip(self.filter.take_format()) {
+            recorder.format(format);
         }
         let written = self.write(&out, around).await;
         out.clear();
@@ -169,7 +175,7 @@ where
         match FromPage::parse(text) {
             Ok(FromPage::Type(request)) => self.begin(request.0, around).await,
             Ok(FromPage::Cancel) => self.stop(TypingState::Cancelled, around).await,
-            Ok(FromPage::Unknown) => Ok(()),
+            Ok(FromPage::Seek { .. } | FromPage::Pause { .. } | FromPage::Unknown) => Ok(()),
             Err(error) => {
                 tracing::debug!(%error, "the page says something odd");
                 Err(End::TextFrame)

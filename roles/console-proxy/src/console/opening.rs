@@ -80,6 +80,7 @@ async fn admit(
         return Err(Refusal::TooMany);
     }
     let asked = take(context, session.clone())?;
+    context.sessions.ledger.journal.written().await;
     let location = match &upstream {
         // The server changed the port after it made the ticket: asked, it would always deny.
         Upstream::WebSocket { .. } => None,

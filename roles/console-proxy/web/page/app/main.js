@@ -5,6 +5,7 @@ import { readLink } from './link.js';
 import { pastePanel } from './paste.js';
 import { Session } from './session.js';
 import { element, panels } from './panels.js';
+import { replayBar } from './replay.js';
 import { touchKeyboard } from './touch.js';
 import { viewPanel } from './view.js';
 import { language, say, translate } from './words.js';
@@ -130,6 +131,13 @@ function watch(view) {
             notice(say('watching'), null);
         }
     });
+    session.addEventListener('recorded', () => notice(say('recorded'), null));
+    session.addEventListener('replay', () => {
+        // It says enough that this is a recording.
+        if (element('notice-text').textContent === say('watching')) {
+            element('notice').hidden = true;
+        }
+    });
     session.addEventListener('notice', ({ detail }) => notice(`${say('message')}: ${detail}`, null));
     session.addEventListener('clipboard', ({ detail }) => notice(say('guestCopied'), detail));
     element('notice-dismiss').addEventListener('click', () => {
@@ -164,6 +172,7 @@ function start() {
     touchKeyboard(() => session.rfb);
     fullScreen();
     keyboardWayOut();
+    replayBar(session);
     watch(view);
     session.open();
 }

@@ -19,7 +19,7 @@ const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
 /**
  * A console. Events: `state` (detail: connecting, connected, returning, moving), `over`
  * (detail: { opened, reason, advice, resumable }), `opened` (the RFB object), `notice`, `viewonly`,
- * `typing`, `name`, `clipboard`, `size`.
+ * `typing`, `name`, `clipboard`, `size`, `recorded`, `replay` (detail: where a recording is).
  */
 export class Session extends EventTarget {
     #link;
@@ -31,6 +31,8 @@ export class Session extends EventTarget {
     #channel = null;
     #url = null;
     #typing = null;
+    #until = 0;
+    #round = 0;
     rfb = null;
     viewOnlyByProxy = false;
 
@@ -62,21 +64,32 @@ export class Session extends EventTarget {
     }
 
     /** Comes back with the last ticket; tries until the window is over. */
-    async resume() {
-        const until = Date.now() + this.#window;
-        for (let round = 0; ; round++) {
+    resume() {
+        this.#until = Date.now() + this.#window;
+        this.#round = 0;
+        return this.#comeBack();
+    }
+
+    async #comeBack() {
+        const url = `${this.#url}&resume=${encodeURIComponent(this.#ticket)}`;
+        do {
             this.#say('state', 'returning');
-            const url = `${this.#url}&resume=${encodeURIComponent(this.#ticket)}`;
             if (await openSocket([url], (channel) => this.#attach(channel, false))) {
                 return;
             }
-            const wait = PAUSES[Math.min(round, PAUSES.length - 1)];
-            if (Date.now() + wait > until) {
-                this.#say('over', { opened: true, reason: say('lost'), advice: 'new_link', resumable: false });
-                return;
-            }
-            await pause(wait);
+        } while (await this.#waited());
+    }
+
+    /** Waits for the next attempt; false when the window is over. */
+    async #waited() {
+        const wait = PAUSES[Math.min(this.#round, PAUSES.length - 1)];
+        this.#round += 1;
+        if (Date.now() + wait > this.#until) {
+            this.#say('over', { opened: true, reason: say('lost'), advice: 'new_link', resumable: false });
+            return false;
         }
+        await pause(wait);
+        return true;
     }
 
     #attach(channel, first) {
@@ -113,11 +126,19 @@ export class Session extends EventTarget {
         });
     }
 
-    #ended({ first, connected, advice, refusal, code, reason }) {
+    async #ended({ first, connected, advice, refusal, code, reason }) {
         const text = refusal || reason.trim();
         const can = this.#ticket !== '' && !FINAL.has(code) && refusal === '';
         if (connected && can && COMES_BACK.has(code)) {
             this.resume();
+            return;
+        }
+        // On the way back: a proxy that has just started, or has lost its server, asks for patience.
+        if (!first && !connected && (advice === 'retry' || (can && COMES_BACK.has(code)))) {
+            this.#say('state', 'returning');
+            if (await this.#waited()) {
+                this.#comeBack();
+            }
             return;
         }
         const opened = connected || !first;
@@ -137,6 +158,12 @@ export class Session extends EventTarget {
                 this.#ticket = message.ticket;
                 this.viewOnlyByProxy = message.view_only;
                 this.#say('viewonly', message.view_only);
+                if (message.recorded) {
+                    this.#say('recorded');
+                }
+                break;
+            case 'replay':
+                this.#say('replay', message);
                 break;
             case 'ticket':
                 this.#ticket = message.ticket;
@@ -174,6 +201,11 @@ export class Session extends EventTarget {
             this.#typing = { id, resolve };
             this.#channel.tell({ type: 'type', id, pace_ms: paceMs, events });
         });
+    }
+
+    /** Tells the proxy something. */
+    tell(message) {
+        this.#channel?.tell(message);
     }
 
     cancelTyping() {

@@ -3,6 +3,8 @@
 
 const WORDS = {
     en: {
+        recording: 'Recording', place: 'Place in the recording', pause: 'Pause', play: 'Play',
+        recorded: 'This console is recorded.',
         console: 'Console', starting: 'Starting', connecting: 'Connecting', connected: 'Connected',
         plain: 'Connected, not encrypted', closed: 'Disconnected', failed: 'Not connected',
         returning: 'Connection lost, reconnecting', moving: 'The virtual machine is moving to another host',
@@ -28,6 +30,8 @@ const WORDS = {
         password: 'The screen asks for a password that the console proxy should have given.',
     },
     de: {
+        recording: 'Aufzeichnung', place: 'Stelle der Aufzeichnung', pause: 'Pause', play: 'Abspielen',
+        recorded: 'Diese Konsole wird aufgezeichnet.',
         console: 'Konsole', starting: 'Start', connecting: 'Verbindung wird aufgebaut', connected: 'Verbunden',
         plain: 'Verbunden, unverschlüsselt', closed: 'Getrennt', failed: 'Nicht verbunden',
         returning: 'Verbindung verloren, neuer Versuch', moving: 'Die virtuelle Maschine zieht auf einen anderen Host um',
@@ -53,6 +57,8 @@ const WORDS = {
         password: 'Der Bildschirm fragt nach einem Passwort, das der Konsolen-Proxy hätte geben sollen.',
     },
     fr: {
+        recording: 'Enregistrement', place: 'Position dans l’enregistrement', pause: 'Pause', play: 'Lecture',
+        recorded: 'Cette console est enregistrée.',
         console: 'Console', starting: 'Démarrage', connecting: 'Connexion en cours', connected: 'Connecté',
         plain: 'Connecté, non chiffré', closed: 'Déconnecté', failed: 'Non connecté',
         returning: 'Connexion perdue, nouvelle tentative', moving: 'La machine virtuelle change d’hôte',
@@ -78,6 +84,8 @@ const WORDS = {
         password: 'L’écran demande un mot de passe que le proxy de console aurait dû fournir.',
     },
     es: {
+        recording: 'Grabación', place: 'Posición en la grabación', pause: 'Pausa', play: 'Reproducir',
+        recorded: 'Esta consola se está grabando.',
         console: 'Consola', starting: 'Iniciando', connecting: 'Conectando', connected: 'Conectado',
         plain: 'Conectado, sin cifrar', closed: 'Desconectado', failed: 'Sin conexión',
         returning: 'Conexión perdida, reconectando', moving: 'La máquina virtual se traslada a otro host',
@@ -103,6 +111,8 @@ const WORDS = {
         password: 'La pantalla pide una contraseña que el proxy de consola debería haber dado.',
     },
     'pt-BR': {
+        recording: 'Gravação', place: 'Posição na gravação', pause: 'Pausar', play: 'Reproduzir',
+        recorded: 'Este console está sendo gravado.',
         console: 'Console', starting: 'Iniciando', connecting: 'Conectando', connected: 'Conectado',
         plain: 'Conectado, sem criptografia', closed: 'Desconectado', failed: 'Sem conexão',
         returning: 'Conexão perdida, reconectando', moving: 'A máquina virtual está mudando de host',
@@ -128,6 +138,8 @@ const WORDS = {
         password: 'A tela pede uma senha que o proxy do console deveria ter informado.',
     },
     ja: {
+        recording: '録画', place: '録画内の位置', pause: '一時停止', play: '再生',
+        recorded: 'このコンソールは録画されています。',
         console: 'コンソール', starting: '開始中', connecting: '接続中', connected: '接続済み',
         plain: '接続済み（暗号化なし）', closed: '切断', failed: '未接続',
         returning: '接続が切れました。再接続中', moving: '仮想マシンが別のホストに移動中です',
@@ -153,6 +165,8 @@ const WORDS = {
         password: '画面がパスワードを求めていますが、コンソールプロキシから渡されていません。',
     },
     'zh-CN': {
+        recording: '录像', place: '录像中的位置', pause: '暂停', play: '播放',
+        recorded: '此控制台正在被录制。',
         console: '控制台', starting: '正在启动', connecting: '正在连接', connected: '已连接',
         plain: '已连接，未加密', closed: '已断开', failed: '未连接',
         returning: '连接中断，正在重新连接', moving: '虚拟机正在迁移到另一台主机',
