@@ -2,11 +2,13 @@
 //
 //   node console.mjs --url URL [--expect-state connected|failed|closed] [--expect-reason TEXT]
 //                    [--expect-pixels "8,8,ff0000 24,8,00ff00" | --expect-colours 2]
-//                    [--may-complain TEXT] [--type TEXT] [--paste TEXT [--layout NAME]] [--keep MS] [--screenshot FILE.png]
+//                    [--may-complain TEXT]… [--type TEXT] [--paste TEXT [--layout NAME]] [--keep MS] [--screenshot FILE.png]
 //                    [--device "iPhone 13"] [--scheme light|dark] [--locale de-DE] [--tap-type TEXT] [--accessible]
-//                    [--expect-bar TEXT] [--expect-return] [--timeout MS]
+//                    [--expect-bar TEXT] [--expect-return] [--expect-replay] [--insecure] [--timeout MS]
 //
 // --expect-return: the connection is lost while the page looks, and it comes back by itself.
+// --expect-replay: a recording is shown, goes forward to its end and back to its beginning.
+// --insecure: a certificate that nobody knows is taken.
 // --accessible: axe-core finds nothing serious, with each panel open; the keyboard alone leaves the screen.
 //
 // Exit status 0 when every expectation was met, else 1; the JSON says which was not. The browser
@@ -34,8 +36,10 @@ const { values: options } = parseArgs({
         accessible: { type: 'boolean', default: false },
         'expect-bar': { type: 'string' },
         'expect-return': { type: 'boolean', default: false },
+        'expect-replay': { type: 'boolean', default: false },
+        insecure: { type: 'boolean', default: false },
         keep: { type: 'string', default: '0' },
-        'may-complain': { type: 'string' },
+        'may-complain': { type: 'string', multiple: true, default: [] },
         screenshot: { type: 'string' },
         timeout: { type: 'string', default: '30000' },
     },
@@ -92,21 +96,54 @@ async function watchPixels(page) {
     result.screen = seen;
 }
 
-/** What people with assistive technology, or without a mouse, meet. */
-async function checkAccess(page) {
+/** A recording: to the end, paused, back to the beginning. */
+async function checkReplay(page) {
+    await page.waitForSelector('#replay:not([hidden])', { timeout });
+    const place = page.locator('#replay-place');
+    const length = Number(await place.getAttribute('max'));
+    expect(length > 0, `length ${length}`);
+    const go = async (to) => {
+        await place.fill(String(to));
+        await place.dispatchEvent('change');
+    };
+    const isAt = (from, to) => page.waitForFunction(([low, high]) => {
+        const at = Number(document.getElementById('replay-place').value);
+        return document.body.dataset.state === 'connected' && at >= low && at <= high;
+    }, [from, to], { timeout }).catch(() => expect(false, `not between ${from} and ${to}`));
+    await go(length);
+    await isAt(length - 100, length);
+    const before = await page.evaluate(() => globalThis.states.length);
+    await go(0);
+    // Pictures build on what was before: the page comes back.
+    await page.waitForFunction((count) => globalThis.states.slice(count).includes('returning'), before, { timeout })
+        .catch(() => expect(false, 'it did not go back'));
+    await isAt(0, Math.max(length - 100, 1));
+    await page.click('#replay-pause');
+    await page.waitForFunction(() => document.getElementById('replay-pause').textContent === 'Play', null, { timeout });
+    await checkShown(page, 'recording');
+    result.replay = await page.textContent('#replay-time');
+}
+
+/** What axe-core finds serious of what is shown, and whether it fits. */
+async function checkShown(page, what) {
     const source = await readFile(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
     await page.evaluate(source);
+    const { violations } = await page.evaluate(() => globalThis.axe.run());
+    const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
+    for (const { id, nodes } of serious) {
+        expect(false, `accessibility, ${what}: ${id}: ${nodes.map(({ html }) => html).join(' ')}`);
+    }
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+    expect(!wide, `${what}: wider than the window`);
+}
+
+/** What people with assistive technology, or without a mouse, meet. */
+async function checkAccess(page) {
     for (const panel of [null, 'keys', 'paste', 'view']) {
         if (panel) {
             await page.click(`#${panel}`);
         }
-        const { violations } = await page.evaluate(() => globalThis.axe.run());
-        const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
-        for (const { id, nodes } of serious) {
-            expect(false, `accessibility, ${panel ?? 'bar'}: ${id}: ${nodes.map(({ html }) => html).join(' ')}`);
-        }
-        const wide = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-        expect(!wide, `${panel ?? 'bar'}: wider than the window`);
+        await checkShown(page, panel ?? 'bar');
     }
     // Escape closes the panel; the shortcut leaves the screen, which takes every other key.
     await page.keyboard.press('Escape');
@@ -171,6 +208,9 @@ async function run(page) {
         result.states = await page.evaluate(() => globalThis.states);
         expect(result.states.includes('returning'), `states ${result.states}`);
     }
+    if (options['expect-replay']) {
+        await checkReplay(page);
+    }
     if (options.type) {
         await page.locator('#screen canvas').focus();
         await page.keyboard.type(options.type, { delay: 20 });
@@ -212,7 +252,7 @@ async function run(page) {
     expect(!options['expect-bar'] || result.bar.includes(options['expect-bar']), `bar ${result.bar}`);
     expect(outside.length === 0, 'requests to other hosts');
     const allowed = options['may-complain'];
-    const others = complaints.filter((text) => !allowed || !text.includes(allowed));
+    const others = complaints.filter((text) => !allowed.some((part) => text.includes(part)));
     expect(others.length === 0, `page errors: ${others.join('; ')}`);
     expect(!result.address.includes('token='), 'the token stays in the address bar');
 }
@@ -224,8 +264,8 @@ const browser = await chromium.launch({
 });
 try {
     const device = options.device ? devices[options.device] : { viewport: { width: 1000, height: 760 } };
-    const { scheme: colorScheme, locale } = options;
-    await run(await browser.newPage({ ...device, colorScheme, locale }));
+    const { scheme: colorScheme, locale, insecure: ignoreHTTPSErrors } = options;
+    await run(await browser.newPage({ ...device, colorScheme, locale, ignoreHTTPSErrors }));
 } catch (error) {
     result.failures.push(String(error));
 } finally {

@@ -14,6 +14,7 @@ mod admin;
 mod binary;
 mod child;
 mod conflicts;
+mod consoles;
 mod conversations;
 mod downloads;
 mod drain;

@@ -8,7 +8,7 @@ use futures_util::SinkExt;
 use http_body_util::BodyExt;
 use management_server::{ConsoleLink, EventKind, HostKind, HostState, SystemVm};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_util::sync::CancellationToken;
@@ -25,15 +25,32 @@ async fn page(world: &World, link: &ConsoleLink, ticket: Option<&str>) -> Result
 }
 
 /// The same at another proxy.
-async fn page_at(
+pub(crate) async fn page_at(
+    addr: SocketAddr,
+    link: &ConsoleLink,
+    ticket: Option<&str>,
+) -> Result<Viewer, Refused> {
+    page_over(TcpStream::connect(addr).await.unwrap(), addr, link, ticket).await
+}
+
+/// The same over a connection that is there already.
+pub(crate) async fn page_over(
+    stream: TcpStream,
     addr: SocketAddr,
     link: &ConsoleLink,
     ticket: Option<&str>,
 ) -> Result<Viewer, Refused> {
     let resume = ticket.map(|ticket| format!("&resume={ticket}")).unwrap_or_default();
-    let path = raw_path(link, None) + &resume;
-    let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-    let request = request(addr, &path, &CONTROL).unwrap();
+    page_on(stream, addr, &(raw_path(link, None) + &resume)).await
+}
+
+/// Opens any path as a page does.
+pub(crate) async fn page_to(addr: SocketAddr, path: &str) -> Result<Viewer, Refused> {
+    page_on(TcpStream::connect(addr).await.unwrap(), addr, path).await
+}
+
+async fn page_on(stream: TcpStream, addr: SocketAddr, path: &str) -> Result<Viewer, Refused> {
+    let request = request(addr, path, &CONTROL).unwrap();
     let (socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     assert_eq!(answer.headers()["sec-websocket-protocol"], "quickcloud.console.1");
     shake_hands(socket).await

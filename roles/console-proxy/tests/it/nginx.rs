@@ -2,11 +2,13 @@
 //! upstreams unless told otherwise.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use management_server::ConsoleLink;
 
 use crate::browser::{PATCHES, Program, answers, browse, free_port};
+use crate::tls::tls_address;
 use crate::world::{Options, World, start};
 
 struct Nginx {
@@ -17,6 +19,11 @@ struct Nginx {
 
 /// nginx in front of `world`, with this block in its server.
 async fn nginx(world: &World, location: &str) -> Nginx {
+    nginx_before(world.addr, location, false).await
+}
+
+/// The same in front of any listener, for browsers over TLS or not.
+async fn nginx_before(upstream: SocketAddr, location: &str, tls: bool) -> Nginx {
     let directory = tempfile::tempdir().unwrap();
     let addr = free_port();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -27,11 +34,12 @@ async fn nginx(world: &World, location: &str) -> Nginx {
          events {{}}\n\
          http {{\n access_log off;\n {temporary}\n\
            map $http_upgrade $connection_upgrade {{ default upgrade; \"\" close; }}\n\
-           server {{\n listen {addr};\n {location}\n }}\n\
+           server {{\n listen {addr}{listen}\n {location}\n }}\n\
          }}\n",
         pid = directory.path().join("pid").display(),
         user = if is_root() { "user root;" } else { "" },
-        location = location.replace("UPSTREAM", &world.addr.to_string()),
+        listen = if tls { certificate(directory.path()) } else { ";".to_owned() },
+        location = location.replace("UPSTREAM", &upstream.to_string()),
     );
     let file = directory.path().join("nginx.conf");
     std::fs::write(&file, config).unwrap();
@@ -46,6 +54,16 @@ async fn nginx(world: &World, location: &str) -> Nginx {
     let program = Program(program);
     answers(addr).await;
     Nginx { addr, _program: program, _directory: directory }
+}
+
+/// The end of a `listen` line for TLS, with a certificate that no browser knows.
+fn certificate(directory: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(vec!["console.test".to_owned()]).unwrap();
+    let (certificate, key) = (directory.join("c.pem"), directory.join("k.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (certificate, key) = (certificate.display(), key.display());
+    format!(" ssl;\n ssl_certificate {certificate};\n ssl_certificate_key {key};")
 }
 
 fn is_root() -> bool {
@@ -101,4 +119,26 @@ async fn a_proxy_that_speaks_http_1_0_is_passed_by() {
         .map(|port| format!("ws://console.test:{port}/websockify"));
     assert_eq!(said["sockets"], serde_json::json!(sockets));
     world.closed_in_books(&link).await;
+}
+
+/// The page takes scheme, port and prefix of its WebSocket from its own address; the role is behind a
+/// proxy that speaks TLS on both sides, and without one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_over_https_opens_through_a_proxy_and_without_one() {
+    let role = "tls_listen = [\"127.0.0.1:0\"]\nurl_domain = \"console.test\"".to_owned();
+    let world = start(Options { role, ..Options::default() }).await;
+    let tls = tls_address(&world).await;
+    let location = format!(
+        "location /console/ {{ proxy_pass https://UPSTREAM/; proxy_http_version 1.1; {UPGRADES} }}"
+    );
+    let nginx = nginx_before(tls, &location, true).await;
+    for (port, prefix) in [(nginx.addr.port(), "/console"), (tls.port(), "")] {
+        let link = world.link(1).await;
+        let url = link.url.replace("port=8080", &format!("port={port}"));
+        let url = url.replace("http://127.0.0.1/", &format!("https://console.test:{port}{prefix}/"));
+        let said = browse(&url, &["--insecure", "--expect-pixels", PATCHES]).await;
+        let socket = format!("wss://console.test:{port}{prefix}/websockify");
+        assert_eq!(said["sockets"], serde_json::json!([socket]));
+        assert!(said["bar"].as_str().unwrap().contains("Connected"), "{said:#}");
+    }
 }

@@ -20,7 +20,7 @@ const KEY_STORE: &[u8] = include_bytes!("../vectors/console-tls.jks");
 const PASSWORD: &str = "kVfFlopzkQl+Va0+4S35Jw==";
 
 /// Where the role serves TLS, once it does.
-async fn tls_address(world: &World) -> SocketAddr {
+pub(crate) async fn tls_address(world: &World) -> SocketAddr {
     testkit::eventually("a TLS listener", LIMIT, || {
         let listeners = world.cx.health.details()["listeners"].clone();
         let shown = listeners.as_array()?.iter().filter_map(|it| it.as_str());

@@ -161,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Viewer<S> {
         self.send(&[4, 1, 0, 0, 0, 0, 0, keysym, 4, 0, 0, 0, 0, 0, 0, keysym]).await;
     }
 
-    async fn exactly(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) async fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             match timeout(LIMIT, self.socket.next()).await.expect("picture bytes") {
                 Some(Ok(Message::Binary(bytes))) => self.buffer.extend_from_slice(&bytes),
