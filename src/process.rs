@@ -192,13 +192,7 @@ impl Process {
         for (role, problem) in config.short_graces() {
             tracing::warn!(role = role.short, problem, "the grace period is short");
         }
-        let ports = Ports {
-            board,
-            heartbeat,
-            http,
-            host: environment.host,
-            limits,
-        };
+        let ports = Ports { board, heartbeat, http, host: environment.host, limits };
         let outcome = supervise(&slots, &ports, &shutdown).await;
         stop.cancel();
         tasks.close();

@@ -70,7 +70,8 @@ forward and back. Other players of FBS files show the file itself.";
 
 /// Of every subcommand; a test parses them.
 #[cfg(test)]
-pub(super) const EXAMPLES: &[&str] = &[SESSIONS, KICK, VIEW_ONLY, MESSAGE, SCREENSHOT, RECORDINGS, REPLAY];
+pub(super) const EXAMPLES: &[&str] =
+    &[SESSIONS, KICK, VIEW_ONLY, MESSAGE, SCREENSHOT, RECORDINGS, REPLAY];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CpCommand {

@@ -112,7 +112,11 @@ impl Machine {
         stream
     }
 
-    fn has(&self, link: &ConsoleLink, what: fn(&management_server::ConsoleSession) -> bool) -> bool {
+    fn has(
+        &self,
+        link: &ConsoleLink,
+        what: fn(&management_server::ConsoleSession) -> bool,
+    ) -> bool {
         let sessions = self.server.console_sessions();
         sessions.iter().any(|session| session.uuid == link.session && what(session))
     }
@@ -137,8 +141,7 @@ impl Machine {
 
 /// Chromium on a link; what it says at the end.
 fn browse(url: &str, arguments: &[&str]) -> tokio::task::JoinHandle<Value> {
-    let script: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/console.mjs");
+    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/console.mjs");
     let mut command = Command::new("node");
     command.arg(script).args(["--url", url]).args(arguments).kill_on_drop(true);
     tokio::spawn(async move {
@@ -157,10 +160,9 @@ async fn consoles_that_were_open_at_a_kill_are_closed_in_the_books_and_the_page_
     let mut process = machine.start().await;
     let page = machine.link(1).await;
     let others = [machine.link(2).await, machine.link(3).await];
-    let url = page.url.replace(
-        "http://127.0.0.1/",
-        &format!("http://console.test:{}/", machine.addr.port()),
-    );
+    let url = page
+        .url
+        .replace("http://127.0.0.1/", &format!("http://console.test:{}/", machine.addr.port()));
     // What the browser logs while there is nobody, and while the new process has not met its server.
     let complaints = ["ERR_CONNECTION_REFUSED", "has no key from the management server yet"];
     let complaints = complaints.map(|text| ["--may-complain", text]).concat();

@@ -31,8 +31,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use crate::addresses::{Addresses, OfAddress, TooMany};
 pub use crate::addresses::Crowded;
+use crate::addresses::{Addresses, OfAddress, TooMany};
 use crate::client::TrustedProxies;
 use crate::files::Files;
 use crate::listener::{BindError, Listener, Transport};

@@ -158,6 +158,9 @@ mod tests {
             decoder.block().unwrap_err()
         };
         assert_eq!(error(b"RFB 003.008\n"), FbsError::Magic);
-        assert_eq!(error(&[&MAGIC[..], &u32::MAX.to_be_bytes()].concat()), FbsError::TooLong(u32::MAX));
+        assert_eq!(
+            error(&[&MAGIC[..], &u32::MAX.to_be_bytes()].concat()),
+            FbsError::TooLong(u32::MAX)
+        );
     }
 }

@@ -14,7 +14,10 @@ const CONTROL_LIMIT: u64 = 125;
 pub enum Event {
     /// A piece of a binary message, as long as the client's frame. Where only the bytes count,
     /// `last` means nothing.
-    Binary { bytes: Vec<u8>, last: bool },
+    Binary {
+        bytes: Vec<u8>,
+        last: bool,
+    },
     /// A whole text message.
     Text(String),
     Ping(Vec<u8>),

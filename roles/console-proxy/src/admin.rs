@@ -184,7 +184,8 @@ async fn recordings(
 ) -> Result<Json<Vec<RecordingStatus>>, Refused> {
     let shown = Arc::clone(&context.recordings);
     if shown.config.is_none() {
-        let detail = "consoles are not recorded: roles.console_proxy.recordings_directory is not set";
+        let detail =
+            "consoles are not recorded: roles.console_proxy.recordings_directory is not set";
         return Err(Refused::Conflict(detail.to_owned()));
     }
     let list = context.tasks.blocking("recordings", move || shown.list()).await;

@@ -198,7 +198,8 @@ impl ConsoleContext {
     /// proxy that is not configured, all viewers have one address.
     pub(crate) fn is_genuine(&self, query: &str) -> bool {
         let text = RawQuery(query).token();
-        self.replays.knows(query) || self.key().zip(text).is_some_and(|(key, text)| key.open(&text).is_ok())
+        self.replays.knows(query)
+            || self.key().zip(text).is_some_and(|(key, text)| key.open(&text).is_ok())
     }
 
     /// Whether this address gave too many bad tokens within the last minute.

@@ -258,7 +258,10 @@ mod tests {
         assert_eq!(FromPage::parse(r#"{"type":"dance"}"#), Ok(FromPage::Unknown));
         let seek = FromPage::parse(r#"{"type":"seek","to_ms":1200}"#);
         assert_eq!(seek, Ok(FromPage::Seek { to_ms: 1200 }));
-        assert_eq!(FromPage::parse(r#"{"type":"pause","on":true}"#), Ok(FromPage::Pause { on: true }));
+        assert_eq!(
+            FromPage::parse(r#"{"type":"pause","on":true}"#),
+            Ok(FromPage::Pause { on: true })
+        );
         let many = format!(r#"{{"type":"type","events":[{}[1,1,1]]}}"#, "[1,1,1],".repeat(EVENTS));
         assert_eq!(FromPage::parse(&many), Err(ControlError::TooLong));
         for bad in ["", "[]", "{}", r#"{"type":"type"}"#, r#"{"type":"type","events":[[1,-1,1]]}"#]

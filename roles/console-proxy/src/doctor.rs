@@ -69,9 +69,10 @@ async fn proxies_finding(address: Option<PathBuf>) -> DoctorFinding {
         }
         notes => DoctorFinding::Warning {
             problem: notes.join("; "),
-            remedy: "set roles.console_proxy.trusted_proxies, or proxy_protocol for one that sends \
+            remedy:
+                "set roles.console_proxy.trusted_proxies, or proxy_protocol for one that sends \
                      PROXY headers"
-                .to_owned(),
+                    .to_owned(),
         },
     }
 }

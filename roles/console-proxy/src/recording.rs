@@ -175,7 +175,9 @@ impl Recordings {
         found.sort();
         let skipped = found.len().saturating_sub(LISTED);
         let rows = found.into_iter().skip(skipped).map(|(changed, name, bytes)| RecordingStatus {
-            changed: jiff::Timestamp::try_from(changed).map(|at| at.to_string()).unwrap_or_default(),
+            changed: jiff::Timestamp::try_from(changed)
+                .map(|at| at.to_string())
+                .unwrap_or_default(),
             recording: self.is_active(&name),
             name,
             bytes,

@@ -107,9 +107,9 @@ impl Replays {
         let token = query.token()?;
         let mut links = self.lock();
         let link = links.get_mut(&token)?;
-        let returns = query.raw("resume").is_some_and(|ticket| {
-            ticket.as_bytes().ct_eq(link.ticket.as_bytes()).into()
-        });
+        let returns = query
+            .raw("resume")
+            .is_some_and(|ticket| ticket.as_bytes().ct_eq(link.ticket.as_bytes()).into());
         if !link.is_good() || link.opened != returns {
             return Some(Err(Refusal::Replay));
         }
@@ -216,7 +216,19 @@ impl<'a> Player<'a> {
         let place_ms = admitted.play.from_ms.load(Ordering::Relaxed).min(length_ms);
         let tape = Some(tape);
         let (blocks, paused) = (VecDeque::new(), false);
-        Self { context, socket, tape, admitted, blocks, length_ms, place_ms, since: now, paused, heard: now, idle }
+        Self {
+            context,
+            socket,
+            tape,
+            admitted,
+            blocks,
+            length_ms,
+            place_ms,
+            since: now,
+            paused,
+            heard: now,
+            idle,
+        }
     }
 
     async fn run(&mut self) -> Ended {

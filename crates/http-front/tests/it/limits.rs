@@ -5,9 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Extension;
 use axum::routing::get;
-use http_front::{
-    HttpFront, HttpLimits, Listener, Peer, Site, Transport, TrustedProxies, serve,
-};
+use http_front::{HttpFront, HttpLimits, Listener, Peer, Site, Transport, TrustedProxies, serve};
 use task_scope::TaskScope;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

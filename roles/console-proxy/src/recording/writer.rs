@@ -62,7 +62,11 @@ impl Writer {
                 Ok((back, Ok(()))) => writer = back,
                 Ok((back, Err(stop))) => {
                     let (file, error) = (&back.name, bedrock::chain(&stop));
-                    tracing::warn!(file, error, "the recording of a console ends before the console");
+                    tracing::warn!(
+                        file,
+                        error,
+                        "the recording of a console ends before the console"
+                    );
                     return;
                 }
                 Err(error) => return tracing::debug!(%error, "a recording ends"),

@@ -40,7 +40,8 @@ impl Tape {
         }
         let (init, rest) = handshake.finish().ok_or("it ends before it shows anything")?;
         if init.format != PAGE_FORMAT {
-            let text = "its viewer had another pixel format than the page: another player may show it";
+            let text =
+                "its viewer had another pixel format than the page: another player may show it";
             return Err(text.to_owned());
         }
         tape.ahead = (!rest.is_empty()).then_some(Block { bytes: rest, at_ms: 0 });

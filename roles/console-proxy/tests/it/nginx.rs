@@ -135,7 +135,8 @@ async fn a_console_over_https_opens_through_a_proxy_and_without_one() {
     for (port, prefix) in [(nginx.addr.port(), "/console"), (tls.port(), "")] {
         let link = world.link(1).await;
         let url = link.url.replace("port=8080", &format!("port={port}"));
-        let url = url.replace("http://127.0.0.1/", &format!("https://console.test:{port}{prefix}/"));
+        let url =
+            url.replace("http://127.0.0.1/", &format!("https://console.test:{port}{prefix}/"));
         let said = browse(&url, &["--insecure", "--expect-pixels", PATCHES]).await;
         let socket = format!("wss://console.test:{port}{prefix}/websockify");
         assert_eq!(said["sockets"], serde_json::json!([socket]));

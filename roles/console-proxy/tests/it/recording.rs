@@ -25,9 +25,8 @@ async fn admin(world: &World, method: &str, path: &str) -> (StatusCode, Value) {
 async fn recording(more: &str) -> (World, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().display();
-    let role = format!(
-        "recordings_directory = \"{path}/new\"\naudit_log = \"{path}/audit\"\n{more}"
-    );
+    let role =
+        format!("recordings_directory = \"{path}/new\"\naudit_log = \"{path}/audit\"\n{more}");
     (start(Options { role, ..Options::default() }).await, directory)
 }
 
@@ -48,7 +47,8 @@ async fn done(world: &World) -> String {
 /// A console in the page's pixel format, with a picture, a key and another picture.
 async fn watch(world: &World) -> Viewer {
     let link = world.link(1).await;
-    let mut viewer = page_to(world.addr, &format!("/websockify?token={}", link.token)).await.unwrap();
+    let mut viewer =
+        page_to(world.addr, &format!("/websockify?token={}", link.token)).await.unwrap();
     assert_eq!(viewer.told("opened").await["recorded"], true);
     viewer.send(&FORMAT).await;
     assert!(viewer.picture().await > 0);
@@ -66,7 +66,10 @@ async fn what_a_viewer_was_shown_is_kept_and_shown_again_forward_and_back() {
     let file = directory.path().join("new").join(&name);
     let bytes = std::fs::read(&file).unwrap();
     assert!(bytes.starts_with(b"FBS 001.001\n") && name.contains("-vm1-"), "{name}");
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions()) & 0o77, 0);
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions()) & 0o77,
+        0
+    );
 
     let (status, link) = admin(&world, "POST", &format!("/recordings/{name}/replay")).await;
     assert_eq!(status, StatusCode::OK, "{link}");
@@ -99,13 +102,15 @@ async fn what_a_viewer_was_shown_is_kept_and_shown_again_forward_and_back() {
     assert_eq!(refused.reason, "this console link was used already; open the console again");
     testkit::eventually("the audit log", LIMIT, || {
         let text = std::fs::read_to_string(directory.path().join("audit")).ok()?;
-        let has = |event: &str| text.contains(&format!("\"event\":\"{event}\"")) && text.contains(&name);
+        let has =
+            |event: &str| text.contains(&format!("\"event\":\"{event}\"")) && text.contains(&name);
         (has("recorded") && has("replayed")).then_some(())
     })
     .await;
     // In a browser, with its bar.
     let (_, link) = admin(&world, "POST", &format!("/recordings/{name}/replay")).await;
-    let url = format!("http://console.test:{}{}", world.addr.port(), link["path"].as_str().unwrap());
+    let url =
+        format!("http://console.test:{}{}", world.addr.port(), link["path"].as_str().unwrap());
     browse(&url, &["--expect-pixels", PICTURE, "--expect-replay"]).await;
 }
 

@@ -56,7 +56,8 @@ async fn open(world: &World, addr: SocketAddr) -> Viewer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn x11vnc_is_shown_in_every_version_with_its_encryption_and_in_a_browser() {
-    let world = start(Options { role: "host_tls = \"accept-any\"".into(), ..Options::default() }).await;
+    let world =
+        start(Options { role: "host_tls = \"accept-any\"".into(), ..Options::default() }).await;
     let directory = tempfile::tempdir().unwrap();
     let (_display, name) = display(directory.path()).await;
     for version in ["3.3", "3.7", "3.8"] {
@@ -148,7 +149,10 @@ async fn servers_that_break_their_word_are_told_by_what_they_did() {
         words.truncate(1024);
         assert_eq!(outcome.reason, words);
         let (code, close) = outcome.close.unwrap();
-        assert!(code == 1008 && outcome.reason.starts_with(&close) && close.len() <= 123, "{close}");
+        assert!(
+            code == 1008 && outcome.reason.starts_with(&close) && close.len() <= 123,
+            "{close}"
+        );
         world.closed_in_books(&link).await;
     };
     let closed = |what: &str| format!("the VNC server closed the connection while {what}");
@@ -156,7 +160,9 @@ async fn servers_that_break_their_word_are_told_by_what_they_did() {
     check(vec![says(&[b"RFB 003."])], closed("its version was awaited")).await;
     let long = "x".repeat(5000);
     let length = 5000_u32.to_be_bytes();
-    for other in ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "RFB 00x.008\n", &long] {
+    for other in
+        ["HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "RFB 00x.008\n", &long]
+    {
         check(vec![says(&[other.as_bytes()])], "the peer does not speak RFB".to_owned()).await;
     }
     let begun = || vec![says(&[V8]), Reads(12)];
@@ -202,14 +208,12 @@ async fn servers_that_break_their_word_are_told_by_what_they_did() {
     let many = says(&[&[0, 0, 0, 2, 0, 0, 0, 17], b"too many failures"]);
     check(with(many), format!("{wrong}: too many failures")).await;
     // Its screen: cut short, with a name of 4 GiB.
-    let shown = |init: &[u8]| after(&[says(&[IN[0]]), Reads(1), says(&[IN[1]]), Reads(1), says(&[init])]);
+    let shown =
+        |init: &[u8]| after(&[says(&[IN[0]]), Reads(1), says(&[IN[1]]), Reads(1), says(&[init])]);
     check(shown(&init(0)[..20]), closed("its screen's size was awaited")).await;
     check(shown(&init(9)), closed("its screen's size was awaited")).await;
-    check(
-        shown(&init(u32::MAX)),
-        "the VNC server's desktop name has 4294967295 bytes".to_owned(),
-    )
-    .await;
+    check(shown(&init(u32::MAX)), "the VNC server's desktop name has 4294967295 bytes".to_owned())
+        .await;
     check(after(&[Holds]), "no answer within 700ms".to_owned()).await;
     assert_eq!(world.open(), 0);
 }
@@ -219,7 +223,8 @@ async fn servers_that_break_their_word_are_told_by_what_they_did() {
 async fn private_versions_are_spoken_to_as_3_8_and_nothing_that_comes_early_is_lost() {
     let world = start(Options::default()).await;
     // A new size, as the extension has it: one pseudo-rectangle with one screen.
-    let size = [&[0, 0, 0, 1, 0, 0, 0, 0, 4, 0, 3, 0][..], &(-308_i32).to_be_bytes(), &[1, 0, 0, 0]];
+    let size =
+        [&[0, 0, 0, 1, 0, 0, 0, 0, 4, 0, 3, 0][..], &(-308_i32).to_be_bytes(), &[1, 0, 0, 0]];
     let size = [size.concat(), vec![0; 16]].concat();
     for version in [b"RFB 003.889\n", b"RFB 004.000\n", b"RFB 004.001\n", b"RFB 005.000\n"] {
         let steps = vec![
