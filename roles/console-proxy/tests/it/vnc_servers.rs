@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::browser::{Program, answers, browse, free_port};
 use crate::viewer::Viewer;
-use crate::world::{LIMIT, Options, World, start, vm};
+use crate::world::{Options, World, start, vm};
 
 /// An X server of TigerVNC, and what it says in its log.
 async fn display(directory: &Path) -> (Program, String) {
