@@ -5,7 +5,10 @@
 use dhcp_api::read::{Read, whole};
 use dhcp_api::record::{Record, RecordType};
 use dhcp_api::request::{BatchBody, ReservationBody};
-use dhcp_api::resource::{Meta, RangeContent, Source, SubnetContent, ZoneContent};
+use dhcp_api::resource::{
+    Meta, OptionSetContent, RangeContent, Source, SubnetContent, ZoneContent,
+};
+use dhcp_api::whole::{DesiredBody, DocumentBody};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -24,6 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
     check::<RangeContent>(&body);
     check::<ReservationBody>(&body);
     check::<BatchBody>(&body);
+    check::<OptionSetContent>(&body);
+    check::<DesiredBody>(&body);
+    check::<DocumentBody>(&body);
     for kind in ["A", "AAAA", "CNAME", "TXT", "SRV", "PTR"] {
         let kind: RecordType = kind.parse().expect("a record type");
         let name = "x".parse().expect("a record name");

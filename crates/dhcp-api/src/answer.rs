@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::problem::Fault;
 use crate::record::Record;
-use crate::resource::{Reservation, Source, Subnet};
+use crate::resource::{OptionSet, Range, Reservation, Source, Subnet, Zone};
 use crate::words::{MacAddress, ResourceId, Stamp};
 
 /// A page of a collection, ordered by id.
@@ -242,9 +243,97 @@ pub struct DesiredShown {
     pub source: Source,
     /// Generation it was read from.
     pub revision: u64,
-    pub subnets: Vec<Subnet>,
+    #[serde(flatten)]
+    pub contents: ContentsShown,
+}
+
+/// What was said about a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TraceAnswer {
+    /// The oldest first.
+    pub items: Vec<TraceLine>,
+    /// `after` of the next question.
+    pub next: u64,
+}
+
+/// One line of dnsmasq's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct TraceLine {
+    pub number: u64,
+    /// Milliseconds since it was said.
+    pub age_ms: u64,
+    pub text: String,
+}
+
+/// Who else answers on the interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ProbeAnswer {
+    pub interface: String,
+    pub servers: Vec<OtherServer>,
+}
+
+/// A DHCP server that is not ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OtherServer {
+    /// Where the offer came from.
+    pub ip: Ipv4Addr,
+    /// What it calls itself.
+    pub server_id: Option<Ipv4Addr>,
+    /// The address it would give.
+    pub offers: Ipv4Addr,
+}
+
+/// What one source has in a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ContentsShown {
+    pub option_sets: Vec<OptionSet>,
+    pub subnets: Vec<SubnetShown>,
     pub reservations: Vec<Reservation>,
     pub records: Vec<Record>,
+}
+
+/// A subnet with its ranges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SubnetShown {
+    #[serde(flatten)]
+    pub subnet: Subnet,
+    pub ranges: Vec<Range>,
+}
+
+/// Everything of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DocumentShown {
+    /// Generation it was read from.
+    pub revision: u64,
+    pub zones: Vec<ZoneShown>,
+}
+
+/// A zone with what the API has in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ZoneShown {
+    #[serde(flatten)]
+    pub zone: Zone,
+    #[serde(flatten)]
+    pub contents: ContentsShown,
+}
+
+/// Whether a document would be taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ValidateAnswer {
+    pub valid: bool,
+    /// Everything that is wrong with it.
+    pub problems: Vec<Fault>,
+    /// What it would come to; `null` when it is not taken.
+    pub difference: Option<DesiredAnswer>,
 }
 
 /// What replacing everything came to, or would come to.
@@ -255,9 +344,29 @@ pub struct DesiredAnswer {
     pub dry_run: bool,
     /// Generation it made, unless nothing changed.
     pub change: Option<u64>,
+    #[serde(default)]
+    pub zones: DesiredDifference,
+    #[serde(default)]
+    pub option_sets: DesiredDifference,
     pub subnets: DesiredDifference,
+    #[serde(default)]
+    pub ranges: DesiredDifference,
     pub reservations: DesiredDifference,
     pub records: DesiredDifference,
+}
+
+impl DesiredAnswer {
+    /// The differences with what they are about, in the order in which things lie in each other.
+    pub const fn kinds(&self) -> [(&'static str, &DesiredDifference); 6] {
+        [
+            ("zone", &self.zones),
+            ("option set", &self.option_sets),
+            ("subnet", &self.subnets),
+            ("range", &self.ranges),
+            ("reservation", &self.reservations),
+            ("record", &self.records),
+        ]
+    }
 }
 
 /// Ids that come, change and go.

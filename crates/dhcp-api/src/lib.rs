@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`words`], [`option`] | values that are safe wherever they are written |
 //! | [`resource`], [`record`] | zones, subnets, ranges, reservations, DNS records |
-//! | [`request`] | bodies that are not a resource: reservations, records, batches |
+//! | [`request`] | bodies that are not a resource: reservations, batches |
+//! | [`whole`] | everything of a source, in a zone or in a file |
 //! | [`answer`] | status, leases, changes, pages |
 //! | [`problem`] | errors |
 //! | [`read`] | JSON → typed value with every fault at once |
@@ -33,6 +34,7 @@ pub mod request;
 pub mod resource;
 #[cfg(test)]
 mod schema;
+pub mod whole;
 pub mod words;
 
 /// The OpenAPI 3.1 document of the API.

@@ -6,18 +6,21 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use crate::answer::{
-    BatchAnswer, ChangeAnswer, ChangeList, DesiredAnswer, DesiredShown, ExplainAnswer, LeaseAnswer,
-    Liveness, Page, RecordAnswer, ReservationAnswer, Status, SyncAnswer,
+    BatchAnswer, ChangeAnswer, ChangeList, DesiredAnswer, DesiredShown, DocumentShown,
+    ExplainAnswer, LeaseAnswer, Liveness, Page, ProbeAnswer, RecordAnswer, ReservationAnswer,
+    Status, SyncAnswer, TraceAnswer, ValidateAnswer,
 };
 use crate::operation::{Method, Operation};
 use crate::problem::{Problem, ProblemKind, TYPE_PREFIX};
 use crate::read::{Read, whole};
 use crate::record::{Record, RecordType};
-use crate::request::{
-    BatchBody, BatchEntry, DesiredBody, RecordEntry, ReservationBody, SubnetEntry,
-};
+use crate::request::{BatchBody, BatchEntry, ReservationBody};
 use crate::resource::{
-    BOOKKEEPING, Range, RangeContent, Source, Subnet, SubnetContent, Zone, ZoneContent,
+    BOOKKEEPING, OptionSet, OptionSetContent, Range, RangeContent, Source, Subnet, SubnetContent,
+    Zone, ZoneContent,
+};
+use crate::whole::{
+    DesiredBody, DocumentBody, OptionSetEntry, RangeEntry, RecordEntry, SubnetEntry, ZoneEntry,
 };
 use crate::words::{HostName, MacAddress, RecordName, ResourceId};
 
@@ -92,12 +95,18 @@ impl Document {
                 self.request::<BatchEntry>("BatchEntry", &BOOKKEEPING[1..]);
                 self.request::<BatchBody>("BatchBody", &[])
             }
+            Operation::PutOptionSet => {
+                self.request::<OptionSetContent>("OptionSetBody", BOOKKEEPING)
+            }
             Operation::PutDesired => {
-                let named = [&BOOKKEEPING[1..], &["applied_by"][..]].concat();
-                self.request::<BatchEntry>("BatchEntry", &BOOKKEEPING[1..]);
-                self.request::<SubnetEntry>("SubnetEntry", &BOOKKEEPING[1..]);
-                self.request::<RecordEntry>("RecordEntry", &named);
+                self.entries();
                 self.request::<DesiredBody>("DesiredBody", &["revision"])
+            }
+            Operation::PutDocument => self.document(),
+            Operation::Validate => {
+                let document = self.document();
+                let zone = self.request::<DesiredBody>("DesiredBody", &["revision"]);
+                json!({"anyOf": [document, zone]})
             }
             Operation::PutRecord => {
                 let values = json!({"type": "object", "properties": {"values": {
@@ -114,6 +123,24 @@ impl Document {
         })
     }
 
+    /// What bodies of everything are made of.
+    fn entries(&mut self) {
+        let owned: Vec<&str> =
+            BOOKKEEPING.iter().copied().filter(|name| !["id", "source"].contains(name)).collect();
+        self.request::<BatchEntry>("BatchEntry", &BOOKKEEPING[1..]);
+        self.request::<RangeEntry>("RangeEntry", &BOOKKEEPING[1..]);
+        self.request::<OptionSetEntry>("OptionSetEntry", &BOOKKEEPING[1..]);
+        self.request::<SubnetEntry>("SubnetEntry", &owned);
+        self.request::<ZoneEntry>("ZoneEntry", &owned);
+        let named = [&BOOKKEEPING[1..], &["applied_by"][..]].concat();
+        self.request::<RecordEntry>("RecordEntry", &named);
+    }
+
+    fn document(&mut self) -> Value {
+        self.entries();
+        self.request::<DocumentBody>("DocumentBody", &["revision"])
+    }
+
     /// Answers that are not an error, by status.
     fn answers(&mut self, operation: Operation) -> Vec<(u16, Content)> {
         use Operation as O;
@@ -128,6 +155,8 @@ impl Document {
             O::ListChanges => vec![(200, self.answer::<ChangeList>())],
             O::Events => vec![(200, Content::Text("text/event-stream"))],
             O::Explain => vec![(200, self.answer::<ExplainAnswer>())],
+            O::Trace => vec![(200, self.answer::<TraceAnswer>())],
+            O::Probe => vec![(200, self.answer::<ProbeAnswer>())],
             O::SyncNow => vec![(200, self.answer::<SyncAnswer>()), (202, Content::Nothing)],
             O::ShowChange => vec![(200, self.answer::<ChangeAnswer>())],
             O::ListZones => vec![(200, self.answer::<Page<Zone>>())],
@@ -147,8 +176,13 @@ impl Document {
             O::BatchReservations => {
                 vec![(200, self.answer::<BatchAnswer>()), (202, self.answer::<BatchAnswer>())]
             }
+            O::ListOptionSets => vec![(200, self.answer::<Page<OptionSet>>())],
+            O::ShowOptionSet => vec![(200, self.answer::<OptionSet>())],
+            O::PutOptionSet => put(self, Self::answer::<OptionSet>),
             O::ShowDesired => vec![(200, self.answer::<DesiredShown>())],
-            O::PutDesired => put(self, Self::answer::<DesiredAnswer>),
+            O::ShowDocument => vec![(200, self.answer::<DocumentShown>())],
+            O::PutDesired | O::PutDocument => put(self, Self::answer::<DesiredAnswer>),
+            O::Validate => vec![(200, self.answer::<ValidateAnswer>())],
             O::ListRecords => vec![(200, self.answer::<Page<RecordAnswer>>())],
             O::ShowRecord => vec![(200, self.answer::<RecordAnswer>())],
             O::PutRecord => put(self, Self::answer::<RecordAnswer>),
@@ -157,6 +191,7 @@ impl Document {
             O::DeleteZone
             | O::DeleteSubnet
             | O::DeleteRange
+            | O::DeleteOptionSet
             | O::DeleteReservation
             | O::DeleteRecord => vec![(202, Content::Nothing), (204, Content::Nothing)],
         }
@@ -181,7 +216,7 @@ impl Document {
             "name" => self.generator.subschema_for::<RecordName>().to_value(),
             "who" => json!({"type": "string", "description": "MAC, IPv4 address or host name."}),
             "ip" => json!({"type": "string", "format": "ipv4"}),
-            "id" => json!({"type": "integer", "minimum": 0}),
+            "id" | "after" => json!({"type": "integer", "minimum": 0}),
             _ => self.generator.subschema_for::<ResourceId>().to_value(),
         };
         json!({"name": name, "in": place, "required": place == "path", "schema": schema})
@@ -192,7 +227,12 @@ impl Document {
         let names = segments.filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let mut parameters: Vec<Value> = names.map(|name| self.parameter(name, "path")).collect();
         parameters.extend(operation.query().iter().map(|name| self.parameter(name, "query")));
-        let unwritten = [Operation::DeleteLease, Operation::SyncNow];
+        let unwritten = [
+            Operation::DeleteLease,
+            Operation::SyncNow,
+            Operation::Validate,
+            Operation::Probe,
+        ];
         let writes = operation.method() != Method::Get && !unwritten.contains(&operation);
         if writes {
             parameters.push(json!({"$ref": "#/components/parameters/Prefer"}));
@@ -224,7 +264,9 @@ impl Document {
                 }
                 Content::Nothing => {}
             }
-            let tagged = !operation.id().starts_with("list") && operation.path().contains("{zone}");
+            let path = operation.path();
+            let tagged = !operation.id().starts_with("list")
+                && (path.contains("{zone}") || path == "/v1/desired");
             if tagged && status != 204 {
                 response["headers"]["ETag"] = json!({"$ref": "#/components/headers/ETag"});
             }

@@ -86,6 +86,10 @@ operations! {
     ShowConfig = Get "/v1/instances/main/config" "showConfig" ["file"];
     /// Why a client, by MAC, address or name, gets an address, or why it does not.
     Explain = Get "/v1/explain/{who}" "explain" [];
+    /// What a client said and was told lately, and what it says after a number.
+    Trace = Get "/v1/trace/{mac}" "trace" ["after"];
+    /// Asks on the interface whether somebody else gives addresses; takes three seconds.
+    Probe = Post "/v1/probe/rogue-dhcp" "probe" [];
     /// Reads the management server's book now, and says what came of it.
     SyncNow = Post "/v1/sync" "syncNow" ["force" "dry_run"];
     /// The last changes: who made them, when, and what they were; the newest first.
@@ -94,6 +98,12 @@ operations! {
     Events = Get "/v1/events" "events" [];
     /// How far a change has come.
     ShowChange = Get "/v1/changes/{id}" "showChange" [];
+    /// Everything of the API, as one document; it can be put again.
+    ShowDocument = Get "/v1/desired" "showDocument" [];
+    /// Replaces everything of the API by a document: what is not listed goes.
+    PutDocument = Put "/v1/desired" "putDocument" ["force" "dry_run"];
+    /// Says everything that is wrong with a document, or with that of one zone, and stores nothing.
+    Validate = Post "/v1/validate" "validate" ["zone"];
     /// Zones by id.
     ListZones = Get "/v1/zones" "listZones" ["limit" "cursor"];
     /// One zone.
@@ -118,6 +128,14 @@ operations! {
     PutRange = Put "/v1/zones/{zone}/subnets/{subnet}/ranges/{range}" "putRange" [];
     /// Removes a range.
     DeleteRange = Delete "/v1/zones/{zone}/subnets/{subnet}/ranges/{range}" "deleteRange" [];
+    /// Option sets of a zone by id.
+    ListOptionSets = Get "/v1/zones/{zone}/option-sets" "listOptionSets" ["limit" "cursor"];
+    /// One option set.
+    ShowOptionSet = Get "/v1/zones/{zone}/option-sets/{option_set}" "showOptionSet" [];
+    /// Creates or replaces an option set: every client of it gets the new options.
+    PutOptionSet = Put "/v1/zones/{zone}/option-sets/{option_set}" "putOptionSet" [];
+    /// Removes an option set that nobody names.
+    DeleteOptionSet = Delete "/v1/zones/{zone}/option-sets/{option_set}" "deleteOptionSet" [];
     /// Reservations of a zone by id.
     ListReservations = Get "/v1/zones/{zone}/reservations" "listReservations"
         ["mac" "ip" "hostname" "subnet" "source" "leased" "limit" "cursor"];

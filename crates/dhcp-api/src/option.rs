@@ -14,13 +14,15 @@ use serde_json::Value;
 use crate::read::{Faults, Object, Place, Read, list};
 use crate::words::{Cidr, DomainName, Invalid, invalid};
 
-/// Options of one subnet or reservation.
-const MOST_OPTIONS: usize = 32;
+/// Options of one subnet or reservation, those of its sets included.
+pub const MOST_OPTIONS: usize = 32;
 /// Bytes of all of them.
-const MOST_BYTES: usize = 1000;
+pub const MOST_BYTES: usize = 1000;
 /// dnsmasq reads lines of 1024 bytes; so many addresses fit into one.
 pub(crate) const MOST_ADDRESSES: usize = 60;
 const MOST_ROUTES: usize = 28;
+/// Of NetBIOS (RFC 2132, 8.7): B, P, M, H.
+pub(crate) const NODE_TYPES: [u8; 4] = [1, 2, 4, 8];
 
 /// One option with a value of the type its code asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +70,7 @@ pub(crate) enum Shape {
     Addresses,
     AddressPairs,
     Number(Width, i64, i64),
+    NodeType,
     Flag,
     Text,
     Domains,
@@ -86,7 +89,7 @@ pub(crate) fn shape(code: u8) -> Result<Shape, Invalid> {
         13 | 22 => Shape::Number(U16, 0, u16::MAX.into()),
         26 => Shape::Number(U16, 68, u16::MAX.into()),
         23 | 37 => Shape::Number(U8, 1, u8::MAX.into()),
-        46 => Shape::Number(U8, 1, 8),
+        46 => Shape::NodeType,
         35 | 38 => Shape::Number(U32, 0, u32::MAX.into()),
         19 | 20 | 27 | 31 | 34 | 36 => Shape::Flag,
         17 | 18 | 40 | 47 | 60 | 64 | 66 | 67 | 114 => Shape::Text,
@@ -127,6 +130,10 @@ impl DhcpOption {
             Shape::Address | Shape::Addresses => OptionValue::Addresses(addresses(value, 1)?),
             Shape::AddressPairs => OptionValue::Addresses(addresses(value, 2)?),
             Shape::Number(width, low, high) => number(value, width, low, high)?,
+            Shape::NodeType => match number(value, Width::U8, 1, 8) {
+                Ok(known) if NODE_TYPES.iter().any(|kind| *value == *kind) => known,
+                _ => return Err(invalid("is not a node type", "give 1, 2, 4 or 8")),
+            },
             Shape::Flag => OptionValue::Flag(
                 value.as_bool().ok_or_else(|| invalid("is not a boolean", "give true or false"))?,
             ),
@@ -156,7 +163,7 @@ impl DhcpOption {
         let text = text.trim();
         let words = || text.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty());
         let value = match shape(code)? {
-            Shape::Number(..) => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            Shape::Number(..) | Shape::NodeType => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
             Shape::Flag => match text {
                 "true" | "1" => Value::Bool(true),
                 "false" | "0" => Value::Bool(false),
@@ -425,6 +432,8 @@ mod tests {
         check(42, json!(["10.1.1.9", "10.1.1.10"]), true);
         check(26, json!(1450), true);
         check(26, json!(67), false);
+        check(46, json!(8), true);
+        check(46, json!(3), false);
         check(66, json!("10.1.1.9"), true);
         check(67, json!("a,b\"c\\d"), true);
         check(67, json!("a\nb"), false);

@@ -41,6 +41,7 @@ kinds! {
     HostNameConflict = "hostname-conflict", 409, "Name already taken";
     SubnetOverlap = "subnet-overlap", 409, "Subnets overlap";
     NotEmpty = "not-empty", 409, "The resource is not empty";
+    InUse = "in-use", 409, "The resource is in use";
     Owned = "owned-by-sync", 409, "Owned by the management server";
     MassDelete = "mass-delete-held", 409, "Too much would go";
     PreconditionFailed = "precondition-failed", 412, "Precondition failed";

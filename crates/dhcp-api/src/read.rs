@@ -16,9 +16,11 @@ use crate::words::{Invalid, LabelKey, ResourceId, Text};
 /// Entries of a list, unless its type says otherwise.
 const LONGEST_LIST: usize = 64;
 const MOST_LABELS: usize = 32;
+/// Entries of a list of everything there is.
+pub(crate) const LONGEST: usize = 50_000;
 
 /// Where in a body something stands.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     field: String,
     pointer: String,
@@ -45,6 +47,23 @@ impl Place {
             field: format!("{}[{index}]", self.field),
             pointer: format!("{}/{index}", self.pointer),
         }
+    }
+}
+
+impl Place {
+    /// A field of what stands here, as in `values[0]` or `attachment.name`.
+    #[must_use]
+    pub fn within(&self, field: &str) -> Self {
+        let part = |place: Self, part: &str| match part.strip_suffix(']') {
+            Some(index) => index.parse().map_or(place.clone(), |index| place.entry(index)),
+            None => place.member(part),
+        };
+        field.split(['.', '[']).filter(|part| !part.is_empty()).fold(self.clone(), part)
+    }
+
+    /// A fault of what stands here.
+    pub fn fault(&self, value: Value, reason: String, remedy: String) -> Fault {
+        fault(self, value, reason, remedy)
     }
 }
 
@@ -212,6 +231,19 @@ impl<T: Read> Read for Vec<T> {
 
     fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
         list(value, LONGEST_LIST, place, faults)
+    }
+}
+
+/// A list as long as a batch may be.
+pub(crate) struct Long<T>(pub(crate) Vec<T>);
+
+impl<T: Read> Read for Long<T> {
+    fn absent() -> Option<Self> {
+        Some(Self(Vec::new()))
+    }
+
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        list(value, LONGEST, place, faults).map(Self)
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,20 +61,47 @@ impl Meta {
     }
 }
 
-/// A resource: what was asked for under an id, and bookkeeping.
+/// A resource: what was asked for under an id, and bookkeeping. Copies share the content, so that
+/// a state of thousands is copied for a change of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "{C}"))]
 pub struct Resource<C> {
     pub id: ResourceId,
-    #[serde(flatten)]
-    pub content: C,
+    #[serde(flatten, with = "shared", bound(serialize = "C: Serialize", deserialize = "C: Deserialize<'de>"))]
+    #[cfg_attr(test, schemars(with = "C"))]
+    pub content: Arc<C>,
     #[serde(flatten)]
     pub meta: Meta,
+}
+
+/// A shared content is written and read as if it were not shared.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<C: Serialize, S: Serializer>(
+        content: &Arc<C>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        content.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, C: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<C>, D::Error> {
+        C::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl<C> Resource<C> {
     /// A resource that has not been stored yet.
     pub fn new(id: ResourceId, content: C, source: Source) -> Self {
+        Self::sharing(id, Arc::new(content), source)
+    }
+
+    /// As [`Self::new`], with a content that others have, too.
+    pub fn sharing(id: ResourceId, content: Arc<C>, source: Source) -> Self {
         Self { id, content, meta: Meta::new(source) }
     }
 }
@@ -86,15 +114,16 @@ impl<C> Deref for Resource<C> {
     }
 }
 
-impl<C> DerefMut for Resource<C> {
+impl<C: Clone> DerefMut for Resource<C> {
     fn deref_mut(&mut self) -> &mut C {
-        &mut self.content
+        Arc::make_mut(&mut self.content)
     }
 }
 
 pub type Zone = Resource<ZoneContent>;
 pub type Subnet = Resource<SubnetContent>;
 pub type Range = Resource<RangeContent>;
+pub type OptionSet = Resource<OptionSetContent>;
 pub type Reservation = Resource<ReservationContent>;
 
 /// Notes of the caller; they mean nothing here.
@@ -338,6 +367,10 @@ body! {
         /// Sent to every host of the subnet.
         #[serde(default)]
         pub options: Options,
+        /// Sets of the zone whose options are sent, too, where the subnet says nothing itself; the
+        /// first one goes before the others.
+        #[serde(default)]
+        pub option_sets: Vec<ResourceId>,
         pub pod_id: Option<Text>,
         #[serde(default)]
         pub state: SubnetStatus,
@@ -418,10 +451,49 @@ body! {
         pub lease_time: Option<LeaseTime>,
         #[serde(default)]
         pub options: Options,
+        /// Sets of the zone whose options are sent, too, where the reservation says nothing itself;
+        /// the first one goes before the others.
+        #[serde(default)]
+        pub option_sets: Vec<ResourceId>,
         #[serde(default)]
         pub labels: Labels,
     }
     ignores BOOKKEEPING
+}
+
+body! {
+    /// Options under a name, for any number of subnets and reservations of a zone.
+    #[cfg_attr(test, schemars(rename = "OptionSet"))]
+    pub struct OptionSetContent {
+        pub options: Given<Options>,
+        /// Subnets whose hosts get them although they do not name the set: also those that the
+        /// management server owns, and those that are not there yet.
+        #[serde(default)]
+        pub subnets: Vec<ResourceId>,
+        #[serde(default)]
+        pub labels: Labels,
+    }
+    ignores BOOKKEEPING
+}
+
+/// What has to be there, although elsewhere it need not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(transparent))]
+pub struct Given<T>(pub T);
+
+impl<T> Deref for Given<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Read> Read for Given<T> {
+    fn read(value: Value, place: &Place, faults: &mut Faults) -> Option<Self> {
+        T::read(value, place, faults).map(Self)
+    }
 }
 
 /// Whether a client is told a router; it is, unless somebody says otherwise.
@@ -460,6 +532,6 @@ impl ReservationContent {
 
     /// Whether dnsmasq needs a tag for it, which only its main file can give.
     pub fn is_tagged(&self) -> bool {
-        !self.default_route.0 || !self.options.is_empty()
+        !self.default_route.0 || !self.options.is_empty() || !self.option_sets.is_empty()
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use crate::option::{DhcpOption, MOST_ADDRESSES, Shape, shape};
+use crate::option::{DhcpOption, MOST_ADDRESSES, NODE_TYPES, Shape, shape};
 use crate::record::RecordValue;
 use crate::resource::DnsServers;
 use crate::words::{
@@ -115,6 +115,7 @@ fn value_schema(shape: Shape) -> Value {
         Shape::Address => one_or_more(address(), 1),
         Shape::Addresses | Shape::AddressPairs => one_or_more(address(), MOST_ADDRESSES),
         Shape::Number(_, low, high) => json!({"type": "integer", "minimum": low, "maximum": high}),
+        Shape::NodeType => json!({"type": "integer", "enum": NODE_TYPES}),
         Shape::Flag => json!({"type": "boolean"}),
         Shape::Text => json!({"type": "string", "minLength": 1, "maxLength": 255}),
         Shape::Domains | Shape::SipServers => one_or_more(json!({"type": "string"}), 64),

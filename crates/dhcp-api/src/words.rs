@@ -448,7 +448,16 @@ impl FromStr for Upstream {
             }
             None => (text, None),
         };
-        Ok(Self { address: address.parse().map_err(|_syntax| bad())?, port })
+        let address: IpAddr = address.parse().map_err(|_syntax| bad())?;
+        let is_one_machine = match address {
+            IpAddr::V4(v4) => !v4.is_broadcast() && !v4.is_multicast() && !v4.is_unspecified(),
+            IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified(),
+        };
+        if !is_one_machine {
+            let remedy = "give the address of one server";
+            return Err(invalid("is not the address of a name server", remedy));
+        }
+        Ok(Self { address, port })
     }
 }
 

@@ -38,20 +38,22 @@ mod events;
 mod explain;
 mod guard;
 mod leases;
+mod option_sets;
 mod problem;
 mod records;
 mod reservations;
 pub(crate) mod status;
 mod subnets;
 mod sync;
+mod watching;
 mod zones;
 
 use problem::{Refusal, invalid};
 
 /// Of one resource.
 const BODY: usize = 1024 * 1024;
-/// Of a batch.
-const BATCH_BODY: usize = 32 * 1024 * 1024;
+/// Of a batch, and of everything.
+const BATCH_BODY: usize = 64 * 1024 * 1024;
 /// For a whole request, the wait for dnsmasq included.
 const REQUEST: Duration = Duration::from_secs(60);
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
@@ -183,6 +185,8 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::ListChanges => get(status::changes),
         O::Events => get(events::events),
         O::Explain => get(explain::explain),
+        O::Trace => get(watching::trace),
+        O::Probe => post(watching::probe),
         O::SyncNow => post(sync::now),
         O::ShowChange => get(status::change),
         O::ListZones => get(zones::list),
@@ -206,6 +210,15 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::BatchReservations => post(reservations::batch).layer(DefaultBodyLimit::max(BATCH_BODY)),
         O::ShowDesired => get(desired::show),
         O::PutDesired => put(desired::put).layer(DefaultBodyLimit::max(BATCH_BODY)),
+        O::ShowDocument => get(desired::show_document),
+        O::PutDocument => {
+            put(desired::put_document).layer(DefaultBodyLimit::max(BATCH_BODY))
+        }
+        O::Validate => post(desired::validate).layer(DefaultBodyLimit::max(BATCH_BODY)),
+        O::ListOptionSets => get(option_sets::list),
+        O::ShowOptionSet => get(option_sets::show),
+        O::PutOptionSet => put(option_sets::put),
+        O::DeleteOptionSet => delete(option_sets::remove),
         O::ListRecords => get(records::list),
         O::ShowRecord => get(records::show),
         O::PutRecord => put(records::put),

@@ -160,16 +160,25 @@ impl Child {
         nix::sys::signal::kill(self.pid, signal).map_err(ChildError::Signal)
     }
 
+    /// SIGKILL, now.
+    pub(crate) async fn kill(&mut self) {
+        if let Err(error) = self.process.kill().await {
+            tracing::warn!(%error, pid = self.pid.as_raw(), "cannot kill dnsmasq");
+        }
+    }
+
     /// SIGTERM, then SIGKILL.
     pub(crate) async fn stop(mut self) {
         if let Err(error) = self.signal(Signal::SIGTERM) {
             tracing::debug!(error = %bedrock::chain(&error), "dnsmasq ended before it was stopped");
         }
+        // One that was stopped hears nothing before it goes on.
+        if let Err(error) = self.signal(Signal::SIGCONT) {
+            tracing::debug!(error = %bedrock::chain(&error), "dnsmasq ended at once");
+        }
         if tokio::time::timeout(STOP, self.process.wait()).await.is_err() {
             tracing::warn!("dnsmasq did not stop in time and is killed");
-            if let Err(error) = self.process.kill().await {
-                tracing::warn!(%error, pid = self.pid.as_raw(), "cannot kill dnsmasq");
-            }
+            self.kill().await;
         }
     }
 }
@@ -213,12 +222,16 @@ impl Output {
         let text = dnsmasq_log::message(line);
         match &event {
             LogEvent::Rejected(_) => tracing::warn!(line = text, "dnsmasq does not take a line"),
-            LogEvent::Withheld(_) => tracing::warn!(line = text, "dnsmasq withholds an address"),
+            LogEvent::Withheld(_) => {
+                self.heard.line(text);
+                tracing::warn!(line = text, "dnsmasq withholds an address");
+            }
             LogEvent::Dropped(_) => tracing::warn!(line = text, "dnsmasq leaves an option out"),
             LogEvent::Message { kind, ignored, mac } => {
                 self.metrics.message(kind, *ignored);
                 if let Some(mac) = mac {
                     self.heard.note(*mac, kind, *ignored);
+                    self.heard.line(text);
                 }
                 tracing::debug!(line = text, "dnsmasq");
             }

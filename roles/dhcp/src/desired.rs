@@ -14,12 +14,14 @@ use std::net::Ipv4Addr;
 
 use serde::Serialize;
 
+use dhcp_api::read::Place;
 use dhcp_api::record::{Record, RecordType};
-use dhcp_api::resource::{Range, Reservation, Source, Subnet, Zone};
+use dhcp_api::resource::{OptionSet, Range, Reservation, Source, Subnet, Zone};
 use dhcp_api::words::{DomainName, RecordName, ResourceId, Stamp};
 
 mod containers;
 mod index;
+mod option_sets;
 mod quarantine;
 mod records;
 mod reservations;
@@ -34,7 +36,7 @@ pub use quarantine::Quarantined;
 pub use records::{RecordKey, Standings};
 pub(crate) use stored::Stored;
 pub use sync::{SyncChange, SyncNote, SyncZone};
-pub use whole::{Difference, WholeChange};
+pub use whole::{Difference, WholeChange, WholeSubnet, WholeZone};
 
 use quarantine::Settled;
 use step::Step;
@@ -44,7 +46,8 @@ pub const MAX_ZONES: usize = 64;
 pub const MAX_SUBNETS: usize = 1024;
 pub const MAX_RANGES: usize = 64;
 pub const MAX_RECORDS: usize = 10_000;
-pub const MAX_RESERVATIONS: usize = 20_000;
+pub const MAX_RESERVATIONS: usize = 50_000;
+pub const MAX_OPTION_SETS: usize = 256;
 /// From here on a reload stalls DHCP noticeably.
 pub const SOFT_RESERVATIONS: usize = 5_000;
 
@@ -63,6 +66,8 @@ pub struct DesiredState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ZoneState {
     pub zone: Zone,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub option_sets: BTreeMap<ResourceId, OptionSet>,
     pub subnets: BTreeMap<ResourceId, SubnetState>,
     pub reservations: BTreeMap<ResourceId, Reservation>,
     #[serde(serialize_with = "records_as_list")]
@@ -103,6 +108,14 @@ pub enum Change {
         subnet: ResourceId,
         range: ResourceId,
     },
+    PutOptionSet {
+        zone: ResourceId,
+        set: Box<OptionSet>,
+    },
+    DeleteOptionSet {
+        zone: ResourceId,
+        set: ResourceId,
+    },
     PutReservation {
         zone: ResourceId,
         reservation: Box<Reservation>,
@@ -128,7 +141,7 @@ pub enum Change {
     },
     /// What the management server says, as one transaction.
     Sync(Box<SyncChange>),
-    /// Everything that the API wants in a zone.
+    /// Everything that the API wants, in a zone or in all of them.
     Whole(Box<WholeChange>),
 }
 
@@ -146,6 +159,8 @@ impl Change {
             Self::DeleteRange { zone, subnet, range } => {
                 format!("delete range {range} of {zone}/{subnet}")
             }
+            Self::PutOptionSet { zone, set } => format!("put option set {} of {zone}", set.id),
+            Self::DeleteOptionSet { zone, set } => format!("delete option set {set} of {zone}"),
             Self::PutReservation { zone, reservation } => {
                 let (id, mac, ipv4) = (&reservation.id, reservation.mac, reservation.ipv4);
                 format!("put reservation {id} of {zone}: {mac} gets {ipv4}")
@@ -163,8 +178,10 @@ impl Change {
                 format!("delete record {name} {kind} of {zone}")
             }
             Self::Whole(change) => {
-                let (zone, count) = (&change.zone, change.reservations.len());
-                format!("replace everything of the API in {zone}: {count} reservations")
+                let count: usize = change.zones.iter().map(|zone| zone.reservations.len()).sum();
+                let zones: Vec<&str> = change.zones.iter().map(|zone| zone.id.as_str()).collect();
+                let (all, zones) = (if change.every_zone { "all, " } else { "" }, zones.join(", "));
+                format!("replace everything of the API in {all}{zones}: {count} reservations")
             }
             Self::Sync(change) => {
                 let (put, deleted) = (change.upsert.len(), change.delete.len());
@@ -179,11 +196,13 @@ impl Change {
             Self::DeleteZone { .. }
             | Self::DeleteSubnet { .. }
             | Self::DeleteRange { .. }
+            | Self::DeleteOptionSet { .. }
             | Self::DeleteReservation { .. }
             | Self::DeleteRecord { .. } => true,
             Self::PutZone(_)
             | Self::PutSubnet { .. }
             | Self::PutRange { .. }
+            | Self::PutOptionSet { .. }
             | Self::PutReservation { .. }
             | Self::Batch { .. }
             | Self::PutRecord { .. }
@@ -235,6 +254,11 @@ pub enum ChangeError {
     Conflict { kind: ConflictKind, field: &'static str, value: String, owner: String },
     #[error("{what} {id} still has {contents}")]
     NotEmpty { what: &'static str, id: String, contents: String },
+    #[error("{what} {id} is named by {users}")]
+    InUse { what: &'static str, id: String, users: String },
+    /// Of one body, with their places.
+    #[error("{}", several(.0))]
+    Several(Vec<(Place, Self)>),
     #[error("the resource is not as expected: {state}")]
     PreconditionFailed { state: String },
     #[error("replacing or removing {what} needs If-Match with its revision, now {revision}")]
@@ -256,6 +280,14 @@ pub enum ConflictKind {
 }
 
 type Outcome = Result<Applied, ChangeError>;
+
+fn several(faults: &[(Place, ChangeError)]) -> String {
+    match faults {
+        [] => "nothing is wrong".to_owned(),
+        [(_, one)] => one.to_string(),
+        [(_, first), rest @ ..] => format!("{first}; and {} more faults", rest.len()),
+    }
+}
 
 fn absent(what: &'static str, id: &impl ToString) -> ChangeError {
     ChangeError::NotFound { what, id: id.to_string() }
@@ -310,6 +342,8 @@ impl DesiredState {
                 let state = self.subnet_mut(&zone, &subnet)?;
                 step.remove("range", &mut state.ranges, &range, &range)
             }
+            Change::PutOptionSet { zone, set } => self.put_option_set(&zone, *set, &step),
+            Change::DeleteOptionSet { zone, set } => self.delete_option_set(&zone, &set, &step),
             Change::PutReservation { zone, reservation } => {
                 self.put_reservation(&zone, *reservation, &step, facts)
             }
@@ -353,8 +387,6 @@ impl DesiredState {
     }
 
     pub fn reservations(&self) -> impl Iterator<Item = (&ZoneState, &Reservation)> {
-        let all = |zone: &'_ ZoneState| zone.reservations.len();
-        debug_assert!(self.zones.values().map(all).sum::<usize>() <= MAX_RESERVATIONS);
         self.zones.values().flat_map(|zone| zone.reservations.values().map(move |r| (zone, r)))
     }
 }

@@ -94,8 +94,8 @@ pub(crate) fn prune_leases(layout: &Layout, hosts: &[HostLine]) -> Result<usize,
     if stale > 0 {
         let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
         let text = leases::without(&text, |lease| !is_reserved(hosts, lease));
-        // In place: the file keeps its owner.
-        fs::write(&path, text).map_err(failed("write", &path))?;
+        // Whoever dnsmasq runs as gets the file next.
+        replace(layout, &path, &text)?;
     }
     Ok(stale)
 }
@@ -227,22 +227,24 @@ fn clear(directory: &Path, keep: Option<&str>) -> Result<(), FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
     use crate::plan::{Loaded, Plan, plan};
 
-    fn rendered() -> Rendered {
+    fn rendered() -> Arc<Rendered> {
         let host = |last: u8| HostLine {
             ipv4: [10, 77, 0, last].into(),
             mac: format!("02:00:00:00:00:{last:02x}").parse().unwrap(),
             text: format!("02:00:00:00:00:{last:02x},10.77.0.{last}"),
         };
-        Rendered {
+        Arc::new(Rendered {
             generation: 1,
             main: "main\n".to_owned(),
             hosts: vec![host(50), host(51)],
             options: "options\n".to_owned(),
             names: "names\n".to_owned(),
             ..Rendered::default()
-        }
+        })
     }
 
     #[test]
@@ -275,7 +277,7 @@ mod tests {
         };
         assert_eq!(read_proven(&settings), None);
         write_proven(&settings, &rendered()).unwrap();
-        assert_eq!(read_proven(&settings), Some(rendered()));
+        assert_eq!(read_proven(&settings), Some(Rendered::clone(&rendered())));
         assert_eq!(read_proven(&Settings { dns: false, ..settings.clone() }), None);
         fs::write(settings.layout.proven(), "{").unwrap();
         assert_eq!(read_proven(&settings), None);

@@ -3,6 +3,7 @@
 //! dnsmasq rewrites the file in place at every change, so a reader may see a short last line;
 //! what is not a whole line is left out. The file is never edited while dnsmasq runs.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::Ipv4Addr;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use dhcp_api::words::MacAddress;
 
-/// Beyond any file of 20,000 leases.
+/// Beyond any file of 50,000 leases.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// One IPv4 lease.
@@ -23,6 +24,9 @@ pub struct Lease {
     pub hostname: Option<String>,
     pub client_id: Option<String>,
 }
+
+/// Leases by address.
+pub type Leases = HashMap<Ipv4Addr, Lease>;
 
 /// Reads every whole line; other lines (IPv6, server id, torn ones) are left out.
 pub fn parse(text: &str) -> Vec<Lease> {

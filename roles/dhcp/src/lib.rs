@@ -19,7 +19,8 @@
 //! | `plan`, `reconciler` | the one loop that applies |
 //! | `rollback` | which generation dnsmasq gets when the wanted one kills it |
 //! | `doctor` | what to look at when guests get no address |
-//! | `child`, `dnsmasq_log`, `ports` | the process, what it says, who has its ports |
+//! | `child`, `dnsmasq_log`, `heard`, `ports` | the process, what it says, of whom, who has its ports |
+//! | `probe` | whether somebody else gives addresses |
 //! | [`leases`], `release` | who holds what, and taking it back |
 //!
 //! Whatever is missing on the machine (dnsmasq, privileges, the interface) makes the role degraded,
@@ -43,6 +44,7 @@ mod metrics;
 pub mod observed;
 mod plan;
 mod ports;
+mod probe;
 mod reconciler;
 mod release;
 pub mod render;

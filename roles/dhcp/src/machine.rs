@@ -122,6 +122,13 @@ fn is_reachable(directory: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether a process was stopped by a signal. One that is traced is not.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold anything.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
 /// Kills every dnsmasq that was started with our main file; such a process is the orphan of a
 /// predecessor. Returns how many there were.
 pub(crate) fn kill_orphans(main_file: &Path) -> io::Result<usize> {

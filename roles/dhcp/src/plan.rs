@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::render::{HostLine, Rendered};
 use dhcp_api::words::MacAddress;
@@ -16,10 +17,7 @@ pub(crate) const MAX_DELTAS: usize = 500;
 /// What one dnsmasq process has in memory, as far as it confirmed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Loaded {
-    pub(crate) main: String,
-    pub(crate) options: String,
-    pub(crate) names: String,
-    pub(crate) hosts: Vec<HostLine>,
+    pub(crate) rendered: Arc<Rendered>,
     /// Content of the base file.
     pub(crate) base: String,
     /// Content of the watched files added since, by name.
@@ -33,12 +31,9 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// After a start or a reload of everything in `rendered`.
-    pub(crate) fn all(rendered: &Rendered) -> Self {
+    pub(crate) fn all(rendered: &Arc<Rendered>) -> Self {
         Self {
-            main: rendered.main.clone(),
-            options: rendered.options.clone(),
-            names: rendered.names.clone(),
-            hosts: rendered.hosts.clone(),
+            rendered: Arc::clone(rendered),
             base: rendered.hosts_text(),
             deltas: BTreeMap::new(),
             seen_addresses: rendered.hosts.iter().map(|host| host.ipv4).collect(),
@@ -54,16 +49,21 @@ impl Loaded {
         (format!("{:06}", self.next_delta), text)
     }
 
-    /// The watched file is confirmed.
+    /// Names are confirmed, and nothing else differs.
+    pub(crate) fn named(&mut self, rendered: &Arc<Rendered>) {
+        self.rendered = Arc::clone(rendered);
+    }
+
+    /// The watched file and the names are confirmed.
     pub(crate) fn added(
         &mut self,
-        rendered: &Rendered,
+        rendered: &Arc<Rendered>,
         added: &[HostLine],
         delta: (String, String),
     ) {
         self.seen_addresses.extend(added.iter().map(|host| host.ipv4));
         self.seen_macs.extend(added.iter().map(|host| host.mac));
-        self.hosts.clone_from(&rendered.hosts);
+        self.rendered = Arc::clone(rendered);
         self.deltas.insert(delta.0, delta.1);
     }
 
@@ -112,26 +112,27 @@ impl Plan {
 
 /// Plans for a dnsmasq that serves `loaded` from the files `disk`.
 pub(crate) fn plan(rendered: &Rendered, loaded: &Loaded, disk: &OnDisk) -> Plan {
-    if rendered.main != loaded.main {
+    let known = &*loaded.rendered;
+    if rendered.main != known.main {
         return Plan::Restart;
     }
     // Somebody else touched what dnsmasq reads.
-    let touched = disk.options.as_deref() != Some(&loaded.options)
+    let touched = disk.options.as_deref() != Some(&known.options)
         || disk.base.as_deref() != Some(&loaded.base)
         || disk.deltas != loaded.deltas;
-    if touched || rendered.options != loaded.options {
+    if touched || rendered.options != known.options {
         return Plan::Reload;
     }
-    match additions(&loaded.hosts, &rendered.hosts) {
+    match additions(&known.hosts, &rendered.hosts) {
         None => return Plan::Reload,
         Some(added) if added.is_empty() => {}
         Some(added) => {
-            let known = added.iter().any(|host| loaded.has_seen(host));
+            let seen = added.iter().any(|host| loaded.has_seen(host));
             let full = loaded.deltas.len() >= MAX_DELTAS;
-            return if known || full { Plan::Reload } else { Plan::Add(added) };
+            return if seen || full { Plan::Reload } else { Plan::Add(added) };
         }
     }
-    let names_differ = rendered.names != loaded.names
+    let names_differ = rendered.names != known.names
         || disk.names.as_deref() != Some(&rendered.names)
         || !disk.strays.is_empty();
     if names_differ || disk.main.as_deref() != Some(&rendered.main) {
@@ -168,24 +169,24 @@ mod tests {
         HostLine { ipv4, mac, text: format!("{mac},{ipv4}") }
     }
 
-    fn rendered(hosts: &[HostLine]) -> Rendered {
+    fn rendered(hosts: &[HostLine]) -> Arc<Rendered> {
         let mut hosts = hosts.to_vec();
         hosts.sort();
-        Rendered {
+        Arc::new(Rendered {
             generation: 1,
             main: "main".to_owned(),
             hosts,
             options: "options".to_owned(),
             names: "names".to_owned(),
             ..Rendered::default()
-        }
+        })
     }
 
     fn disk(loaded: &Loaded) -> OnDisk {
         OnDisk {
-            main: Some(loaded.main.clone()),
-            options: Some(loaded.options.clone()),
-            names: Some(loaded.names.clone()),
+            main: Some(loaded.rendered.main.clone()),
+            options: Some(loaded.rendered.options.clone()),
+            names: Some(loaded.rendered.names.clone()),
             base: Some(loaded.base.clone()),
             deltas: loaded.deltas.clone(),
             strays: Vec::new(),
@@ -214,7 +215,7 @@ mod tests {
         let a = host(50, 1);
         let mut loaded = Loaded::all(&rendered(std::slice::from_ref(&a)));
         // Gone without a reload never happens, but the address was seen by this process.
-        loaded.hosts.clear();
+        Arc::make_mut(&mut loaded.rendered).hosts.clear();
         assert_eq!(plan(&rendered(&[host(50, 9)]), &loaded, &disk(&loaded)), Plan::Reload);
         assert_eq!(plan(&rendered(&[host(99, 1)]), &loaded, &disk(&loaded)), Plan::Reload);
     }
@@ -222,7 +223,7 @@ mod tests {
     #[test]
     fn main_restarts_options_reload_and_names_are_live() {
         let loaded = Loaded::all(&rendered(&[]));
-        let mut new = rendered(&[]);
+        let mut new = Rendered::clone(&rendered(&[]));
         new.names = "x".to_owned();
         assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Names);
         new.options = "x".to_owned();

@@ -32,6 +32,7 @@ use crate::store::Store;
 use crate::version::VersionError;
 
 mod applying;
+mod liveness;
 mod released;
 mod reporting;
 mod starting;
@@ -97,9 +98,12 @@ pub(crate) struct Reconciler {
     tested: Option<String>,
     /// Records that dnsmasq refused, at their revision, with what it said.
     refused: BTreeMap<RecordKey, (u64, String)>,
+    /// What was rendered last, and from what.
+    rendered: Option<(Arc<DesiredState>, Settings, Arc<Rendered>)>,
     /// Who else listens on our ports.
     holder: Option<String>,
     survival: Survival,
+    liveness: liveness::Liveness,
     /// What clients said last.
     pub(crate) heard: Heard,
 }
@@ -132,8 +136,10 @@ impl Reconciler {
             tried,
             tested,
             refused: BTreeMap::new(),
+            rendered: None,
             holder,
             survival: Survival::default(),
+            liveness: liveness::Liveness::default(),
             heard: Heard::default(),
         }
     }
@@ -249,8 +255,9 @@ impl Reconciler {
         });
     }
 
-    async fn pass(&mut self, state: &DesiredState) -> Result<(), ApplyError> {
-        let wanted = Arc::new(self.vetted(state).await?);
+    async fn pass(&mut self, state: &Arc<DesiredState>) -> Result<(), ApplyError> {
+        self.look_at_life().await;
+        let wanted = self.vetted(state).await?;
         if self.process.as_mut().is_some_and(|(child, _)| child.has_ended()) {
             let end = match &mut self.process {
                 Some((child, _)) => child.ended().await,
@@ -295,10 +302,10 @@ impl Reconciler {
 
     /// Brings files and process to `rendered`. Returns what was done; `None` when dnsmasq is down
     /// and its time has not come.
-    async fn adjust(&mut self, rendered: &Rendered) -> Result<Option<&'static str>, ApplyError> {
+    async fn adjust(&mut self, rendered: &Arc<Rendered>) -> Result<Option<&'static str>, ApplyError> {
         let layout = self.settings.layout.clone();
         let Some((child, loaded)) = &mut self.process else {
-            let text = rendered.clone();
+            let text = Arc::clone(rendered);
             let write =
                 move || files::prepare(&layout).and_then(|()| files::write_all(&layout, &text));
             self.cx.tasks.blocking("render", write).await??;

@@ -5,6 +5,7 @@
 //! server id it would use itself and comes in on its interface. Success is what the lease file
 //! says afterwards, nothing else.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -66,9 +67,8 @@ impl Releaser {
                 let path = self.layout.leases();
                 let held = tasks.blocking("leases", move || leases::read(&path)).await?;
                 let held = held.map_err(ReleaseError::Leases)?;
-                stale.retain(|lease| {
-                    held.iter().any(|held| held.ipv4 == lease.ipv4 && held.mac == lease.mac)
-                });
+                let held: HashSet<_> = held.iter().map(|held| (held.ipv4, held.mac)).collect();
+                stale.retain(|lease| held.contains(&(lease.ipv4, lease.mac)));
                 if stale.len() + BURST <= before || stale.is_empty() {
                     break;
                 }

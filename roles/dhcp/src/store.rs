@@ -28,7 +28,7 @@ use dhcp_api::words::Stamp;
 const VERSION: u32 = 1;
 /// Changes waiting at the same time; further callers wait.
 const QUEUE: usize = 256;
-/// A state of 20,000 reservations takes about 12 MiB.
+/// A state of 50,000 reservations takes about 35 MiB.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 
 /// Why the state could not be read.

@@ -95,6 +95,9 @@ fn domains_records_upstreams_and_interfaces() {
     check::<Upstream>("::1", Some("::1"));
     check::<Upstream>("10.0.0.53#0", None);
     check::<Upstream>("dns.example", None);
+    for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1"] {
+        check::<Upstream>(nobody, None);
+    }
     check::<InterfaceName>("cloudbr0", Some("cloudbr0"));
     for bad in ["lo", "", "br*", "br 0", "a/b", "aaaaaaaaaaaaaaaa", ".."] {
         check::<InterfaceName>(bad, None);

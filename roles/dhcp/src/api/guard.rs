@@ -47,6 +47,8 @@ fn needed(method: &Method, path: &str) -> AccessRole {
     let is_daily = ["reservations", "reservations:batch", "records", "leases"].contains(&kind);
     match *method {
         Method::GET | Method::HEAD => AccessRole::Reader,
+        // It stores nothing.
+        _ if path == "/v1/validate" => AccessRole::Reader,
         _ if is_daily => AccessRole::Writer,
         _ => AccessRole::Admin,
     }
@@ -68,5 +70,8 @@ mod tests {
         check(Method::DELETE, "/v1/zones/leases", AccessRole::Admin);
         check(Method::PUT, "/v1/zones/records/subnets/reservations", AccessRole::Admin);
         check(Method::POST, "/v1/sync", AccessRole::Admin);
+        check(Method::POST, "/v1/validate", AccessRole::Reader);
+        check(Method::PUT, "/v1/desired", AccessRole::Admin);
+        check(Method::PUT, "/v1/zones/z1/option-sets/pxe", AccessRole::Admin);
     }
 }

@@ -1,5 +1,6 @@
 //! Leases: what dnsmasq has given out, and taking one back.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use axum::extract::rejection::QueryRejection;
@@ -15,7 +16,7 @@ use super::collections::{Window, query};
 use super::problem::Refusal;
 use super::reservations::wanted;
 use super::{Answer, Api, Context, key};
-use crate::leases::{self, Lease};
+use crate::leases::{self, Lease, Leases};
 
 /// Query of the collection.
 #[derive(Debug, Deserialize)]
@@ -47,6 +48,14 @@ impl Api {
     }
 }
 
+impl Api {
+    /// As [`Self::leases`], by address: a lease has one, and an address one lease.
+    pub(super) async fn leases_by_address(&self) -> Result<Leases, Refusal> {
+        let leases = self.leases().await?.into_iter();
+        Ok(leases.map(|lease| (lease.ipv4, lease)).collect())
+    }
+}
+
 pub(super) async fn list(
     State(api): Context,
     Path(zone): Path<String>,
@@ -61,6 +70,8 @@ pub(super) async fn list(
     let leases = api.leases().await?;
     let state = api.store.state();
     let zone = state.zone(&zone)?;
+    let owners: HashMap<_, _> =
+        zone.reservations.values().map(|kept| ((kept.ipv4, kept.mac), &kept.id)).collect();
     let mut items: Vec<(String, LeaseAnswer)> = leases
         .iter()
         .filter(|lease| mac.is_none_or(|mac| lease.mac == mac))
@@ -72,11 +83,7 @@ pub(super) async fn list(
             })
         })
         .filter_map(|lease| {
-            let owner = zone
-                .reservations
-                .values()
-                .find(|r| r.ipv4 == lease.ipv4 && r.mac == lease.mac)
-                .map(|r| r.id.clone());
+            let owner = owners.get(&(lease.ipv4, lease.mac)).map(|id| (*id).clone());
             let conflict = owner.is_none();
             filter.conflict.is_none_or(|wanted| wanted == conflict).then(|| {
                 let answer = LeaseAnswer {

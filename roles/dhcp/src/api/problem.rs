@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use dhcp_api::problem::{Fault, Problem, ProblemKind};
-use dhcp_api::read::Faults;
+use dhcp_api::read::{Faults, Place};
 use dhcp_api::words::Invalid;
 use serde_json::Value;
 
@@ -101,6 +101,10 @@ impl From<ChangeError> for Refusal {
                 };
                 problem.remedy("choose another value, or change the owner first").into()
             }
+            ChangeError::Several(faults) => several(faults, detail),
+            ChangeError::InUse { .. } => Problem::new(ProblemKind::InUse, detail)
+                .remedy("take it out of whatever names it first")
+                .into(),
             ChangeError::NotEmpty { .. } => Problem::new(ProblemKind::NotEmpty, detail)
                 .remedy("remove the contents first, or add cascade=true")
                 .into(),
@@ -123,6 +127,36 @@ impl From<ChangeError> for Refusal {
             ChangeError::Owned { .. } => Problem::new(ProblemKind::Owned, detail)
                 .remedy("change it where it comes from")
                 .into(),
+        }
+    }
+}
+
+/// Every fault of a body, with its place; the kind is that of the first.
+fn several(faults: Vec<(Place, ChangeError)>, detail: String) -> Refusal {
+    let Some((_, first)) = faults.first() else {
+        return Refusal::new(ProblemKind::InvalidValue, detail);
+    };
+    let mut problem = *Refusal::from(first.clone()).0;
+    problem.detail = detail;
+    problem.errors = faults.into_iter().map(|(place, error)| fault(&place, error)).collect();
+    problem.into()
+}
+
+/// One fault of a body.
+pub(super) fn fault(place: &Place, error: ChangeError) -> Fault {
+    match error {
+        ChangeError::Invalid { field, value, reason, remedy } => {
+            place.within(field).fault(value.into(), reason, remedy.to_owned())
+        }
+        ChangeError::Conflict { field, value, owner, .. } => {
+            let remedy = "choose another value, or change the owner first";
+            let reason = format!("{value} belongs to {owner} already");
+            place.within(field).fault(value.into(), reason, remedy.to_owned())
+        }
+        other => {
+            let problem = *Refusal::from(other).0;
+            let remedy = problem.remedy.unwrap_or_else(|| "leave it out".to_owned());
+            place.fault(Value::Null, problem.detail, remedy)
         }
     }
 }

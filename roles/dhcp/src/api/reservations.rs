@@ -20,7 +20,7 @@ use super::collections::{Window, query};
 use super::problem::Refusal;
 use super::{Answer, Api, Body, Context, json, key, new_key, tagged};
 use crate::desired::{Change, DesiredState};
-use crate::leases::Lease;
+use crate::leases::{Lease, Leases};
 use crate::render::LineOwner;
 
 /// Query of the collection.
@@ -44,7 +44,7 @@ impl Api {
         state: &DesiredState,
         zone: &ResourceId,
         reservation: &Reservation,
-        leases: &[Lease],
+        leases: &Leases,
     ) -> ReservationAnswer {
         let lease = lease_of(reservation, leases);
         let observed = self.observed.borrow();
@@ -69,7 +69,7 @@ impl Api {
         &self,
         zone: &ResourceId,
         id: &ResourceId,
-        leases: &[Lease],
+        leases: &Leases,
     ) -> Option<(u64, ReservationAnswer)> {
         let state = self.store.state();
         let reservation = state.zones.get(zone)?.reservations.get(id)?;
@@ -77,8 +77,8 @@ impl Api {
     }
 }
 
-fn lease_of<'a>(reservation: &Reservation, leases: &'a [Lease]) -> Option<&'a Lease> {
-    leases.iter().find(|lease| lease.ipv4 == reservation.ipv4 && lease.mac == reservation.mac)
+fn lease_of<'a>(reservation: &Reservation, leases: &'a Leases) -> Option<&'a Lease> {
+    leases.get(&reservation.ipv4).filter(|lease| lease.mac == reservation.mac)
 }
 
 /// `None` when the subnet has no reserved range.
@@ -106,7 +106,7 @@ pub(super) async fn list(
     let address: Option<Ipv4Addr> = wanted("ip", filter.ip.as_deref())?;
     let hostname: Option<HostName> = wanted("hostname", filter.hostname.as_deref())?;
     let subnet: Option<ResourceId> = wanted("subnet", filter.subnet.as_deref())?;
-    let leases = api.leases().await?;
+    let leases = api.leases_by_address().await?;
     let state = api.store.state();
     let items = state
         .zone(&id)?
@@ -141,7 +141,7 @@ pub(super) async fn show(
 ) -> Answer {
     let (zone, id) = (key("zone", &zone)?, key("reservation", &reservation)?);
     api.store.state().zone(&zone)?;
-    let leases = api.leases().await?;
+    let leases = api.leases_by_address().await?;
     let found = api.one(&zone, &id, &leases);
     let (revision, body) = found.ok_or_else(|| super::missing("reservation", &id))?;
     Ok(tagged(StatusCode::OK, revision, &body))
@@ -171,7 +171,7 @@ async fn first(
     is_it: impl Fn(&Reservation) -> bool + Send,
 ) -> Answer {
     let zone: ResourceId = key("zone", zone)?;
-    let leases = api.leases().await?;
+    let leases = api.leases_by_address().await?;
     let state = api.store.state();
     let found = state.zone(&zone)?.reservations.values().find(|r| is_it(r));
     let found = found.ok_or_else(|| super::missing(what, wanted))?;
@@ -220,7 +220,7 @@ pub(super) async fn put(
     };
     let owner = LineOwner::Reservation(reservation.ipv4);
     let change = Change::PutReservation { zone: zone.clone(), reservation: Box::new(reservation) };
-    let leases = api.leases().await?;
+    let leases = api.leases_by_address().await?;
     let show = |api: &Api| api.one(&zone, &id, &leases);
     api.write(change, &headers, show, |observed| observed.rejected_line(owner)).await
 }

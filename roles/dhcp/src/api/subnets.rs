@@ -78,7 +78,8 @@ pub(super) async fn put(
 ) -> Answer {
     let (zone, id): (ResourceId, ResourceId) = (key("zone", &zone)?, new_key("id", &subnet)?);
     let subnet = Subnet::new(id.clone(), read::resource(&id, json(body)?)?, Source::Api);
-    let subnet = completed(subnet, api.releaser.interface.as_str())?;
+    let subnet = completed(subnet, api.releaser.interface.as_str())
+        .map_err(|(field, value, reason)| invalid(field, value, reason))?;
     let owner = LineOwner::Subnet(subnet.cidr);
     let change = Change::PutSubnet { zone: zone.clone(), subnet: Box::new(subnet) };
     let show = |api: &Api| {
@@ -88,22 +89,29 @@ pub(super) async fn put(
     api.write(change, &headers, show, |observed| observed.rejected_line(owner)).await
 }
 
+/// A field that does not fit the configuration or the rest of the body.
+type Misfit = (&'static str, Value, Invalid);
+
 /// A subnet of a request with everything that follows from the configuration.
-pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, Refusal> {
-    subnet.attachment = Some(attachment(subnet.attachment.take(), interface)?);
+pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, Misfit> {
+    let given = subnet.attachment.clone();
+    let attachment = attachment(given, interface)?;
+    if subnet.attachment.as_ref() != Some(&attachment) {
+        subnet.attachment = Some(attachment);
+    }
     if let Some(gateway) = subnet.gateway.filter(|gateway| !subnet.cidr.has_host(*gateway)) {
         let reason = format!("is not a host address of {}", subnet.cidr);
         let remedy = "give a host address of the subnet, or null for no router";
-        return Err(invalid("gateway", gateway.to_string().into(), Invalid { reason, remedy }));
+        return Err(("gateway", gateway.to_string().into(), Invalid { reason, remedy }));
     }
     Ok(subnet)
 }
 
 /// On the one interface that is served.
-fn attachment(given: Option<Attachment>, interface: &str) -> Result<Attachment, Refusal> {
+fn attachment(given: Option<Attachment>, interface: &str) -> Result<Attachment, Misfit> {
     let unusable = |reason: String, value: &str| {
         let remedy = "give the interface set as roles.dhcp.interface";
-        invalid("attachment.name", Value::from(value), Invalid { reason, remedy })
+        ("attachment.name", Value::from(value), Invalid { reason, remedy })
     };
     match given {
         None => {

@@ -43,6 +43,7 @@ impl DesiredState {
     pub(super) fn delete_zone(&mut self, id: &ResourceId, cascade: bool, step: &Step) -> Outcome {
         let state = self.zone(id)?;
         let contents = [
+            (state.option_sets.len(), "option sets"),
             (state.subnets.len(), "subnets"),
             (state.reservations.len(), "reservations"),
             (state.records.len(), "records"),
@@ -50,6 +51,9 @@ impl DesiredState {
         step.check_required("zone", &state.zone.meta)?;
         step.check_owner("zone", id, &state.zone.meta)?;
         not_empty("zone", id, &contents, cascade)?;
+        for set in state.option_sets.values() {
+            step.check_owner("option set", &set.id, &set.meta)?;
+        }
         for subnet in state.subnets.values() {
             subnet.check_owner(step)?;
         }
@@ -101,8 +105,12 @@ impl DesiredState {
         let id = subnet.id.clone();
         let (subnet, outcome) =
             step.replace("subnet", &id, existing.map(|state| &state.subnet), subnet)?;
+        if !outcome.changed {
+            return Ok(outcome);
+        }
         self.check_overlap(zone, &subnet)?;
         check_options(&self.zone(zone)?.zone, &subnet)?;
+        self.check_subnet_sets(zone, &subnet)?;
         let ranges = existing.map(|state| state.ranges.clone()).unwrap_or_default();
         for range in ranges.values() {
             check_range(&subnet, range)?;
@@ -200,6 +208,7 @@ impl ZoneState {
     pub(super) const fn new(zone: Zone) -> Self {
         Self {
             zone,
+            option_sets: BTreeMap::new(),
             subnets: BTreeMap::new(),
             reservations: BTreeMap::new(),
             records: BTreeMap::new(),

@@ -123,6 +123,8 @@ impl Index {
         reservation: &Reservation,
     ) -> Result<(), ChangeError> {
         let domain = domain_of(zone, subnet);
+        // Taken only when all of them can be: what is refused takes nothing.
+        let mut claimed = Vec::new();
         for name in reservation.names() {
             let is_host = reservation.hostname.as_ref() == Some(name);
             let field = if is_host { "hostname" } else { "aliases" };
@@ -131,9 +133,13 @@ impl Index {
             if let Some((_, owner)) = self.records.get(&full).and_then(|records| records.first()) {
                 return conflict(ConflictKind::HostName, field, full, owner);
             }
-            if let Some(other) = self.names.insert(full.clone(), owner(zone, reservation)) {
-                return conflict(ConflictKind::HostName, field, full, &other);
+            if let Some(other) = self.names.get(&full) {
+                return conflict(ConflictKind::HostName, field, full, other);
             }
+            if claimed.contains(&full) {
+                return conflict(ConflictKind::HostName, field, full, &owner(zone, reservation));
+            }
+            claimed.push(full);
         }
         let reverse = reverse_name(reservation.ipv4);
         let pointer = self.records.get(&reverse).into_iter().flatten();
@@ -141,7 +147,11 @@ impl Index {
             Some((_, owner)) if reservation.names().next().is_some() => {
                 conflict(ConflictKind::HostName, "ipv4", reservation.ipv4.to_string(), owner)
             }
-            _ => Ok(()),
+            _ => {
+                let owner = owner(zone, reservation);
+                self.names.extend(claimed.into_iter().map(|name| (name, owner.clone())));
+                Ok(())
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What was stored and cannot be served: kept aside with its reason, so that everything else is
 //! served and nothing is lost. Whoever puts or deletes the resource settles it.
 
+use dhcp_api::words::ResourceId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,7 +30,10 @@ enum Place {
 
 impl Settled {
     pub(super) fn by(change: &Change) -> Self {
-        let reservation = |zone: &_, id: &_| format!("zones/{zone}/reservations/{id}");
+        let reservation =
+            |zone: &ResourceId, id: &ResourceId| format!("zones/{zone}/reservations/{id}");
+        let option_set =
+            |zone: &ResourceId, id: &ResourceId| format!("zones/{zone}/option-sets/{id}");
         Self(match change {
             Change::PutZone(zone) => vec![Place::One(format!("zones/{}", zone.id))],
             Change::DeleteZone { zone, .. } => vec![Place::Whole(format!("zones/{zone}"))],
@@ -62,9 +66,15 @@ impl Settled {
             // What it sets aside and brings back is its own business.
             Change::Sync(_) => Vec::new(),
             Change::Whole(change) => {
-                let (zone, kept) = (&change.zone, &change.reservations);
-                kept.iter().map(|kept| Place::Whole(reservation(zone, &kept.id))).collect()
+                let places = change.zones.iter().flat_map(|zone| {
+                    let all = zone.reservations.iter().map(|kept| reservation(&zone.id, &kept.id));
+                    let sets = zone.option_sets.iter().map(|set| option_set(&zone.id, &set.id));
+                    all.chain(sets).map(Place::Whole)
+                });
+                places.collect()
             }
+            Change::PutOptionSet { zone, set } => vec![Place::Whole(option_set(zone, &set.id))],
+            Change::DeleteOptionSet { zone, set } => vec![Place::Whole(option_set(zone, set))],
             Change::DeleteRecord { zone, name, kind } => {
                 vec![Place::Whole(format!("zones/{zone}/records/{name} {kind}"))]
             }

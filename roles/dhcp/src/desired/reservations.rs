@@ -23,7 +23,15 @@ impl DesiredState {
         if !outcome.changed {
             return Ok(outcome);
         }
-        let mut index = Index::of(self, |owner, r| owner == zone && r.id == id, |_, _| false);
+        self.check_sets(zone, &reservation.content)?;
+        if outcome.created && self.reservations().count() >= MAX_RESERVATIONS {
+            return Err(ChangeError::Limit { what: "reservations", limit: MAX_RESERVATIONS });
+        }
+        // One of thousands: whoever has nothing in common with it is in nobody's way.
+        let is_apart = |owner: &ResourceId, other: &Reservation| {
+            (owner == zone && other.id == id) || !has_in_common(&reservation, other)
+        };
+        let mut index = Index::of(self, is_apart, |_, _| false);
         self.admit(zone, &reservation, &mut index, facts)?;
         self.zone_mut(zone)?.reservations.insert(id, reservation);
         Ok(outcome)
@@ -76,6 +84,7 @@ impl DesiredState {
             let id = reservation.id.clone();
             let existing = state.reservations.get(&id).filter(|r| !delete.contains(&r.id));
             let (reservation, outcome) = step.replace("reservation", &id, existing, reservation)?;
+            self.check_sets(zone, &reservation.content)?;
             self.admit(zone, &reservation, &mut index, facts)?;
             changed |= outcome.changed;
             created |= outcome.created;
@@ -86,4 +95,11 @@ impl DesiredState {
         state.reservations.extend(admitted.into_iter().map(|r| (r.id.clone(), r)));
         Ok(Applied { created, changed, ..Applied::default() })
     }
+}
+
+/// Whether two reservations could be in each other's way.
+fn has_in_common(one: &Reservation, other: &Reservation) -> bool {
+    one.ipv4 == other.ipv4
+        || one.mac == other.mac
+        || one.names().any(|name| other.names().any(|known| known == name))
 }

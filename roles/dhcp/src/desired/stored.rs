@@ -5,11 +5,12 @@
 //! absent is kept aside alone; what was kept aside whole is tried again at every start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dhcp_api::read::{Read, whole};
 use dhcp_api::record::Record;
 use dhcp_api::resource::{
-    Meta, Range, RangeContent, Reservation, ReservationContent, Resource, Subnet, SubnetContent,
+    Meta, OptionSet, OptionSetContent, Range, RangeContent, Reservation, ReservationContent, Resource, Subnet, SubnetContent,
     Zone, ZoneContent,
 };
 use dhcp_api::words::ResourceId;
@@ -34,6 +35,8 @@ pub(crate) struct Stored {
 struct StoredZone {
     zone: Value,
     #[serde(default)]
+    option_sets: BTreeMap<String, Value>,
+    #[serde(default)]
     subnets: BTreeMap<String, StoredSubnet>,
     #[serde(default)]
     reservations: BTreeMap<String, Value>,
@@ -52,6 +55,7 @@ struct StoredSubnet {
 #[derive(Debug, Default)]
 struct Resources {
     zones: Vec<([String; 1], Value)>,
+    option_sets: Vec<([String; 2], Value)>,
     subnets: Vec<([String; 2], Value)>,
     ranges: Vec<([String; 3], Value)>,
     reservations: Vec<([String; 2], Value)>,
@@ -63,6 +67,9 @@ impl Resources {
         let mut all = Self::default();
         for (zone, stored) in stored {
             all.zones.push(([zone.clone()], stored.zone));
+            for (id, content) in stored.option_sets {
+                all.option_sets.push(([zone.clone(), id], content));
+            }
             for (subnet, stored) in stored.subnets {
                 all.subnets.push(([zone.clone(), subnet.clone()], stored.subnet));
                 for (range, content) in stored.ranges {
@@ -90,6 +97,7 @@ impl Resources {
         let at = || [text(1), text(3)];
         match kinds.as_slice() {
             ["zones"] => self.zones.push(([text(1)], kept.content)),
+            ["zones", "option-sets"] => self.option_sets.push((at(), kept.content)),
             ["zones", "subnets"] => self.subnets.push((at(), kept.content)),
             ["zones", "reservations"] => self.reservations.push((at(), kept.content)),
             ["zones", "records"] => self.records.push((at(), kept.content)),
@@ -113,6 +121,11 @@ impl Stored {
         for ([zone], value) in resources.zones {
             let place = format!("zones/{zone}");
             admission.try_one(place, value, |this, value, place| this.zone(value, place));
+        }
+        for ([zone, id], value) in resources.option_sets {
+            let place = format!("zones/{zone}/option-sets/{id}");
+            let set = |this: &mut Admission, value, place: &str| this.option_set(&zone, value, place);
+            admission.try_one(place, value, set);
         }
         for ([zone, id], value) in resources.subnets {
             let place = format!("zones/{zone}/subnets/{id}");
@@ -175,7 +188,7 @@ impl Admission {
         let Bookkeeping { id, meta } =
             serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
         let faults = match whole::<C>(value.clone()) {
-            Ok(content) => return Ok(Resource { id, content, meta }),
+            Ok(content) => return Ok(Resource { id, content: Arc::new(content), meta }),
             Err(faults) => faults.into_parts().1,
         };
         let reason = faults.first().map(|fault| format!("{} {}", fault.field, fault.reason));
@@ -189,7 +202,7 @@ impl Admission {
             }
         }
         match whole::<C>(rest) {
-            Ok(content) => Ok(Resource { id, content, meta }),
+            Ok(content) => Ok(Resource { id, content: Arc::new(content), meta }),
             Err(_) => Err(reason.unwrap_or_default()),
         }
     }
@@ -197,6 +210,13 @@ impl Admission {
     fn zone(&mut self, value: Value, place: &str) -> Admitted {
         let zone: Zone = self.read::<ZoneContent>(value, place)?;
         self.state.zones.insert(zone.id.clone(), ZoneState::new(zone));
+        Ok(())
+    }
+
+    fn option_set(&mut self, zone: &str, value: Value, place: &str) -> Admitted {
+        let set: OptionSet = self.read::<OptionSetContent>(value, place)?;
+        let state = self.state.zone_mut(&id(zone)?).map_err(|error| error.to_string())?;
+        state.option_sets.insert(set.id.clone(), set);
         Ok(())
     }
 

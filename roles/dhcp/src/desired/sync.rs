@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use dhcp_api::resource::{
     Range, RangeContent, Reservation, ReservationContent, Source, Subnet, SubnetContent, Zone,
@@ -42,7 +43,7 @@ pub struct SyncChange {
     pub zone: SyncZone,
     /// Whether subnets and ranges are to be as in `zone`.
     pub is_whole: bool,
-    pub upsert: Vec<(ResourceId, ReservationContent)>,
+    pub upsert: Vec<(ResourceId, Arc<ReservationContent>)>,
     pub delete: Vec<ResourceId>,
     /// What an earlier sync left in other zones goes.
     pub forced: bool,
@@ -53,7 +54,7 @@ pub struct SyncChange {
 pub struct SyncNote {
     pub text: String,
     /// The reservation that could not be kept.
-    pub refused: Option<(ResourceId, ReservationContent)>,
+    pub refused: Option<(ResourceId, Arc<ReservationContent>)>,
 }
 
 impl DesiredState {
@@ -67,10 +68,10 @@ impl DesiredState {
     }
 
     /// The reservations of the sync, whatever their zone.
-    pub fn synced(&self) -> BTreeMap<ResourceId, ReservationContent> {
+    pub fn synced(&self) -> BTreeMap<ResourceId, Arc<ReservationContent>> {
         let all = self.reservations().map(|(_, reservation)| reservation);
         all.filter(|reservation| reservation.meta.source == Source::Cloudstack)
-            .map(|reservation| (reservation.id.clone(), reservation.content.clone()))
+            .map(|reservation| (reservation.id.clone(), Arc::clone(&reservation.content)))
             .collect()
     }
 
@@ -139,7 +140,7 @@ impl Work<'_> {
             let known = self.state.zones.get(zone).and_then(|state| state.subnets.get(id));
             let (revision, is_same) = match known {
                 Some(known) => {
-                    let is_same = known.subnet.content == *content;
+                    let is_same = *known.subnet.content == *content;
                     (Some(known.subnet.meta.revision), is_same)
                 }
                 None => (None, false),
@@ -190,7 +191,7 @@ impl Work<'_> {
     }
 
     /// Takes addresses and MACs from whoever has them.
-    fn make_room(&mut self, zone: &ResourceId, upsert: &[(ResourceId, ReservationContent)]) {
+    fn make_room(&mut self, zone: &ResourceId, upsert: &[(ResourceId, Arc<ReservationContent>)]) {
         let ids: HashSet<&ResourceId> = upsert.iter().map(|(id, _)| id).collect();
         let addresses: HashMap<Ipv4Addr, &ResourceId> =
             upsert.iter().map(|(id, content)| (content.ipv4, id)).collect();
@@ -226,7 +227,7 @@ impl Work<'_> {
     fn upsert(
         &mut self,
         zone: &ResourceId,
-        upsert: Vec<(ResourceId, ReservationContent)>,
+        upsert: Vec<(ResourceId, Arc<ReservationContent>)>,
     ) -> Result<(), ChangeError> {
         let ids: HashSet<ResourceId> = upsert.iter().map(|(id, _)| id.clone()).collect();
         let is_replaced =
@@ -257,7 +258,7 @@ impl Work<'_> {
         &mut self,
         zone: &ResourceId,
         id: &ResourceId,
-        content: &ReservationContent,
+        content: &Arc<ReservationContent>,
         old: Option<&Reservation>,
         index: &mut Index,
     ) -> Result<Result<Reservation, ChangeError>, ChangeError> {
@@ -268,9 +269,11 @@ impl Work<'_> {
         });
         let mut refusal = None;
         for hostname in std::iter::once(own.clone()).chain(others).chain([None]) {
-            let mut tried = content.clone();
-            tried.hostname.clone_from(&hostname);
-            let new = Reservation::new(id.clone(), tried, step.by);
+            let mut tried = Arc::clone(content);
+            if tried.hostname != hostname {
+                Arc::make_mut(&mut tried).hostname.clone_from(&hostname);
+            }
+            let new = Reservation::sharing(id.clone(), tried, step.by);
             let (new, _) = step.replace("reservation", id, old, new)?;
             match self.state.admit(zone, &new, index, self.facts) {
                 Ok(()) => {
@@ -306,8 +309,6 @@ impl Work<'_> {
             };
             let zone: ResourceId = zone;
             if self.state.admit(&zone, &reservation, &mut index, self.facts).is_err() {
-                // What it claimed before it was refused is not its own.
-                index = Index::of(&self.state, |_, _| false, |_, _| false);
                 continue;
             }
             if let Ok(state) = self.state.zone_mut(&zone) {

@@ -3,12 +3,14 @@
 use super::*;
 use dhcp_api::read::whole;
 use dhcp_api::resource::Meta;
-use dhcp_api::resource::{Purpose, RangeContent, ReservationContent, SubnetContent, ZoneContent};
+use dhcp_api::resource::{OptionSetContent, Purpose, RangeContent, ReservationContent, SubnetContent, ZoneContent};
 use serde_json::json;
 
+mod option_sets;
 mod ownership;
 mod records;
 mod stored;
+mod whole;
 
 pub(crate) fn zone(id: &str) -> Zone {
     let content: ZoneContent = whole(json!({"domain": "cs.example"})).unwrap();
@@ -229,6 +231,16 @@ fn range(purpose: Purpose) -> Box<Range> {
         purpose,
     };
     Box::new(Range::new(id("x"), content, Source::Api))
+}
+
+/// One option with a text.
+fn put_set(name: &str, code: u8) -> Change {
+    let content: OptionSetContent =
+        whole(json!({"options": [{"code": code, "value": "x"}]})).unwrap();
+    Change::PutOptionSet {
+        zone: z1(),
+        set: Box::new(OptionSet::new(id(name), content, Source::Api)),
+    }
 }
 
 fn put_record(name: &str, kind: RecordType, values: &[&str]) -> Change {

@@ -1,6 +1,7 @@
 //! What a plan comes to: files written, dnsmasq told, and its confirmation waited for.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ApplyError, REJECTED, Reconciler, WATCHED, rejections};
@@ -11,8 +12,8 @@ use crate::plan::Loaded;
 use crate::render::{HostLine, Rendered};
 
 impl Reconciler {
-    pub(super) async fn names(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
+    pub(super) async fn names(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
+        let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
         self.cx.tasks.blocking("names", move || files::write_names(&layout, &text)).await??;
         if !self.settings.dns
             || self
@@ -21,7 +22,7 @@ impl Reconciler {
                 .is_some()
         {
             if let Some((_, loaded)) = &mut self.process {
-                loaded.names.clone_from(&rendered.names);
+                loaded.named(rendered);
             }
             return Ok(());
         }
@@ -30,14 +31,14 @@ impl Reconciler {
 
     pub(super) async fn add(
         &mut self,
-        rendered: &Rendered,
+        rendered: &Arc<Rendered>,
         added: &[HostLine],
     ) -> Result<(), ApplyError> {
         let Some((_, loaded)) = &mut self.process else { return Ok(()) };
         let delta = loaded.delta(added);
         let path = self.settings.layout.hosts_directory().join(&delta.0);
         let (layout, text, content) =
-            (self.settings.layout.clone(), rendered.clone(), delta.1.clone());
+            (self.settings.layout.clone(), Arc::clone(rendered), delta.1.clone());
         let target = path.clone();
         // Names last: that they were read means that complaints about the hosts have been made.
         let write = move || {
@@ -53,7 +54,6 @@ impl Reconciler {
             Some(complaints) if complaints.is_empty() => {
                 if let Some((_, loaded)) = &mut self.process {
                     loaded.added(rendered, added, delta);
-                    loaded.names.clone_from(&rendered.names);
                 }
                 Ok(())
             }
@@ -64,8 +64,8 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn reload(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
+    pub(super) async fn reload(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
+        let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
         self.cx.tasks.blocking("reload", move || files::write_all(&layout, &text)).await??;
         let Some((child, _)) = &mut self.process else { return Ok(()) };
         while child.events.try_recv().is_ok() {}
@@ -86,13 +86,13 @@ impl Reconciler {
         }
     }
 
-    pub(super) async fn restart(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
+    pub(super) async fn restart(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
         // Before the running one is given up.
         self.test(rendered).await?;
         if let Some((child, _)) = self.process.take() {
             child.stop().await;
         }
-        let (layout, text) = (self.settings.layout.clone(), rendered.clone());
+        let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
         self.cx.tasks.blocking("restart", move || files::write_all(&layout, &text)).await??;
         self.start(rendered).await
     }

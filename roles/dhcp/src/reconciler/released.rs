@@ -1,5 +1,7 @@
 //! Leases that are not a reservation: found, and taken back.
 
+use std::sync::Arc;
+
 use bedrock::chain;
 use dhcp_api::words::Cidr;
 
@@ -36,7 +38,7 @@ impl Reconciler {
         &mut self,
         stale: Vec<leases::Lease>,
         subnets: Vec<Cidr>,
-        rendered: &Rendered,
+        rendered: &Arc<Rendered>,
     ) -> Result<(), ApplyError> {
         let count = stale.len();
         let releaser = Releaser {

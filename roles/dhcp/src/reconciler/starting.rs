@@ -2,6 +2,7 @@
 //! until it serves.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dhcp_api::answer::Phase;
@@ -19,15 +20,15 @@ use crate::version;
 
 impl Reconciler {
     /// Starts dnsmasq on the files as written and waits until it serves.
-    pub(super) async fn start(&mut self, rendered: &Rendered) -> Result<(), ApplyError> {
+    pub(super) async fn start(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
         let run_as = self.prerequisites(rendered).await?;
         self.test(rendered).await?;
         self.kill_orphans().await?;
         self.look_at_ports().await?;
-        let (layout, hosts, account) =
-            (self.settings.layout.clone(), rendered.hosts.clone(), run_as.clone());
+        let (layout, served, account) =
+            (self.settings.layout.clone(), Arc::clone(rendered), run_as.clone());
         let prepare = move || {
-            let pruned = files::prune_leases(&layout, &hosts)?;
+            let pruned = files::prune_leases(&layout, &served.hosts)?;
             files::hand_over_leases(&layout, &account).map(|()| pruned)
         };
         let pruned = self.cx.tasks.blocking("prepare", prepare).await??;

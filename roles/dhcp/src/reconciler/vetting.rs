@@ -3,6 +3,7 @@
 //! served. Records are checked when they come in; this is for what the checks do not know.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{ApplyError, Reconciler};
 use crate::desired::DesiredState;
@@ -13,7 +14,17 @@ const ROUNDS: usize = 32;
 
 impl Reconciler {
     /// The files for `state`, without the records that dnsmasq refuses.
-    pub(super) async fn vetted(&mut self, state: &DesiredState) -> Result<Rendered, ApplyError> {
+    pub(super) async fn vetted(
+        &mut self,
+        state: &Arc<DesiredState>,
+    ) -> Result<Arc<Rendered>, ApplyError> {
+        // Most passes have nothing new to look at.
+        if let Some((of, settings, rendered)) = &self.rendered
+            && Arc::ptr_eq(of, state)
+            && *settings == self.settings
+        {
+            return Ok(Arc::clone(rendered));
+        }
         self.refused.retain(|(zone, name, kind), (revision, _)| {
             let zone = state.zones.get(zone);
             let record = zone.and_then(|zone| zone.records.get(&(name.clone(), *kind)));
@@ -39,6 +50,8 @@ impl Reconciler {
             observed.refused = refused;
             changed
         });
+        let rendered = Arc::new(rendered);
+        self.rendered = Some((Arc::clone(state), self.settings.clone(), Arc::clone(&rendered)));
         Ok(rendered)
     }
 

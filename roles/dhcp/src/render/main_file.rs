@@ -38,7 +38,7 @@ pub(super) fn main(
     line!(&mut out, "dhcp-option=tag:!v{option},vendor:MSFT,2,1i");
     for (zone, SubnetState { subnet, .. }) in subnets {
         subnet_lines(&mut out, zone, subnet, settings);
-        if subnet.options.has(option) {
+        if zone.options_of_subnet(subnet).iter().any(|given| given.code() == option) {
             line!(&mut out, "tag-if=set:v{option},tag:{}", subnet_tag(subnet));
         }
     }
@@ -60,10 +60,10 @@ fn host_tags(out: &mut String, served: &[Served<'_>]) {
         *count.entry(reservation.mac).or_default() += 1;
     }
     let mut named = BTreeSet::new();
-    for Served { subnet, reservation, .. } in served.iter().filter(|s| s.reservation.is_tagged()) {
+    for Served { zone, subnet, reservation } in served.iter().filter(|s| s.reservation.is_tagged()) {
         let mac = reservation.mac;
         let mut tags = vec![host_tag(reservation)];
-        if reservation.options.has(option) {
+        if zone.options_of(reservation).iter().any(|given| given.code() == option) {
             tags.push(format!("v{option}"));
         }
         let is_shared = count.get(&mac).is_some_and(|count| *count > 1);

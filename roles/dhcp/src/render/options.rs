@@ -18,13 +18,13 @@ pub(super) fn options(subnets: &Subnets<'_>, served: &[Served<'_>]) -> (String, 
         subnet_options(&mut lines, zone, subnet);
         add(lines, LineOwner::Subnet(subnet.cidr));
     }
-    for Served { reservation, .. } in served {
+    for Served { zone, reservation, .. } in served {
         let (tag, mut lines) = (host_tag(reservation), String::new());
         if !reservation.default_route.0 {
             // An empty value suppresses what the subnet says.
             line!(&mut lines, "tag:{tag},3\ntag:{tag},6\ntag:{tag},15");
         }
-        for option in reservation.options.iter() {
+        for option in zone.options_of(reservation) {
             line!(&mut lines, "tag:{tag},{}", option_text(option));
         }
         add(lines, LineOwner::Reservation(reservation.ipv4));
@@ -55,7 +55,7 @@ fn subnet_options(out: &mut String, zone: &ZoneState, subnet: &Subnet) {
     if !subnet.ntp_servers.is_empty() {
         line!(out, "tag:{tag},option:ntp-server,{}", join(&subnet.ntp_servers));
     }
-    for option in subnet.options.iter() {
+    for option in zone.options_of_subnet(subnet) {
         line!(out, "tag:{tag},{}", option_text(option));
     }
 }

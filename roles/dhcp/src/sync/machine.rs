@@ -17,7 +17,7 @@ use super::book::{Catalog, Sighting, look};
 use super::deletion::Deletion;
 use super::full::Full;
 pub(crate) use super::full::{Call, Found};
-use super::wanted::{MACHINE, reservation_id};
+use super::wanted::{MACHINE, Stored, reservation_id};
 use super::{Note, Notes};
 use crate::desired::{SyncChange, SyncNote};
 
@@ -107,7 +107,7 @@ pub(crate) enum Event {
         took: Duration,
     },
     /// A transaction ended: what is stored of the sync now, and what was said about it.
-    Stored(Result<(BTreeMap<ResourceId, ReservationContent>, Vec<SyncNote>), String>),
+    Stored(Result<(Stored, Vec<SyncNote>), String>),
     Woken(Wake),
     Asked(Request),
 }
@@ -126,9 +126,9 @@ pub(crate) struct Machine {
     catalog: Option<Catalog>,
     sightings: BTreeMap<Uuid, Sighting>,
     /// What is stored of the sync.
-    stored: BTreeMap<ResourceId, ReservationContent>,
+    stored: Stored,
     /// What could not be stored; not tried again before it changes.
-    refused: BTreeMap<ResourceId, ReservationContent>,
+    refused: Stored,
     deletion: Deletion,
     /// A call or transaction is under way.
     busy: bool,
@@ -163,7 +163,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(
         settings: Settings,
-        stored: BTreeMap<ResourceId, ReservationContent>,
+        stored: Stored,
         now: Instant,
     ) -> Self {
         Self {
@@ -419,7 +419,7 @@ impl Machine {
 
     fn stored(
         &mut self,
-        outcome: Result<(BTreeMap<ResourceId, ReservationContent>, Vec<SyncNote>), String>,
+        outcome: Result<(Stored, Vec<SyncNote>), String>,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {

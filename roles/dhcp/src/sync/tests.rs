@@ -1,6 +1,7 @@
 //! The sync's decisions against a server that is only a value.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cloudstack_api::commands::{
@@ -163,7 +164,7 @@ impl Scene {
         outcome
     }
 
-    fn stored(&self) -> BTreeMap<ResourceId, ReservationContent> {
+    fn stored(&self) -> BTreeMap<ResourceId, Arc<ReservationContent>> {
         self.state.synced()
     }
 

@@ -1,6 +1,7 @@
 //! PURE: the resources that the server's book asks for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cloudstack_api::model::VmState;
 use dhcp_api::answer::AlarmKind;
@@ -101,6 +102,7 @@ fn subnet(
         mtu: network.and_then(|network| network.mtu),
         lease_time: None,
         options: Options::default(),
+        option_sets: Vec::new(),
         pod_id: facts.pod.and_then(|pod| pod.to_string().parse().ok()),
         state: if is_foreign { SubnetStatus::Disabled } else { SubnetStatus::Active },
         labels: label("network", &facts.network.to_string()).into_iter().collect(),
@@ -122,13 +124,17 @@ fn label(key: &str, value: &str) -> Option<(dhcp_api::words::LabelKey, Text)> {
     Some((key.parse().ok()?, value.parse().ok()?))
 }
 
-/// The reservations of every NIC.
+/// What is stored of the sync, by id.
+pub(super) type Stored = BTreeMap<ResourceId, Arc<ReservationContent>>;
+
+/// The reservations of every NIC; those that are `stored` just so are shared with it.
 pub(super) fn reservations(
     catalog: &Catalog,
     default: &DomainName,
     sightings: &BTreeMap<Uuid, Sighting>,
+    stored: &Stored,
     notes: &mut Notes,
-) -> BTreeMap<ResourceId, ReservationContent> {
+) -> Stored {
     let claims = sightings.iter().map(|(nic, sighting)| Claim {
         nic: *nic,
         name: &sighting.name,
@@ -166,8 +172,11 @@ pub(super) fn reservations(
             default_route: DefaultRoute(sighting.is_default),
             lease_time: None,
             options: options(*nic, sighting, notes),
+            option_sets: Vec::new(),
             labels: labels.into_iter().flatten().collect(),
         };
+        let known = stored.get(&id).filter(|known| ***known == content);
+        let content = known.map_or_else(|| Arc::new(content), Arc::clone);
         wanted.insert(id, content);
     }
     wanted

@@ -73,6 +73,23 @@ pub(crate) fn recorded(name: &str) -> Vec<Value> {
     objects.values().find_map(Value::as_array).cloned().unwrap_or_default()
 }
 
+/// The MAC address in the recorded life.
+pub(crate) const LIFE_MAC: &str = "1e:00:28:00:01:63";
+
+/// The recorded life of a machine, as 4.22 told it: document, address and name.
+pub(crate) const LIFE: [(&str, Option<(&str, &str)>); 10] = [
+    ("life-1-running", Some(("10.77.9.175", "lifea"))),
+    ("life-2-secondary", Some(("10.77.9.175", "lifea"))),
+    ("life-3-stopped", Some(("10.77.9.175", "lifea2"))),
+    ("life-4-renamed", Some(("10.77.9.175", "lifea2"))),
+    ("life-5-newip", Some(("10.77.9.88", "lifea-up"))),
+    ("life-6-started", Some(("10.77.9.88", "lifea-up"))),
+    ("life-7-restored", Some(("10.77.9.88", "lifea-up"))),
+    ("life-8-destroyed", Some(("10.77.9.88", "lifea-up"))),
+    ("life-9-recovered", Some(("10.77.9.88", "lifea-up"))),
+    ("life-10-expunged", None),
+];
+
 /// The zone of the recorded documents.
 pub(crate) fn recorded_world() -> World {
     let [zones, networks, ranges] =

@@ -106,7 +106,9 @@ pub(crate) fn check_answer(method: &str, path: &str, body: &[u8], answer: &Answe
         let is_documented = response["headers"].get(name).is_some();
         assert!(is_documented || !answer.headers.contains_key(header), "{what}: {name}");
     }
-    let content = operation.get("requestBody").map(|body| &body["content"]["application/json"]);
+    // It is asked what is wrong, and that is.
+    let is_known_wrong = operation["operationId"] == "validate" && answer.json()["valid"] == false;
+    let content = operation.get("requestBody").filter(|_| !is_known_wrong).map(|body| &body["content"]["application/json"]);
     if let Some(content) = content {
         let body: Value = serde_json::from_slice(body).unwrap();
         check(&content["schema"], &body, &format!("the body of {method} {path}"));
@@ -166,12 +168,13 @@ async fn the_document_has_every_field_of_every_resource() {
             "domain": "cs.example", "dns_upstreams": ["10.0.0.53#53"], "dns_servers": ["10.0.0.1"],
             "search_domains": ["a.example"], "lease_time": "infinite", "labels": labels}),
         ),
+        ("/v1/zones/z1/option-sets/o1", json!({"options": option, "subnets": ["s1"], "labels": labels})),
         (
             "/v1/zones/z1/subnets/s1",
             json!({"cidr": "10.77.0.0/24", "gateway": "10.77.0.254",
             "attachment": {"kind": "relay", "relays": ["10.66.0.1"]}, "dns_servers": "self",
             "domain": "s.example", "search_domains": ["a.example"], "ntp_servers": ["10.0.0.2"],
-            "mtu": 1450, "lease_time": 3600, "options": option, "pod_id": "p",
+            "mtu": 1450, "lease_time": 3600, "options": option, "option_sets": ["o1"], "pod_id": "p",
             "state": "disabled", "labels": labels}),
         ),
         (
@@ -183,7 +186,8 @@ async fn the_document_has_every_field_of_every_resource() {
             json!({"mac": "02:00:00:00:00:01", "ipv4": "10.77.0.50",
             "subnet": "s1", "hostname": "web", "aliases": ["www"], "ipv6": "fd00::1",
             "secondary_ips": ["10.77.0.51"],
-            "default_route": false, "lease_time": "7200", "options": option, "labels": labels}),
+            "default_route": false, "lease_time": "7200", "options": option, "option_sets": ["o1"],
+            "labels": labels}),
         ),
         ("/v1/zones/z1/records/gate/A", json!({"values": ["10.77.0.1"]})),
     ];

@@ -200,6 +200,47 @@ fn a_vendor_gets_the_option_that_was_set_and_nothing_else() {
     });
 }
 
+/// What a client gets of option sets: the nearest of each code, and a change of the set at once.
+#[test]
+fn the_options_of_a_set_arrive_and_change_for_everybody() {
+    on_a_wire("exact::the_options_of_a_set_arrive_and_change_for_everybody", async |wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        let api = &running.api;
+        let sets = "/v1/zones/z1/option-sets";
+        let text = |code: u8, text: &str| json!({"code": code, "value": text});
+        let pxe = |file| json!({"options": [text(66, "10.77.0.9"), text(67, file)]});
+        api.put(&format!("{sets}/pxe"), &pxe("a.0")).await.expect(201);
+        let all = json!({"options": [text(114, "all"), text(67, "all"), text(17, "all")],
+            "subnets": ["s1"]});
+        api.put(&format!("{sets}/all"), &all).await.expect(201);
+        let own = json!([text(67, "own")]);
+        let cases = [(1, json!([]), json!(["pxe"])), (2, own, json!(["pxe"])), (3, json!([]), json!([]))];
+        for (last, options, named) in cases {
+            let body = json!({"mac": format!("02:00:00:00:00:0{last}"),
+                "ipv4": format!("10.77.0.5{last}"), "options": options, "option_sets": named});
+            api.put(&format!("/v1/zones/z1/reservations/r{last}"), &body).await.expect(201);
+        }
+        let asks = Asks { options: &[17, 66, 67, 114], largest: Some(1400), ..Asks::default() };
+        let given = |mac: &str| {
+            let offer = wire.client().offer(mac, asks);
+            let text = |code| offer.text(code).map(|text| text.trim_end_matches('\0').to_owned());
+            [17, 66, 67, 114].map(|code| text(code).unwrap_or_default())
+        };
+        assert_eq!(given("02:00:00:00:00:01"), ["all", "10.77.0.9", "a.0", "all"]);
+        assert_eq!(given("02:00:00:00:00:02"), ["all", "10.77.0.9", "own", "all"]);
+        assert_eq!(given("02:00:00:00:00:03"), ["all", "", "all", "all"]);
+        let before = api.status().await["instances"][0]["pid"].clone();
+        api.put(&format!("{sets}/pxe"), &pxe("b.0")).await.expect(200);
+        assert_eq!(given("02:00:00:00:00:01")[2], "b.0");
+        assert_eq!(given("02:00:00:00:00:02")[2], "own");
+        let status = api.status().await;
+        assert_eq!(status["instances"][0]["pid"], before, "a reload is enough");
+        assert_eq!(status["alarms"], json!([]), "{status}");
+        running.stop().await;
+    });
+}
+
 /// A client that takes only small answers does not get everything, and somebody is told.
 #[test]
 fn an_option_that_does_not_fit_raises_an_alarm() {

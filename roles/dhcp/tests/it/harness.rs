@@ -188,6 +188,19 @@ impl Api {
         self.send("PUT", path, &[], body.to_string()).await
     }
 
+    /// A write that nobody may answer to.
+    pub(crate) async fn try_put(&self, path: &str, body: &Value) -> Option<()> {
+        let stream = UnixStream::connect(&self.socket).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder().method("PUT").uri(path).header("host", "x");
+        let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
+        let answered = sender.send_request(request).await.ok().map(drop);
+        connection.abort();
+        answered
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send("DELETE", path, &[], "").await
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use demo_api::World;
 use role::Host;
 
-use crate::cloud::{BY_HAND, Cloud, recorded, recorded_world, reservations, sync};
+use crate::cloud::{BY_HAND, Cloud, LIFE, LIFE_MAC, recorded, recorded_world, reservations, sync};
 use crate::harness::{Api, Running, eventually};
 use crate::namespace::{on_a_wire, open_directory};
 
@@ -33,17 +33,7 @@ fn the_recorded_life_of_a_machine_ends_in_the_right_lease_at_every_step() {
             let table = cloud.table(directory.path(), BY_HAND);
             let running = Running::start(directory.path(), &table, Host::system()).await;
             let api = &running.api;
-            let mac = "1e:00:28:00:01:63";
-            for (step, expected) in [
-                ("life-1-running", Some(("10.77.9.175", "lifea"))),
-                ("life-2-secondary", Some(("10.77.9.175", "lifea"))),
-                ("life-3-stopped", Some(("10.77.9.175", "lifea2"))),
-                ("life-5-newip", Some(("10.77.9.88", "lifea-up"))),
-                ("life-7-restored", Some(("10.77.9.88", "lifea-up"))),
-                ("life-8-destroyed", Some(("10.77.9.88", "lifea-up"))),
-                ("life-9-recovered", Some(("10.77.9.88", "lifea-up"))),
-                ("life-10-expunged", None),
-            ] {
+            for (step, expected) in LIFE {
                 cloud.api.with(|world| world.machines = recorded(&format!("{step}.json")));
                 sync(api).await;
                 if expected.is_none() {
@@ -53,7 +43,7 @@ fn the_recorded_life_of_a_machine_ends_in_the_right_lease_at_every_step() {
                     .await;
                 }
                 served(api).await;
-                let given = wire.client().lease(mac);
+                let given = wire.client().lease(LIFE_MAC);
                 assert_eq!(given.is_some(), expected.is_some(), "{step}");
                 let (Some(given), Some((address, name))) = (given, expected) else { continue };
                 assert_eq!((given.ip().as_str(), given.text(12).as_deref()), (address, Some(name)));

@@ -147,6 +147,18 @@ impl Wire {
         Client::behind(&self.client, [10, 78, 0, 254].into(), [10, 77, 0, 1].into())
     }
 
+    /// Another DHCP server, in the namespace of the clients; it ends with the wire.
+    pub(crate) fn other_server(&self, directory: &std::path::Path) -> std::process::Child {
+        let leases = directory.join("other.leases");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.client, "dnsmasq", "--keep-in-foreground"]);
+        command.args(["--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file="]);
+        command.args(["--interface=eth0", "--bind-interfaces", "--no-ping"]);
+        command.arg("--dhcp-range=10.77.0.210,10.77.0.220");
+        command.arg(format!("--dhcp-leasefile={}", leases.display()));
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
     /// Renames the server's interface, as from inside its namespace.
     #[expect(clippy::unused_self, reason = "only inside a wire")]
     pub(crate) fn rename(&self, from: &str, to: &str) {
@@ -252,6 +264,26 @@ pub(crate) fn around_a_wire(
     let mut command = wire.again(test, &directory.path().display().to_string());
     let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     runtime().block_on(outer(&mut child, directory.path().to_owned()));
+}
+
+/// As [`around_a_wire`], but `outer` starts `inner` as often as it likes, and has the clients.
+pub(crate) fn again_on_a_wire(
+    test: &str,
+    inner: impl AsyncFnOnce(PathBuf),
+    outer: impl AsyncFnOnce(&Wire, PathBuf, &dyn Fn() -> std::process::Child),
+) {
+    if let Some((_, directory)) = inside() {
+        runtime().block_on(inner(directory.into()));
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let wire = Wire::new();
+    let start = || {
+        let mut command = wire.again(test, &directory.path().display().to_string());
+        let command = command.stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    runtime().block_on(outer(&wire, directory.path().to_owned(), &start));
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -394,6 +394,13 @@ async fn everything_of_the_api_is_replaced_as_a_whole() {
     broken["records"][0]["type"] = json!("MX");
     let problem = api.put(path, &broken).await.problem(422, "invalid-value");
     assert_eq!(problem["errors"][0]["pointer"], "/records/0/type", "{problem}");
+    broken["records"] = json!([]);
+    broken["reservations"][0]["ipv4"] = json!("10.77.0.254");
+    broken["reservations"][1]["mac"] = json!("02:00:00:00:00:0e");
+    let problem = api.put(path, &broken).await.problem(422, "invalid-value");
+    let faults = problem["errors"].as_array().unwrap().iter();
+    let pointers: Vec<&Value> = faults.map(|fault| &fault["pointer"]).collect();
+    assert_eq!(pointers, ["/reservations/0/ipv4", "/reservations/4/mac"], "{problem}");
     api.put(path, &json!({"source": "cloudstack"})).await.problem(422, "invalid-value");
     assert_eq!(api.get(path).await.json()["reservations"].as_array().unwrap().len(), 10);
     let others = api.get(&format!("{path}?source=cloudstack")).await.expect(200).json();

@@ -530,3 +530,44 @@ fn an_interface_that_appears_later_is_served() {
         running.stop().await;
     });
 }
+
+/// What a client says is there to be read, and another server on the wire is found.
+#[test]
+fn a_client_is_watched_and_another_server_is_found() {
+    on_a_wire("serving::a_client_is_watched_and_another_server_is_found", async |wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        let api = &running.api;
+        api.reserve("r1", "02:00:00:00:00:01", "10.77.0.50").await.expect(201);
+        wire.client().lease("02:00:00:00:00:01").expect("a lease");
+        assert_eq!(wire.client().lease("02:00:00:00:00:99"), None, "nobody knows it");
+        let texts = async |mac: &str, after: u64| {
+            let path = format!("/v1/trace/{mac}?after={after}");
+            let answer = api.get(&path).await.expect(200).json();
+            let items = answer["items"].as_array().unwrap().iter();
+            let texts: Vec<String> =
+                items.map(|item| item["text"].as_str().unwrap().to_owned()).collect();
+            (texts, answer["next"].as_u64().unwrap())
+        };
+        let (lines, next) = eventually("all four messages are told", async || {
+            let said = texts("02:00:00:00:00:01", 0).await;
+            (said.0.len() == 4).then_some(said)
+        })
+        .await;
+        assert!(lines[3].starts_with("DHCPACK(br0) 10.77.0.50 02:00:00:00:00:01"), "{lines:?}");
+        assert_eq!(texts("02:00:00:00:00:01", next).await.0, Vec::<String>::new());
+        let (ignored, _) = texts("02:00:00:00:00:99", 0).await;
+        assert!(ignored[0].ends_with(" ignored"), "{ignored:?}");
+        api.get("/v1/trace/nobody").await.problem(404, "not-found");
+
+        let _other = wire.other_server(directory.path());
+        let found = eventually("the other server answers", async || {
+            let answer = api.send("POST", "/v1/probe/rogue-dhcp", &[], "").await.expect(200).json();
+            answer["servers"].as_array().unwrap().first().cloned()
+        })
+        .await;
+        assert_eq!(found["ip"], "10.77.0.200", "{found}");
+        assert_eq!(found["server_id"], "10.77.0.200", "{found}");
+        running.stop().await;
+    });
+}

@@ -281,37 +281,6 @@ async fn without_a_sync_there_is_nothing_to_read() {
     running.stop().await;
 }
 
-/// The recorded life of a machine, as 4.22 told it.
-#[tokio::test]
-async fn the_recorded_life_of_a_machine_is_followed() {
-    let directory = tempfile::tempdir().unwrap();
-    let cloud = Cloud::start(recorded_world()).await;
-    let running = cloud.role(directory.path(), BY_HAND).await;
-    let api = &running.api;
-    let mac = "1e:00:28:00:01:63".to_owned();
-    for (step, expected) in [
-        ("life-1-running", Some(("10.77.9.175", "lifea"))),
-        ("life-2-secondary", Some(("10.77.9.175", "lifea"))),
-        ("life-3-stopped", Some(("10.77.9.175", "lifea2"))),
-        ("life-4-renamed", Some(("10.77.9.175", "lifea2"))),
-        ("life-5-newip", Some(("10.77.9.88", "lifea-up"))),
-        ("life-6-started", Some(("10.77.9.88", "lifea-up"))),
-        ("life-7-restored", Some(("10.77.9.88", "lifea-up"))),
-        ("life-8-destroyed", Some(("10.77.9.88", "lifea-up"))),
-        ("life-9-recovered", Some(("10.77.9.88", "lifea-up"))),
-        ("life-10-expunged", None),
-    ] {
-        cloud.api.with(|world| world.machines = recorded(&format!("{step}.json")));
-        sync(api).await;
-        let expected: Vec<_> = expected
-            .map(|(address, name)| (mac.clone(), address.to_owned(), name.to_owned()))
-            .into_iter()
-            .collect();
-        eventually(step, async || (reservations(api, "z2").await == expected).then_some(())).await;
-    }
-    running.stop().await;
-}
-
 #[tokio::test]
 async fn a_signed_webhook_wakes_the_sync_and_any_other_is_refused() {
     let directory = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const ALL: [&str; 5] = ["zone", "subnet", "range", "reservation", "record"];
+const ALL: [&str; 6] = ["zone", "option set", "subnet", "range", "reservation", "record"];
 
 /// A zone with one of each; `foreign` is the other's.
 fn built(source: Source, foreign: &str) -> DesiredState {
@@ -15,6 +15,7 @@ fn built(source: Source, foreign: &str) -> DesiredState {
         let owner = if kind == foreign { other(source) } else { source };
         let change = match kind {
             "zone" => Change::PutZone(Box::new(zone("z1"))),
+            "option set" => put_set("pxe", 66),
             "subnet" => {
                 Change::PutSubnet { zone: z1(), subnet: Box::new(subnet("s1", "10.77.0.0/24")) }
             }
@@ -42,6 +43,12 @@ fn verbs() -> Vec<(&'static str, Change, &'static [&'static str])> {
     let batch = |upsert, delete| Change::Batch { zone: z1(), upsert, delete };
     vec![
         ("put zone", Change::PutZone(Box::new(renamed)), &["zone"]),
+        ("put option set", put_set("pxe", 67), &["option set"]),
+        (
+            "delete option set",
+            Change::DeleteOptionSet { zone: z1(), set: id("pxe") },
+            &["option set"],
+        ),
         ("delete zone", Change::DeleteZone { zone: z1(), cascade: true }, &ALL),
         ("put subnet", Change::PutSubnet { zone: z1(), subnet: Box::new(smaller) }, &["subnet"]),
         (

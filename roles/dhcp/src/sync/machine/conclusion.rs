@@ -1,6 +1,7 @@
 //! What the server's answers come to: what is known, what is to be stored, what goes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use cloudstack_api::model::VirtualMachine;
@@ -29,7 +30,8 @@ impl Machine {
         let missing = absent.len();
         let sightings = self.joined(seen, &absent, complete);
         let mut naming = Notes::default();
-        let wanted = reservations(&catalog, &self.settings.domain, &sightings, &mut naming);
+        let domain = &self.settings.domain;
+        let wanted = reservations(&catalog, domain, &sightings, &self.stored, &mut naming);
         let upsert: Vec<_> =
             wanted.into_iter().filter(|(id, new)| self.stored.get(id) != Some(new)).collect();
         let percent = self.settings.max_delete_percent;
@@ -62,7 +64,7 @@ impl Machine {
         self.forget(&verdict.delete);
         self.refused.clear();
         for id in &verdict.ask {
-            if let Some(machine) = self.stored.get(id).and_then(machine_of) {
+            if let Some(machine) = self.stored.get(id).and_then(|stored| machine_of(stored)) {
                 self.look_at(machine, self.full_at);
             }
         }
@@ -149,8 +151,8 @@ impl Machine {
         };
         let mut naming = Notes::default();
         let domain = &self.settings.domain;
-        let wanted = reservations(catalog, domain, &self.sightings, &mut naming);
-        let differs = |id: &ResourceId, new: &ReservationContent| {
+        let wanted = reservations(catalog, domain, &self.sightings, &self.stored, &mut naming);
+        let differs = |id: &ResourceId, new: &Arc<ReservationContent>| {
             self.stored.get(id) != Some(new) && self.refused.get(id) != Some(new)
         };
         let upsert: Vec<_> = wanted.into_iter().filter(|(id, new)| differs(id, new)).collect();
