@@ -2,8 +2,10 @@
 //! over its Unix socket.
 
 mod change;
+mod document;
 mod show;
 mod target;
+mod watch;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -39,6 +41,21 @@ pub(super) enum DhcpCommand {
     /// Reads the management server's book now, and says what came of it
     #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncOptions),
+    /// Shows live what a client says and is told
+    #[command(after_help = watch::EXAMPLES)]
+    Trace(watch::TraceOptions),
+    /// Asks on the interface whether somebody else gives addresses
+    #[command(after_help = watch::PROBE_EXAMPLES)]
+    Probe(watch::ProbeOptions),
+    /// Writes everything of the API as one file
+    #[command(after_help = document::EXAMPLES)]
+    Export(document::ExportOptions),
+    /// Says everything that is wrong with such a file, and what it would change
+    #[command(after_help = document::EXAMPLES)]
+    Validate(document::ValidateOptions),
+    /// Makes everything of the API as in a file: what is not in it goes
+    #[command(after_help = document::EXAMPLES)]
+    Apply(document::ApplyOptions),
     /// Makes a token for the API over TCP: the token on stderr, its line for the file on stdout
     #[command(after_help = TOKEN_EXAMPLES)]
     Token(TokenOptions),
@@ -103,6 +120,9 @@ pub(super) const EXAMPLES: &[&str] = &[
     PUT_EXAMPLES,
     SYNC_EXAMPLES,
     TOKEN_EXAMPLES,
+    document::EXAMPLES,
+    watch::EXAMPLES,
+    watch::PROBE_EXAMPLES,
 ];
 
 #[derive(Debug, Args)]
@@ -237,6 +257,11 @@ pub(super) fn dhcp(command: &DhcpCommand) -> Outcome {
         DhcpCommand::Rm(options) => change::rm(options),
         DhcpCommand::Release(options) => change::release(options),
         DhcpCommand::Sync(options) => change::sync(options),
+        DhcpCommand::Trace(options) => watch::trace(options),
+        DhcpCommand::Probe(options) => watch::probe(options),
+        DhcpCommand::Export(options) => document::export(options),
+        DhcpCommand::Validate(options) => document::validate(options),
+        DhcpCommand::Apply(options) => document::apply(options),
         DhcpCommand::Edithosts(options) => change::edithosts(options),
     }
 }

@@ -24,7 +24,7 @@ use tokio::net::{TcpStream, UnixStream};
 pub use error::ClientError;
 
 /// Answers stay far below this.
-const ANSWER_LIMIT: usize = 8 << 20;
+const ANSWER_LIMIT: u64 = 8 << 20;
 /// How long one call may take unless said otherwise.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -50,6 +50,7 @@ impl fmt::Display for Endpoint {
 pub struct Client {
     endpoint: Endpoint,
     timeout: Duration,
+    answer_limit: u64,
 }
 
 /// An answer, whatever its status.
@@ -75,7 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Client {
     pub const fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, timeout: TIMEOUT }
+        Self { endpoint, timeout: TIMEOUT, answer_limit: ANSWER_LIMIT }
     }
 
     /// A client of a TCP listener: address or name with port.
@@ -91,6 +92,12 @@ impl Client {
     /// As `self`, with another bound on the time of one call.
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// As `self`, with another bound on the bytes of an answer.
+    pub const fn answer_limit(mut self, bytes: u64) -> Self {
+        self.answer_limit = bytes;
         self
     }
 
@@ -203,7 +210,8 @@ impl Client {
         let talk = async {
             let response = sender.send_request(request).await.map_err(broken)?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            let limit = usize::try_from(self.answer_limit).unwrap_or(usize::MAX);
+            let body = Limited::new(response.into_body(), limit).collect().await;
             let body = body.map_err(|error| unusable(error.to_string()))?.to_bytes();
             Ok(Answer { status, body })
         };
