@@ -18,6 +18,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     {
         return of_binary("console", rest);
     }
+    if let [area, rest @ ..] = arguments
+        && area == "dhcp"
+    {
+        setup::packages(setup::DHCP_PEERS)?;
+        return of_binary("dhcp", rest);
+    }
     of_binary("figures", arguments)
 }
 

@@ -35,6 +35,14 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("rpcbind", "rpcbind"),
 ];
 
+/// Only for `bench dhcp`: clients by the thousand.
+pub(crate) const DHCP_PEERS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("perfdhcp", "kea-admin"),
+    ("dnsperf", "dnsperf"),
+];
+
 pub(crate) fn run() -> Result<()> {
     packages(PROGRAMS)?;
     npm("tests/browser")
