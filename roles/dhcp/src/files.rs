@@ -203,6 +203,12 @@ pub(crate) fn write_all(layout: &Layout, rendered: &Rendered) -> Result<(), File
     clear(&layout.hosts_directory(), None)
 }
 
+/// Writes the base file with every host; the watched files are of no use then.
+pub(crate) fn fold(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
+    replace(layout, &layout.base_hosts(), &rendered.hosts_text())?;
+    clear(&layout.hosts_directory(), None)
+}
+
 /// Writes the names, and the main file, which nobody re-reads.
 pub(crate) fn write_names(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
     replace(layout, &layout.main(), &rendered.main)?;

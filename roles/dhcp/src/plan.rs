@@ -11,8 +11,9 @@ use std::sync::Arc;
 use crate::render::{HostLine, Rendered};
 use dhcp_api::words::MacAddress;
 
-/// Deltas beyond this are folded into the base file by a reload.
-pub(crate) const MAX_DELTAS: usize = 500;
+/// So many watched files are folded into the base file. dnsmasq has read their lines and keeps them,
+/// so it need not be told.
+const MAX_DELTAS: usize = 64;
 
 /// What one dnsmasq process has in memory, as far as it confirmed.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +66,17 @@ impl Loaded {
         self.seen_macs.extend(added.iter().map(|host| host.mac));
         self.rendered = Arc::clone(rendered);
         self.deltas.insert(delta.0, delta.1);
+    }
+
+    /// Whether the watched files are enough to be folded.
+    pub(crate) fn is_full(&self) -> bool {
+        self.deltas.len() >= MAX_DELTAS
+    }
+
+    /// The base file holds everything now.
+    pub(crate) fn folded(&mut self) {
+        self.base = self.rendered.hosts_text();
+        self.deltas.clear();
     }
 
     fn has_seen(&self, host: &HostLine) -> bool {
@@ -128,8 +140,7 @@ pub(crate) fn plan(rendered: &Rendered, loaded: &Loaded, disk: &OnDisk) -> Plan 
         Some(added) if added.is_empty() => {}
         Some(added) => {
             let seen = added.iter().any(|host| loaded.has_seen(host));
-            let full = loaded.deltas.len() >= MAX_DELTAS;
-            return if seen || full { Plan::Reload } else { Plan::Add(added) };
+            return if seen { Plan::Reload } else { Plan::Add(added) };
         }
     }
     let names_differ = rendered.names != known.names

@@ -351,7 +351,10 @@ impl Reconciler {
         match plan {
             Plan::Nothing => {}
             Plan::Names => self.names(rendered).await?,
-            Plan::Add(added) => self.add(rendered, &added).await?,
+            Plan::Add(added) => {
+                self.add(rendered, &added).await?;
+                self.fold(rendered).await?;
+            }
             Plan::Reload => self.reload(rendered).await?,
             Plan::Restart => self.restart(rendered).await?,
         }

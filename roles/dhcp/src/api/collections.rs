@@ -37,6 +37,7 @@ pub(super) struct Removal {
 }
 
 /// Where a page starts and how long it is.
+#[derive(Clone)]
 pub(super) struct Window {
     limit: usize,
     after: Option<String>,
@@ -57,6 +58,11 @@ impl Window {
         self.limit
     }
 
+    /// Whether an entry lies behind the pages before, for entries that are dear to make.
+    pub(super) fn is_after(&self, id: &str) -> bool {
+        self.after.as_deref().is_none_or(|after| id > after)
+    }
+
     pub(super) fn of_query(paging: Result<Query<Paging>, QueryRejection>) -> Result<Self, Refusal> {
         let Paging { limit, cursor } = query(paging)?;
         Self::new(limit, cursor)
@@ -68,8 +74,7 @@ impl Window {
         generation: u64,
         items: impl Iterator<Item = (String, T)>,
     ) -> Response {
-        let mut rest =
-            items.skip_while(|(id, _)| self.after.as_ref().is_some_and(|after| id <= after));
+        let mut rest = items.skip_while(|(id, _)| !self.is_after(id));
         let page: Vec<_> = rest.by_ref().take(self.limit).collect();
         let more = rest.next().is_some();
         let next_cursor = page.last().filter(|_| more).map(|(id, _)| id.clone());

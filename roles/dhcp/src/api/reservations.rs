@@ -107,11 +107,12 @@ pub(super) async fn list(
     let hostname: Option<HostName> = wanted("hostname", filter.hostname.as_deref())?;
     let subnet: Option<ResourceId> = wanted("subnet", filter.subnet.as_deref())?;
     let leases = api.leases_by_address().await?;
-    let state = api.store.state();
+    let (state, behind) = (api.store.state(), page.clone());
     let items = state
         .zone(&id)?
         .reservations
         .values()
+        .filter(|r| behind.is_after(r.id.as_str()))
         .filter(|r| mac.is_none_or(|mac| r.mac == mac))
         .filter(|r| address.is_none_or(|address| r.ipv4 == address))
         .filter(|r| hostname.as_ref().is_none_or(|name| r.names().any(|own| own == name)))

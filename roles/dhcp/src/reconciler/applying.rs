@@ -64,6 +64,20 @@ impl Reconciler {
         }
     }
 
+    /// Puts the hosts of many watched files into the base file, which costs dnsmasq nothing.
+    pub(super) async fn fold(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
+        let is_full = self.process.as_ref().is_some_and(|(_, loaded)| loaded.is_full());
+        if !is_full {
+            return Ok(());
+        }
+        let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
+        self.cx.tasks.blocking("fold", move || files::fold(&layout, &text)).await??;
+        if let Some((_, loaded)) = &mut self.process {
+            loaded.folded();
+        }
+        Ok(())
+    }
+
     pub(super) async fn reload(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
         let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
         self.cx.tasks.blocking("reload", move || files::write_all(&layout, &text)).await??;

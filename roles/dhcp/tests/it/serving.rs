@@ -360,6 +360,16 @@ fn two_hundred_reservations_one_by_one_and_in_a_batch_are_served() {
                 wire.client().lease("02:00:00:00:01:c7").expect("an address").ip(),
                 "10.77.0.200"
             );
+            // One watched file each would be too many; they were folded, and dnsmasq did not notice.
+            let files = directory.path().join("dhcp/dnsmasq");
+            let watched = std::fs::read_dir(files.join("hosts.d")).unwrap().count();
+            let base = std::fs::read_to_string(files.join("base.hosts")).unwrap();
+            assert_eq!((base.lines().count(), watched), (192, 7));
+            assert_eq!(last_apply(api).await, "add");
+            assert_eq!(
+                wire.client().lease("02:00:00:00:01:01").expect("an address").ip(),
+                "10.77.0.2"
+            );
             let subnet =
                 json!({"cidr": "10.78.0.0/24", "attachment": {"kind": "shared", "name": "br0"}});
             api.put("/v1/zones/z1/subnets/s2", &subnet).await.expect(201);
