@@ -514,7 +514,8 @@ fn bare(directory: &Path, hosts: usize) -> Running {
 /// Exchanges per second that perfdhcp gets through.
 fn perfdhcp(hosts: usize) -> f64 {
     let clients = hosts.to_string();
-    let arguments = ["-4", "-l", "eth0", "-b", "mac=02:00:00:00:00:00", "-R", &clients, "-r", "3000"];
+    let arguments =
+        ["-4", "-l", "eth0", "-b", "mac=02:00:00:00:00:00", "-R", &clients, "-r", "3000"];
     let output = Command::new("perfdhcp").args(arguments).args(["-p", "5", "-W", "0"]).output();
     let output = String::from_utf8(output.unwrap().stdout).unwrap();
     let rate = output.lines().find_map(|line| line.strip_prefix("Rate: ")).expect(&output);

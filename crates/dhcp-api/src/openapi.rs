@@ -227,12 +227,8 @@ impl Document {
         let names = segments.filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let mut parameters: Vec<Value> = names.map(|name| self.parameter(name, "path")).collect();
         parameters.extend(operation.query().iter().map(|name| self.parameter(name, "query")));
-        let unwritten = [
-            Operation::DeleteLease,
-            Operation::SyncNow,
-            Operation::Validate,
-            Operation::Probe,
-        ];
+        let unwritten =
+            [Operation::DeleteLease, Operation::SyncNow, Operation::Validate, Operation::Probe];
         let writes = operation.method() != Method::Get && !unwritten.contains(&operation);
         if writes {
             parameters.push(json!({"$ref": "#/components/parameters/Prefer"}));

@@ -163,7 +163,9 @@ impl DhcpOption {
         let text = text.trim();
         let words = || text.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty());
         let value = match shape(code)? {
-            Shape::Number(..) | Shape::NodeType => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+            Shape::Number(..) | Shape::NodeType => {
+                text.parse::<i64>().map_or_else(|_| text.into(), Value::from)
+            }
             Shape::Flag => match text {
                 "true" | "1" => Value::Bool(true),
                 "false" | "0" => Value::Bool(false),

@@ -132,4 +132,3 @@ impl Read for BatchBody {
         Some(Self { upsert, delete, atomic })
     }
 }
-

@@ -67,7 +67,11 @@ impl Meta {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "{C}"))]
 pub struct Resource<C> {
     pub id: ResourceId,
-    #[serde(flatten, with = "shared", bound(serialize = "C: Serialize", deserialize = "C: Deserialize<'de>"))]
+    #[serde(
+        flatten,
+        with = "shared",
+        bound(serialize = "C: Serialize", deserialize = "C: Deserialize<'de>")
+    )]
     #[cfg_attr(test, schemars(with = "C"))]
     pub content: Arc<C>,
     #[serde(flatten)]

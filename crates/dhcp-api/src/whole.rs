@@ -9,9 +9,7 @@ use serde_json::{Map, Value};
 use crate::read::{Faults, Long, Object, Place, Read};
 use crate::record::{Record, RecordType, RecordValue};
 use crate::request::BatchEntry;
-use crate::resource::{
-    Given, OptionSetContent, RangeContent, Source, SubnetContent, ZoneContent,
-};
+use crate::resource::{Given, OptionSetContent, RangeContent, Source, SubnetContent, ZoneContent};
 use crate::words::{RecordName, ResourceId, invalid};
 
 /// Content with its id.

@@ -211,9 +211,7 @@ fn handler(operation: Operation) -> MethodRouter<Api> {
         O::ShowDesired => get(desired::show),
         O::PutDesired => put(desired::put).layer(DefaultBodyLimit::max(BATCH_BODY)),
         O::ShowDocument => get(desired::show_document),
-        O::PutDocument => {
-            put(desired::put_document).layer(DefaultBodyLimit::max(BATCH_BODY))
-        }
+        O::PutDocument => put(desired::put_document).layer(DefaultBodyLimit::max(BATCH_BODY)),
         O::Validate => post(desired::validate).layer(DefaultBodyLimit::max(BATCH_BODY)),
         O::ListOptionSets => get(option_sets::list),
         O::ShowOptionSet => get(option_sets::show),

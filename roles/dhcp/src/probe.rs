@@ -40,7 +40,9 @@ pub(crate) fn probe(interface: &InterfaceName, seed: [u8; 8]) -> io::Result<Vec<
         socket.set_read_timeout(Some(left))?;
         let (length, from) = match socket.recv_from(&mut buffer) {
             Ok(received) => received,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) =>
+            {
                 continue;
             }
             Err(error) => return Err(error),

@@ -302,7 +302,10 @@ impl Reconciler {
 
     /// Brings files and process to `rendered`. Returns what was done; `None` when dnsmasq is down
     /// and its time has not come.
-    async fn adjust(&mut self, rendered: &Arc<Rendered>) -> Result<Option<&'static str>, ApplyError> {
+    async fn adjust(
+        &mut self,
+        rendered: &Arc<Rendered>,
+    ) -> Result<Option<&'static str>, ApplyError> {
         let layout = self.settings.layout.clone();
         let Some((child, loaded)) = &mut self.process else {
             let text = Arc::clone(rendered);

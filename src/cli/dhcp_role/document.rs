@@ -68,7 +68,8 @@ pub(super) struct ApplyOptions {
 /// The file as JSON, whatever it is written in.
 fn read(file: &Path) -> Result<Value, Problem> {
     let name = file.display();
-    let failed = |error: &dyn std::fmt::Display| Problem::Zone(format!("cannot read {name}: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| Problem::Zone(format!("cannot read {name}: {error}"));
     let mut text = String::new();
     let source: Box<dyn Read> = match file.as_os_str() == "-" {
         true => Box::new(std::io::stdin()),
@@ -151,7 +152,11 @@ fn refused(answer: &Answer) -> Outcome {
     match serde_json::from_slice::<Refusal>(&answer.body) {
         Ok(refusal) => {
             let remedy = refusal.remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            complain(&format!("error: {}{remedy}\n{}", plain(&refusal.detail), faults(&refusal.errors)));
+            complain(&format!(
+                "error: {}{remedy}\n{}",
+                plain(&refusal.detail),
+                faults(&refusal.errors)
+            ));
         }
         Err(_other) => complain(&format!("error: the role answers {}\n", answer.status)),
     }
@@ -187,7 +192,9 @@ fn render(difference: &DesiredAnswer, would: &str) -> String {
     if let Some(more) = lines.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
         out.push_str(&format!("… and {more} more\n"));
     }
-    out.push_str(&format!("{created} {would}made, {updated} {would}changed, {deleted} {would}removed\n"));
+    out.push_str(&format!(
+        "{created} {would}made, {updated} {would}changed, {deleted} {would}removed\n"
+    ));
     out
 }
 

@@ -187,8 +187,7 @@ pub(super) async fn validate(
     of: Result<Query<OfZone>, QueryRejection>,
     body: Body,
 ) -> Answer {
-    let zone: Option<ResourceId> =
-        query(of)?.zone.map(|zone| key("zone", &zone)).transpose()?;
+    let zone: Option<ResourceId> = query(of)?.zone.map(|zone| key("zone", &zone)).transpose()?;
     let before = api.store.state();
     if let Some(zone) = &zone {
         before.zone(zone)?;
@@ -331,9 +330,8 @@ fn wanted_subnet(
     faults: &mut Faults,
 ) -> Option<WholeSubnet> {
     let SubnetEntry { id, source, content, ranges } = entry;
-    let range = |entry: dhcp_api::whole::RangeEntry| {
-        Range::new(entry.id, entry.content, Source::Api)
-    };
+    let range =
+        |entry: dhcp_api::whole::RangeEntry| Range::new(entry.id, entry.content, Source::Api);
     let ranges = ranges.map(|ranges| ranges.into_iter().map(range).collect());
     let is_foreign = source == Some(Source::Cloudstack);
     let subnet = Subnet::new(id, content, Source::Api);

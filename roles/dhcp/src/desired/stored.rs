@@ -10,8 +10,8 @@ use std::sync::Arc;
 use dhcp_api::read::{Read, whole};
 use dhcp_api::record::Record;
 use dhcp_api::resource::{
-    Meta, OptionSet, OptionSetContent, Range, RangeContent, Reservation, ReservationContent, Resource, Subnet, SubnetContent,
-    Zone, ZoneContent,
+    Meta, OptionSet, OptionSetContent, Range, RangeContent, Reservation, ReservationContent,
+    Resource, Subnet, SubnetContent, Zone, ZoneContent,
 };
 use dhcp_api::words::ResourceId;
 use serde::Deserialize;
@@ -124,7 +124,8 @@ impl Stored {
         }
         for ([zone, id], value) in resources.option_sets {
             let place = format!("zones/{zone}/option-sets/{id}");
-            let set = |this: &mut Admission, value, place: &str| this.option_set(&zone, value, place);
+            let set =
+                |this: &mut Admission, value, place: &str| this.option_set(&zone, value, place);
             admission.try_one(place, value, set);
         }
         for ([zone, id], value) in resources.subnets {

@@ -3,7 +3,9 @@
 use super::*;
 use dhcp_api::read::whole;
 use dhcp_api::resource::Meta;
-use dhcp_api::resource::{OptionSetContent, Purpose, RangeContent, ReservationContent, SubnetContent, ZoneContent};
+use dhcp_api::resource::{
+    OptionSetContent, Purpose, RangeContent, ReservationContent, SubnetContent, ZoneContent,
+};
 use serde_json::json;
 
 mod option_sets;

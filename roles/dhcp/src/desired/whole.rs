@@ -257,7 +257,8 @@ impl Work<'_> {
             let inside = inside.chain(state.option_sets.keys().map(|id| ("option set", id)));
             let gone = before.get(id).into_iter().flat_map(|old| old.subnets.values());
             let ranges = gone.filter_map(|state| foreign_range(state, by)).map(|id| ("range", id));
-            let records = state.records.keys().map(|(name, kind)| ("record", format!("{name} {kind}")));
+            let records =
+                state.records.keys().map(|(name, kind)| ("record", format!("{name} {kind}")));
             let inside = inside.chain(ranges).map(|(what, id)| (what, id.to_string()));
             let left = inside.chain(records).next();
             let is_left = left.is_some();
@@ -288,7 +289,8 @@ impl Work<'_> {
         let place = wanted.place.member("option_sets");
         for (index, set) in wanted.option_sets.iter().enumerate() {
             let known = old.option_sets.get(&set.id);
-            let outcome = self.step.knowing(None).replace("option set", &set.id, known, set.clone());
+            let outcome =
+                self.step.knowing(None).replace("option set", &set.id, known, set.clone());
             let outcome = outcome
                 .and_then(|(set, _)| self.state.admit_option_set(&wanted.id, set, self.step));
             self.try_one(place.entry(index), outcome);
@@ -343,7 +345,13 @@ impl Work<'_> {
             self.try_one(place.clone(), outcome);
             // Also in one that is not as it should be, for the sake of its other faults.
             if self.state.subnet_mut(zone, id).is_ok() {
-                self.put_ranges(zone, id, ranges.as_deref().unwrap_or_default(), old_ranges, &place);
+                self.put_ranges(
+                    zone,
+                    id,
+                    ranges.as_deref().unwrap_or_default(),
+                    old_ranges,
+                    &place,
+                );
             }
         }
     }
@@ -424,9 +432,9 @@ fn check_brake(
         .iter()
         .flat_map(|wanted| wanted.reservations.iter().map(|kept| (&wanted.id, &kept.id)))
         .collect();
-    let old = before
-        .iter()
-        .flat_map(|(zone, old)| old.reservations.keys().map(move |reservation| (zone, reservation)));
+    let old = before.iter().flat_map(|(zone, old)| {
+        old.reservations.keys().map(move |reservation| (zone, reservation))
+    });
     let of = old.clone().count();
     let gone = old.filter(|key| !listed.contains(key)).count();
     if gone > FEW.max(of * PERCENT / 100) && !force {

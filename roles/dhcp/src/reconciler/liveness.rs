@@ -63,7 +63,8 @@ impl Reconciler {
 }
 
 /// `version.bind`, class CHAOS, type TXT: dnsmasq answers it by itself.
-const QUESTION: &[u8] = b"\x51\x43\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07version\x04bind\x00\x00\x10\x00\x03";
+const QUESTION: &[u8] =
+    b"\x51\x43\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07version\x04bind\x00\x00\x10\x00\x03";
 
 /// Whether a name server answers, whatever it says.
 async fn answers(server: SocketAddr) -> bool {

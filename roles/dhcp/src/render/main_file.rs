@@ -60,7 +60,8 @@ fn host_tags(out: &mut String, served: &[Served<'_>]) {
         *count.entry(reservation.mac).or_default() += 1;
     }
     let mut named = BTreeSet::new();
-    for Served { zone, subnet, reservation } in served.iter().filter(|s| s.reservation.is_tagged()) {
+    for Served { zone, subnet, reservation } in served.iter().filter(|s| s.reservation.is_tagged())
+    {
         let mac = reservation.mac;
         let mut tags = vec![host_tag(reservation)];
         if zone.options_of(reservation).iter().any(|given| given.code() == option) {

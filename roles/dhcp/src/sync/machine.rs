@@ -161,11 +161,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(
-        settings: Settings,
-        stored: Stored,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, stored: Stored, now: Instant) -> Self {
         Self {
             settings,
             catalog: None,

@@ -108,7 +108,10 @@ pub(crate) fn check_answer(method: &str, path: &str, body: &[u8], answer: &Answe
     }
     // It is asked what is wrong, and that is.
     let is_known_wrong = operation["operationId"] == "validate" && answer.json()["valid"] == false;
-    let content = operation.get("requestBody").filter(|_| !is_known_wrong).map(|body| &body["content"]["application/json"]);
+    let content = operation
+        .get("requestBody")
+        .filter(|_| !is_known_wrong)
+        .map(|body| &body["content"]["application/json"]);
     if let Some(content) = content {
         let body: Value = serde_json::from_slice(body).unwrap();
         check(&content["schema"], &body, &format!("the body of {method} {path}"));
@@ -168,7 +171,10 @@ async fn the_document_has_every_field_of_every_resource() {
             "domain": "cs.example", "dns_upstreams": ["10.0.0.53#53"], "dns_servers": ["10.0.0.1"],
             "search_domains": ["a.example"], "lease_time": "infinite", "labels": labels}),
         ),
-        ("/v1/zones/z1/option-sets/o1", json!({"options": option, "subnets": ["s1"], "labels": labels})),
+        (
+            "/v1/zones/z1/option-sets/o1",
+            json!({"options": option, "subnets": ["s1"], "labels": labels}),
+        ),
         (
             "/v1/zones/z1/subnets/s1",
             json!({"cidr": "10.77.0.0/24", "gateway": "10.77.0.254",

@@ -215,7 +215,8 @@ fn the_options_of_a_set_arrive_and_change_for_everybody() {
             "subnets": ["s1"]});
         api.put(&format!("{sets}/all"), &all).await.expect(201);
         let own = json!([text(67, "own")]);
-        let cases = [(1, json!([]), json!(["pxe"])), (2, own, json!(["pxe"])), (3, json!([]), json!([]))];
+        let cases =
+            [(1, json!([]), json!(["pxe"])), (2, own, json!(["pxe"])), (3, json!([]), json!([]))];
         for (last, options, named) in cases {
             let body = json!({"mac": format!("02:00:00:00:00:0{last}"),
                 "ipv4": format!("10.77.0.5{last}"), "options": options, "option_sets": named});

@@ -125,9 +125,7 @@ fn a_process_killed_at_any_moment_keeps_what_it_acknowledged() {
             let answer = api.reserve(&format!("r{sure}"), &mac(sure), &address(sure)).await;
             assert!(matches!(answer.status, 200 | 201), "{answer:?}");
             known.push(sure);
-            let body = |number: usize, options: Value| {
-                json!({"mac": mac(number), "ipv4": address(number), "options": options})
-            };
+            let body = |number: usize, options: Value| json!({"mac": mac(number), "ipv4": address(number), "options": options});
             let texts = json!([{"code": 66, "value": "x"}]);
             let under_way = [
                 ("added", body(sure + 1, json!([]))),

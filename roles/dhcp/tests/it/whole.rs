@@ -85,8 +85,7 @@ async fn everything_of_the_api_is_one_file() {
     wrong["zones"][0]["reservations"][0]["mac"] = json!("x");
     wrong["zones"][0]["subnets"][0]["ranges"][0]["end"] = json!("y");
     let answer = api.send("POST", "/v1/validate", &[], wrong.to_string()).await.expect(200).json();
-    let expected =
-        ["/zones/0/subnets/0/ranges/0/end", "/zones/0/reservations/0/mac"];
+    let expected = ["/zones/0/subnets/0/ranges/0/end", "/zones/0/reservations/0/mac"];
     assert_eq!(pointers(&answer["problems"]), expected, "{answer}");
     let mut wrong = file.clone();
     wrong["zones"][0]["reservations"][0]["ipv4"] = json!("10.77.0.5");
