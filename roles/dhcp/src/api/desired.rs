@@ -337,7 +337,8 @@ fn wanted_subnet(
     let subnet = Subnet::new(id, content, Source::Api);
     match completed(subnet, api.releaser.interface.as_str()) {
         Ok(subnet) => Some(WholeSubnet { subnet, is_foreign, ranges }),
-        Err((field, value, invalid)) => {
+        Err(misfit) => {
+            let (field, value, invalid) = *misfit;
             faults.add(&place.within(field), value, invalid);
             None
         }

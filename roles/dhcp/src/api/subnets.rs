@@ -79,7 +79,7 @@ pub(super) async fn put(
     let (zone, id): (ResourceId, ResourceId) = (key("zone", &zone)?, new_key("id", &subnet)?);
     let subnet = Subnet::new(id.clone(), read::resource(&id, json(body)?)?, Source::Api);
     let subnet = completed(subnet, api.releaser.interface.as_str())
-        .map_err(|(field, value, reason)| invalid(field, value, reason))?;
+        .map_err(|misfit| invalid(misfit.0, misfit.1, misfit.2))?;
     let owner = LineOwner::Subnet(subnet.cidr);
     let change = Change::PutSubnet { zone: zone.clone(), subnet: Box::new(subnet) };
     let show = |api: &Api| {
@@ -90,7 +90,7 @@ pub(super) async fn put(
 }
 
 /// A field that does not fit the configuration or the rest of the body.
-type Misfit = (&'static str, Value, Invalid);
+type Misfit = Box<(&'static str, Value, Invalid)>;
 
 /// A subnet of a request with everything that follows from the configuration.
 pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, Misfit> {
@@ -102,7 +102,7 @@ pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, M
     if let Some(gateway) = subnet.gateway.filter(|gateway| !subnet.cidr.has_host(*gateway)) {
         let reason = format!("is not a host address of {}", subnet.cidr);
         let remedy = "give a host address of the subnet, or null for no router";
-        return Err(("gateway", gateway.to_string().into(), Invalid { reason, remedy }));
+        return Err(Box::new(("gateway", gateway.to_string().into(), Invalid { reason, remedy })));
     }
     Ok(subnet)
 }
@@ -111,7 +111,7 @@ pub(super) fn completed(mut subnet: Subnet, interface: &str) -> Result<Subnet, M
 fn attachment(given: Option<Attachment>, interface: &str) -> Result<Attachment, Misfit> {
     let unusable = |reason: String, value: &str| {
         let remedy = "give the interface set as roles.dhcp.interface";
-        ("attachment.name", Value::from(value), Invalid { reason, remedy })
+        Box::new(("attachment.name", Value::from(value), Invalid { reason, remedy }))
     };
     match given {
         None => {
