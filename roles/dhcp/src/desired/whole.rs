@@ -230,7 +230,8 @@ impl Work<'_> {
         let is_ours = |source: Source| source == by;
         let mut before = BTreeMap::new();
         for (id, state) in &mut self.state.zones {
-            let is_replaced = listed.contains(id) || (every_zone && is_ours(state.zone.meta.source));
+            let is_replaced =
+                listed.contains(id) || (every_zone && is_ours(state.zone.meta.source));
             if !is_replaced {
                 continue;
             }
