@@ -32,13 +32,13 @@ as TOML when its name ends in .toml. What the management server owns is not in i
 it back. Exit code 0 when the file is taken, 1 when something is wrong with it.";
 
 #[derive(Debug, Args)]
-pub(super) struct ExportOptions {
+pub(in crate::cli) struct ExportOptions {
     #[command(flatten)]
     target: Target,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ValidateOptions {
+pub(in crate::cli) struct ValidateOptions {
     /// The file; - is the standard input
     file: PathBuf,
     /// As JSON, as the role gives it
@@ -49,7 +49,7 @@ pub(super) struct ValidateOptions {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ApplyOptions {
+pub(in crate::cli) struct ApplyOptions {
     /// The file; - is the standard input
     file: PathBuf,
     /// Say what would come of it, and store nothing

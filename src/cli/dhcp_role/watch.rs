@@ -31,7 +31,7 @@ Exit code 0 when nobody else answers, 1 when somebody does.";
 const AGAIN: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Args)]
-pub(super) struct TraceOptions {
+pub(in crate::cli) struct TraceOptions {
     /// The client's MAC address
     mac: String,
     /// Only what was said until now
@@ -45,7 +45,7 @@ pub(super) struct TraceOptions {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct ProbeOptions {
+pub(in crate::cli) struct ProbeOptions {
     /// As JSON, as the role gives it
     #[arg(long)]
     json: bool,
