@@ -4,8 +4,8 @@
 
 use std::time::SystemTime;
 
+use java_properties::Properties;
 use libfuzzer_sys::fuzz_target;
-use secondary_storage::objects::properties::Properties;
 
 fuzz_target!(|bytes: &[u8]| {
     let properties = Properties::parse(bytes);

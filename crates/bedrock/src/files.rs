@@ -1,9 +1,11 @@
-//! Small files of the state directory, replaced whole or not at all.
+//! Small files: replaced whole or not at all; and secrets, each in a file of its own.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::Secret;
 
 /// Writes beside the file and renames, durably: a crash leaves the old content or the new one.
 /// `mode` holds from the first byte on, whatever an earlier file had. Blocks.
@@ -31,10 +33,35 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// A key or a password has a few dozen characters.
+const LONGEST_SECRET: u64 = 4096;
+
+/// A secret that is the whole file, but for the end of its line. The file must be closed to
+/// others. Blocks.
+///
+/// # Errors
+/// A sentence with the file and the remedy.
+pub fn read_secret(path: &Path) -> Result<Secret<String>, String> {
+    let shown = path.display();
+    let failed = |error: io::Error| format!("cannot read the secret {shown}: {error}");
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if metadata.permissions().mode() & 0o007 != 0 {
+        return Err(format!("the secret {shown} is open to everybody: chmod 600 it"));
+    }
+    if metadata.len() > LONGEST_SECRET {
+        return Err(format!("{shown} is too long for a secret"));
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let text = text.trim_end_matches(['\n', '\r']);
+    if text.trim().is_empty() || text.contains('\n') {
+        return Err(format!("{shown} is not one line with a secret"));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_file_is_replaced_with_its_mode_and_leftovers_do_not_matter() {

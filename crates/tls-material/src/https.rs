@@ -158,6 +158,39 @@ impl ServerCertVerifier for HttpsVerifier {
     }
 }
 
+/// Why no client could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientConfigError {
+    #[error("the TLS library refuses its own defaults")]
+    Tls(#[from] rustls::Error),
+    #[error("the trusted certificates cannot be used")]
+    Trust(#[from] VerifierBuilderError),
+}
+
+/// A client of ordinary servers: trusts the system's authorities and `own`, as [`HttpsVerifier`]
+/// does. Reads the system's certificates: blocks.
+///
+/// # Errors
+/// When the TLS library refuses what it was given.
+pub fn client_config(
+    own: Vec<CertificateDer<'static>>,
+    remedy: impl Into<String>,
+) -> Result<Arc<rustls::ClientConfig>, ClientConfigError> {
+    let mut roots = RootCertStore::empty();
+    crate::add_system_roots(&mut roots);
+    roots.add_parsable_certificates(own.iter().cloned());
+    let builder =
+        rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?;
+    if roots.is_empty() {
+        // No authority at all: plain HTTP still works.
+        return Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+    }
+    let verifier = HttpsVerifier::new(Arc::new(roots), own, remedy)?;
+    let tls = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    Ok(Arc::new(tls))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -3,5 +3,4 @@
 pub mod delete;
 pub mod inventory;
 pub mod ovf;
-pub mod properties;
 pub mod verify;

@@ -1,13 +1,12 @@
 //! Makes the calls and the transactions that the state machine asks for, and tells how it goes.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bedrock::{Secret, chain};
+use bedrock::chain;
+use bedrock::files::read_secret;
 use cloudstack_api::commands::{
     ListNetworks, ListRouters, ListVirtualMachines, ListVlanIpRanges, ListZones,
 };
@@ -16,7 +15,6 @@ use dhcp_api::resource::Source;
 use dhcp_api::words::{InterfaceName, Stamp};
 use role::RoleContext;
 use role::host::Clock;
-use tls_material::HttpsVerifier;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SyncState;
@@ -35,8 +33,6 @@ const PAGE: u32 = 500;
 const QUEUE: usize = 64;
 /// Between two attempts to read keys that are not there.
 const NO_KEYS: Duration = Duration::from_secs(10);
-/// A key has a few dozen characters.
-const LONGEST_KEY: u64 = 4096;
 
 /// What others want of the sync.
 #[derive(Debug)]
@@ -361,44 +357,10 @@ fn make_client(config: &SyncConfig, clock: Arc<dyn Clock>) -> Result<Client, Str
 }
 
 fn trust(config: &SyncConfig) -> Result<Arc<rustls::ClientConfig>, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    tls_material::add_system_roots(&mut roots);
     let own = match &config.ca_file {
         Some(path) => tls_material::read_certificates(path).map_err(|error| chain(&error))?,
         None => Vec::new(),
     };
-    roots.add_parsable_certificates(own.iter().cloned());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| chain(&error))?;
-    if roots.is_empty() {
-        // No authority at all: plain HTTP still works.
-        return Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
-    }
     let remedy = "give its CA certificate as roles.dhcp.sync.ca_file";
-    let verifier =
-        HttpsVerifier::new(Arc::new(roots), own, remedy).map_err(|error| chain(&error))?;
-    let tls = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    Ok(Arc::new(tls))
-}
-
-/// A secret that is the whole file, but for the end of its line.
-pub(crate) fn read_secret(path: &Path) -> Result<Secret<String>, String> {
-    use std::os::unix::fs::PermissionsExt;
-    let shown = path.display();
-    let failed = |error: io::Error| format!("cannot read the secret {shown}: {error}");
-    let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(format!("the secret {shown} is open to everybody: chmod 600 it"));
-    }
-    if metadata.len() > LONGEST_KEY {
-        return Err(format!("{shown} is too long for a secret"));
-    }
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    let text = text.trim_end_matches(['\n', '\r']);
-    if text.trim().is_empty() || text.contains('\n') {
-        return Err(format!("{shown} is not one line with a secret"));
-    }
-    Ok(Secret::new(text.to_owned()))
+    tls_material::https::client_config(own, remedy).map_err(|error| chain(&error))
 }

@@ -12,6 +12,7 @@ use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bedrock::Secret;
+use bedrock::files::read_secret;
 use hmac::digest::KeyInit;
 use hmac::{Hmac, Mac};
 use http_front::{HttpLimits, Listener};
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use super::config::WebhookConfig;
 use super::machine::Wake;
-use super::runner::{Command, read_secret};
+use super::runner::Command;
 use crate::metrics::Metrics;
 
 /// Events are a few hundred bytes.

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::properties::Properties;
 use crate::stores::{FileName, InstallPath, Listed, ObjectKind, Store, StoreError, Work};
 use disk_image::{Format, Sizes};
+use java_properties::Properties;
 
 /// Facts of an object that come from the management server.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,9 @@
-//! Java's `.properties` text, as the inventory of a store is kept in it.
+//! Java's `.properties` text: the inventory of a store is kept in it, and so is the configuration of
+//! an original agent.
 //!
 //! Other parties (hypervisor hosts, the seeding script, the Java agent) read and write these
 //! files, so both directions follow Java: escapes, line continuation, ISO-8859-1 with `\uXXXX`,
-//! and the comment with the date that `Properties.store` puts on top.
+//! and the comment with the date that `Properties.store` puts on top. *Pure*.
 
 use std::time::SystemTime;
 
@@ -33,11 +34,9 @@ impl Properties {
     /// Reads the text. Nothing is an error: whatever cannot be a pair ends up as a key without a
     /// value, exactly as Java reads it.
     pub fn parse(bytes: &[u8]) -> Self {
-        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
         let mut properties = Self::new();
-        for line in logical_lines(&text) {
-            let (key, value) = split_pair(&line);
-            properties.set(unescape(key), unescape(value));
+        for entry in entries(bytes) {
+            properties.set(entry.key, entry.value);
         }
         properties
     }
@@ -55,6 +54,28 @@ impl Properties {
     }
 }
 
+/// A pair as it stands in the file, duplicates included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it begins, from 1.
+    pub line: usize,
+    pub key: String,
+    pub value: String,
+    /// A `\u` without four hexadecimal digits: Java refuses the whole file.
+    pub malformed: bool,
+}
+
+/// Every pair of the text, in its order.
+pub fn entries(bytes: &[u8]) -> Vec<Entry> {
+    let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+    let read = |(line, text): (usize, String)| {
+        let (key, value) = split_pair(&text);
+        let malformed = has_malformed_escape(key) || has_malformed_escape(value);
+        Entry { line, key: unescape(key), value: unescape(value), malformed }
+    };
+    logical_lines(&text).into_iter().map(read).collect()
+}
+
 /// `Thu Oct 30 12:05:09 UTC 2025`.
 fn java_date(now: SystemTime) -> String {
     jiff::Timestamp::try_from(now)
@@ -63,28 +84,43 @@ fn java_date(now: SystemTime) -> String {
         .to_string()
 }
 
-/// Lines without comments and blanks, continuations joined.
-fn logical_lines(text: &str) -> Vec<String> {
+/// Lines without comments and blanks, continuations joined, with the number of the first.
+fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let mut lines = Vec::new();
-    let mut pending: Option<String> = None;
-    for natural in text.split(['\n', '\r']) {
+    let mut pending: Option<(usize, String)> = None;
+    for (number, natural) in natural_lines(text).enumerate() {
         let natural = natural.trim_start_matches([' ', '\t', '\x0c']);
         let continued = pending.is_some();
         if !continued && (natural.is_empty() || natural.starts_with(['#', '!'])) {
             continue;
         }
-        let mut line = pending.take().unwrap_or_default();
+        let (first, mut line) = pending.take().unwrap_or_else(|| (number + 1, String::new()));
         let backslashes = natural.chars().rev().take_while(|c| *c == '\\').count();
         if backslashes % 2 == 1 {
             line.push_str(natural.strip_suffix('\\').unwrap_or(natural));
-            pending = Some(line);
+            pending = Some((first, line));
         } else {
             line.push_str(natural);
-            lines.push(line);
+            lines.push((first, line));
         }
     }
-    lines.extend(pending.filter(|line| !line.is_empty()));
+    lines.extend(pending.filter(|(_, line)| !line.is_empty()));
     lines
+}
+
+/// Lines as they end: with `\n`, `\r`, or both as one.
+fn natural_lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let here = rest?;
+        let Some((line, after)) = here.split_once(['\n', '\r']) else {
+            rest = None;
+            return Some(here);
+        };
+        let by_return = here.as_bytes().get(line.len()) == Some(&b'\r');
+        rest = Some(if by_return { after.strip_prefix('\n').unwrap_or(after) } else { after });
+        Some(line)
+    })
 }
 
 /// Splits at the first unescaped `=`, `:` or white space; both halves still escaped.
@@ -104,6 +140,20 @@ fn split_pair(line: &str) -> (&str, &str) {
         }
     }
     (line, "")
+}
+
+/// Whether a `\u` lacks its four digits.
+fn has_malformed_escape(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        if c == '\\' && chars.next() == Some('u') {
+            let digits = chars.by_ref().take(4).filter(char::is_ascii_hexdigit).count();
+            if digits < 4 {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 fn unescape(text: &str) -> String {
@@ -182,6 +232,18 @@ mod tests {
         check("a=1\na=2", &[("a", "2")]);
         check("description=\n", &[("description", "")]);
         check("a=\\u12\n=x", &[("a", "\u{12}"), ("", "x")]);
+        check("a=one\\\r\n   two\r\nb=3\r\r\nc=4", &[("a", "onetwo"), ("b", "3"), ("c", "4")]);
+        check("a=one\\\n# two\n# three", &[("a", "one# two")]);
+        check("a=1\\", &[("a", "1")]);
+    }
+
+    #[test]
+    fn entries_tell_their_lines_duplicates_and_what_java_would_refuse() {
+        let found = entries(b"# top\na=1\\\r\n 2\r\n\na = \\u00zz\nb=\\\\u1");
+        let expected = [(2, "a", "12", false), (5, "a", "\u{fffd}", true), (6, "b", "\\u1", false)];
+        let found: Vec<_> =
+            found.iter().map(|e| (e.line, e.key.as_str(), e.value.as_str(), e.malformed)).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]
