@@ -35,6 +35,11 @@ impl fmt::Display for ApiUrl {
 }
 
 impl ApiUrl {
+    /// Name or address of the server, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Host and port as in a `Host` header.
     pub(crate) fn authority(&self) -> String {
         let host = self.host.clone();

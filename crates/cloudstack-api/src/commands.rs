@@ -4,7 +4,10 @@ mod change;
 mod list;
 mod setup;
 
-pub use change::{AddImageStore, QueryAsyncJob, RegisterUserKeys, UpdateConfiguration, UpdateZone};
+pub use change::{
+    AddImageStore, DestroySystemVm, ProvisionCertificate, QueryAsyncJob, RegisterUserKeys,
+    StartSystemVm, StopSystemVm, UpdateConfiguration, UpdateZone,
+};
 pub use list::{
     ListConfigurations, ListHosts, ListImageStores, ListNetworkOfferings,
     ListNetworkServiceProviders, ListNetworks, ListNics, ListPhysicalNetworks, ListPods,

@@ -8,7 +8,7 @@ mod machine;
 mod network;
 
 pub use infrastructure::{
-    Cluster, Configuration, Host, ImageStore, NetworkOffering, NetworkServiceProvider,
+    Cluster, Configuration, Done, Host, ImageStore, NetworkOffering, NetworkServiceProvider,
     PhysicalNetwork, Pod, PodRange, StoragePool, Success, SystemVm, TrafficType, UserKeys, Zone,
     ZoneDetails,
 };

@@ -22,6 +22,14 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
         "listVlanIpRanges" => ("vlaniprange", &world.ranges),
         "listRouters" => ("router", &world.routers),
         "listVirtualMachines" => ("virtualmachine", &world.machines),
+        "listPods" => ("pod", &world.pods),
+        "listSystemVms" => ("systemvm", &world.system_vms),
+        "listHosts" => ("host", &world.hosts),
+        "listImageStores" => ("imagestore", &world.image_stores),
+        "listConfigurations" => ("configuration", &world.settings),
+        "listPhysicalNetworks" => ("physicalnetwork", &world.physical_networks),
+        "listNetworkServiceProviders" => ("networkserviceprovider", &world.providers),
+        "listNetworkOfferings" => ("networkoffering", &world.offerings),
         _ => return refusal(command, 401, "the given command does not exist"),
     };
     let is_machine = name == "virtualmachine";
@@ -31,7 +39,9 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
             let fits = |field: &str, parameter: &str| {
                 query.get(parameter).is_none_or(|wanted| text(object, field) == Some(wanted))
             };
-            let zone = name == "zone" || fits("zoneid", "zoneid");
+            // Settings and offerings belong to no zone.
+            let of_a_zone = text(object, "zoneid").is_some();
+            let zone = !of_a_zone || fits("zoneid", "zoneid");
             // Without a project's number only what belongs to none.
             let project =
                 text(object, "projectid").is_none() || parameter("projectid") == Some("-1");
@@ -73,7 +83,7 @@ pub fn refusal(command: &str, code: u16, words: &str) -> (u16, String) {
     (code, body)
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
@@ -82,7 +92,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// An element for each member, repeated for a list; a map of details is one text.
-fn element(name: &str, value: &Value, out: &mut String) {
+pub(crate) fn element(name: &str, value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| element(name, item, out)),
         Value::Object(members) if matches!(name, "details" | "resourcedetails") => {

@@ -9,9 +9,11 @@
 //! |---|---|
 //! | [`world`] | what the server knows |
 //! | [`answer`] | a question and its answer as XML. *Pure* |
+//! | [`change`] | what an administrator changes: zones, system VMs, offerings. *Pure* |
 //! | [`server`] | HTTP, signatures, faults |
 
 pub mod answer;
+pub mod change;
 pub mod server;
 pub mod world;
 

@@ -163,9 +163,10 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
 
 async fn serve(mut stream: TcpStream, inner: &Inner) -> io::Result<()> {
     loop {
-        let Some(head) = read_head(&mut stream).await? else { return Ok(()) };
+        let Some((head, form)) = read_request(&mut stream).await? else { return Ok(()) };
         let target = head.split(' ').nth(1).unwrap_or_default();
-        let query = parse(target.split_once('?').map_or("", |(_, query)| query));
+        let in_target = target.split_once('?').map_or("", |(_, query)| query);
+        let query = parse(if form.is_empty() { in_target } else { &form });
         locked(&inner.log).push(query.clone());
         let command = query.get("command").cloned().unwrap_or_default();
         let (status, body) = match fault_for(inner, &command) {
@@ -198,14 +199,38 @@ async fn serve(mut stream: TcpStream, inner: &Inner) -> io::Result<()> {
     }
 }
 
-async fn read_head(stream: &mut TcpStream) -> io::Result<Option<String>> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        if head.len() > LONGEST_HEAD || stream.read_buf(&mut head).await? == 0 {
+/// Head and body of a request; the body is a form, if there is one.
+async fn read_request(stream: &mut TcpStream) -> io::Result<Option<(String, String)>> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(end) = bytes.windows(END.len()).position(|window| window == END) {
+            let body = bytes.split_off(end + END.len());
+            let Ok(head) = String::from_utf8(bytes) else { return Ok(None) };
+            return read_form(stream, head, body).await;
+        }
+        if bytes.len() > LONGEST_HEAD || stream.read_buf(&mut bytes).await? == 0 {
             return Ok(None);
         }
     }
-    Ok(String::from_utf8(head).ok())
+}
+
+async fn read_form(
+    stream: &mut TcpStream,
+    head: String,
+    mut body: Vec<u8>,
+) -> io::Result<Option<(String, String)>> {
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    let length = length.unwrap_or_default();
+    while body.len() < length {
+        if length > LONGEST_HEAD || stream.read_buf(&mut body).await? == 0 {
+            return Ok(None);
+        }
+    }
+    Ok(String::from_utf8(body).ok().map(|form| (head, form)))
 }
 
 fn fault_for(inner: &Inner, command: &str) -> Option<Fault> {
@@ -232,7 +257,7 @@ fn respond(inner: &Inner, query: &Query) -> (u16, String) {
             change(&mut world);
         }
     }
-    answer(&world, query)
+    crate::change::change(&mut world, query).unwrap_or_else(|| answer(&world, query))
 }
 
 fn parse(query: &str) -> Query {

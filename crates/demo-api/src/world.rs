@@ -1,6 +1,7 @@
 //! What the server knows. Addresses and ids follow the server's own habits: a NIC keeps both while
 //! its machine is stopped or destroyed, and an address that is free goes to the next machine.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
@@ -14,6 +15,16 @@ pub struct World {
     pub ranges: Vec<Value>,
     pub routers: Vec<Value>,
     pub machines: Vec<Value>,
+    pub pods: Vec<Value>,
+    pub system_vms: Vec<Value>,
+    pub hosts: Vec<Value>,
+    pub image_stores: Vec<Value>,
+    pub settings: Vec<Value>,
+    pub physical_networks: Vec<Value>,
+    pub providers: Vec<Value>,
+    pub offerings: Vec<Value>,
+    /// Results of jobs by their id.
+    pub(crate) jobs: BTreeMap<String, String>,
     zone: String,
     network: String,
     /// Numbers what is made.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::job::JobState;
 use crate::macros::command;
-use crate::model::{Configuration, ImageStore, UserKeys, Zone};
+use crate::model::{Configuration, Done, ImageStore, SystemVm, UserKeys, Zone};
 use crate::sign::Details;
 
 command! {
@@ -16,6 +16,23 @@ command! {
         allocation_state: Option<String> = "allocationstate",
         details: Details = "details",
     }
+}
+
+command! {
+    /// Leaves its row, its name and its addresses; the zone's detail keeps the server from starting it.
+    StopSystemVm = "stopSystemVm" => job SystemVm, "systemvm";
+    { id: Uuid = "id" }
+}
+
+command! {
+    StartSystemVm = "startSystemVm" => job SystemVm, "systemvm";
+    { id: Uuid = "id" }
+}
+
+command! {
+    /// Removes its host row, too, and ends the zone's download links when it is a storage VM.
+    DestroySystemVm = "destroySystemVm" => job SystemVm, "systemvm";
+    { id: Uuid = "id" }
 }
 
 command! {
@@ -41,6 +58,12 @@ command! {
     /// A new key pair. Answered at once up to 4.22, by a job later.
     RegisterUserKeys = "registerUserKeys" => job UserKeys, "userkeys";
     { id: Uuid = "id" }
+}
+
+command! {
+    /// A new certificate for a host. `reconnect` makes its agent connect with it.
+    ProvisionCertificate = "provisionCertificate" => job Done, "success";
+    { host_id: Uuid = "hostid", reconnect: Option<bool> = "reconnect" }
 }
 
 command! {

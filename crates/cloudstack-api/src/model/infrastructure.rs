@@ -101,6 +101,10 @@ object! {
         agent_state: Option<String> = "agentstate",
         zone_id: Option<Uuid> = "zoneid",
         pod_id: Option<Uuid> = "podid",
+        /// Where it runs; absent for a row that no machine stands behind.
+        host_id: Option<Uuid> = "hostid",
+        /// Absent for a row that was made by hand.
+        template_id: Option<Uuid> = "templateid",
         private_ip: Option<IpAddr> = "privateip",
         public_ip: Option<IpAddr> = "publicip",
         version: Option<String> = "version",
@@ -221,6 +225,23 @@ impl Object for Success {
             false => Err(ReadError::Malformed {
                 path: element.path("success"),
                 value: "false".to_owned(),
+                what: "true",
+            }),
+        }
+    }
+}
+
+/// That a job did what it was to do: its element `success` itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done;
+
+impl Object for Done {
+    fn read(element: Element<'_, '_>) -> Result<Self, ReadError> {
+        match element.text().map(str::trim) {
+            Some("true") => Ok(Self),
+            other => Err(ReadError::Malformed {
+                path: element.name().to_owned(),
+                value: other.unwrap_or_default().to_owned(),
                 what: "true",
             }),
         }
