@@ -149,7 +149,11 @@ impl Collector for Links {
         let in_flight =
             series(&|row| Some(u32::try_from(row.report.in_flight).map_or(f64::MAX, f64::from)));
         let help = "Commands being worked on.";
-        gauge(&mut encoder, "quickcloud_link_commands_in_flight", help, None, in_flight)
+        gauge(&mut encoder, "quickcloud_link_commands_in_flight", help, None, in_flight)?;
+        // Seconds since 1970 fit a double exactly until long after any certificate.
+        let end = series(&|row| row.report.certificate_end.map(|end| end as f64));
+        let help = "End of the certificate that is presented to the server, since the epoch.";
+        gauge(&mut encoder, "quickcloud_agent_cert_not_after", help, seconds, end)
     }
 }
 

@@ -84,6 +84,10 @@ fn link(row: &LinkRow, now: Instant) -> LinkStatus {
         last_error: report.last_error.clone(),
         retry_in_ms: report.retry_at.map(|at| millis(at.saturating_duration_since(now))),
         in_flight: report.in_flight,
+        certificate_expires: report
+            .certificate_end
+            .and_then(|end| jiff::Timestamp::from_second(end).ok())
+            .map(|end| end.to_string()),
     }
 }
 

@@ -33,6 +33,7 @@ impl PingedLink for FakeLink {
             last_error: None,
             retry_at: None,
             in_flight: 3,
+            certificate_end: Some(1_900_000_000),
         }
     }
 

@@ -25,9 +25,9 @@ use crate::config::LinkConfig;
 use crate::files::{self, WriteError};
 use crate::trust::PROVISIONED_CA;
 
-const KEY: &str = "cloud.key";
-const REQUESTED_KEY: &str = "cloud.key.new";
-const CERTIFICATE: &str = "cloud.crt";
+pub(crate) const KEY: &str = "cloud.key";
+pub(crate) const REQUESTED_KEY: &str = "cloud.key.new";
+pub(crate) const CERTIFICATE: &str = "cloud.crt";
 
 /// Why a certificate command failed; becomes the details of the answer.
 #[derive(Debug, thiserror::Error)]

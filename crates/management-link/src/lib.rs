@@ -19,6 +19,7 @@
 //! | `transport` | packets outside TLS, one reader, one writer |
 //! | `tls`, `trust` | what we offer, whom we trust, alerts in words |
 //! | [`client_certificate`], `certificates` | client certificates from files, or from the server |
+//! | [`own`], [`doctor`] | the certificates for an operator; why a link does not come up |
 //! | `state`, `files` | what survives a restart |
 //! | [`nic`] | the interface behind an address |
 
@@ -30,10 +31,12 @@ pub mod client_certificate;
 pub mod config;
 mod connect;
 mod dispatch;
+pub mod doctor;
 mod endpoints;
 mod files;
 pub mod link;
 pub mod nic;
+pub mod own;
 mod session;
 mod state;
 mod tls;

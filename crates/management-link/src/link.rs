@@ -2,6 +2,7 @@
 
 mod credentials;
 mod driver;
+mod expiry;
 mod identity;
 mod notices;
 mod outage;
@@ -97,6 +98,8 @@ struct Shared {
     waiting: Mutex<Option<mpsc::Receiver<Control>>>,
     report: Mutex<LinkReport>,
     state: watch::Sender<LinkState>,
+    /// End of the certificate that we present.
+    certificate_end: Mutex<Option<i64>>,
     /// What a server presented at first use while it could not be remembered in a file.
     unwritten: Mutex<Vec<CertificateDer<'static>>>,
 }
@@ -123,7 +126,12 @@ impl Shared {
 
     fn report(&self) -> LinkReport {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        LinkReport { guid: Some(self.config().guid.clone()), ..report }
+        let certificate_end = *self.certificate_end.lock().unwrap_or_else(PoisonError::into_inner);
+        LinkReport { guid: Some(self.config().guid.clone()), certificate_end, ..report }
+    }
+
+    fn set_certificate_end(&self, end: Option<i64>) {
+        *self.certificate_end.lock().unwrap_or_else(PoisonError::into_inner) = end;
     }
 }
 
@@ -160,6 +168,7 @@ impl ManagementLink {
             waiting: Mutex::new(Some(waiting)),
             report: Mutex::default(),
             state: watch::Sender::new(LinkState::Disconnected),
+            certificate_end: Mutex::default(),
             unwritten: Mutex::default(),
         });
         let pinged: Arc<dyn PingedLink> = Arc::clone(&shared) as Arc<dyn PingedLink>;
@@ -183,6 +192,7 @@ impl ManagementLink {
         let management = &config.management;
         let endpoints = Endpoints::new(&management.servers, management.port);
         let driver = Driver::new(Arc::clone(&self.shared), agent, endpoints, waiting).await;
+        self.shared.cx.tasks.spawn("own certificate", expiry::watch(Arc::clone(&self.shared)));
         // A task of its own: when the role's main task panics or is dropped, the link still answers
         // what the server waits for and says goodbye.
         match self.shared.cx.tasks.spawn_vital("management link", driver.run()).await {

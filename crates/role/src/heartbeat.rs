@@ -42,6 +42,8 @@ pub struct LinkReport {
     pub retry_at: Option<Instant>,
     /// Commands being worked on.
     pub in_flight: usize,
+    /// End of the certificate that is presented to servers, in seconds since 1970.
+    pub certificate_end: Option<i64>,
 }
 
 impl Default for LinkReport {
@@ -60,6 +62,7 @@ impl Default for LinkReport {
             last_error: None,
             retry_at: None,
             in_flight: 0,
+            certificate_end: None,
         }
     }
 }

@@ -156,6 +156,9 @@ pub struct LinkStatus {
     /// Commands being worked on.
     #[serde(default)]
     pub in_flight: usize,
+    /// End of the certificate that is presented to servers, if there is one.
+    #[serde(default)]
+    pub certificate_expires: Option<String>,
 }
 
 /// Stations of a link, coarse enough for people.

@@ -26,7 +26,8 @@ pub(crate) fn checks(config: &ConsoleProxyConfig) -> Vec<DoctorCheck> {
     let listen: Vec<_> = config.listen.iter().chain(&config.tls.listen).copied().collect();
     let (tls, public) = (config.tls.clone(), config.identity.public_address);
     let running = config.state_directory.parent().map(|directory| directory.join(ADDRESS_FILE));
-    vec![
+    let mut checks = management_link::doctor::checks(&config.link());
+    checks.extend([
         DoctorCheck::machine("console.page", move |_cx| {
             let page = page.clone();
             async {
@@ -46,7 +47,8 @@ pub(crate) fn checks(config: &ConsoleProxyConfig) -> Vec<DoctorCheck> {
             async { finding }
         }),
         DoctorCheck::machine("console.proxies", move |_cx| proxies_finding(running.clone())),
-    ]
+    ]);
+    checks
 }
 
 /// Only the running process sees who brings requests: it is asked what it has to say of them.

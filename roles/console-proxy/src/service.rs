@@ -102,7 +102,7 @@ impl RoleSpec for ConsoleProxySpec {
 }
 
 impl ConsoleProxyConfig {
-    fn link(&self) -> LinkConfig {
+    pub(crate) fn link(&self) -> LinkConfig {
         LinkConfig {
             management: self.management.clone(),
             guid: self.identity.guid.clone(),

@@ -16,7 +16,7 @@ const MOUNT_HELPERS: [&str; 2] = ["/sbin/mount.nfs", "/usr/sbin/mount.nfs"];
 
 /// The checks for one configuration.
 pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
-    let mut checks = Vec::new();
+    let mut checks = management_link::doctor::checks(&config.link);
     for entry in &config.stores.configured {
         let Some(directory) = entry.directory.clone() else { continue };
         if entry.mount == MountMode::Yes {

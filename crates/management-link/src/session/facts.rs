@@ -47,6 +47,7 @@ impl Session {
             last_error: self.last_error.clone(),
             retry_at,
             in_flight: self.in_flight,
+            certificate_end: None,
         }
     }
 
