@@ -1,9 +1,13 @@
 //! The command line: what can be asked, and who answers. One submodule per subcommand.
 
 mod admin;
+mod cert;
 mod check;
 mod cp;
 mod dhcp_role;
+mod doctor;
+mod import;
+mod man;
 mod progress;
 mod reload;
 mod run;
@@ -12,6 +16,7 @@ mod status;
 mod text;
 mod view;
 mod wire;
+mod zone;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +58,9 @@ enum Command {
     /// its place and remedy.
     #[command(after_help = CHECK_EXAMPLES)]
     Check(CheckOptions),
+    /// Makes a configuration of an original agent's property files and boot arguments
+    #[command(after_help = import::EXAMPLES)]
+    Import(import::ImportOptions),
     /// Shows how the roles of the running process are
     #[command(after_help = STATUS_EXAMPLES)]
     Status(view::ViewOptions),
@@ -62,6 +70,18 @@ enum Command {
     /// now and what needs a restart. SIGHUP does the same.
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload(reload::ReloadOptions),
+    /// Looks for what is wrong: configuration, machine, the way to the servers, the running process
+    ///
+    /// One line for each check, with a remedy where something is found. Asks other machines, too;
+    /// changes nothing without --fix.
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorOptions),
+    /// Shows, renews and forgets the certificates of the links to the management servers
+    #[command(subcommand)]
+    Cert(cert::CertCommand),
+    /// Puts a zone into this host's care, and gives it back to its system VMs
+    #[command(subcommand)]
+    Zone(zone::ZoneCommand),
     /// Shows and steers DHCP and DNS of the running process
     #[command(subcommand)]
     Dhcp(dhcp_role::DhcpCommand),
@@ -86,6 +106,11 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+    /// Writes manual pages of every command into a directory
+    Man {
+        /// Where to; it is made
+        directory: PathBuf,
+    },
     /// Prints the version
     Version {
         /// As a JSON object
@@ -100,6 +125,7 @@ Examples:
   quickcloud run --roles cp --set management.servers=10.0.0.5 --set management.zone=z1 \\
                  --set roles.console_proxy.proxy_vm=901
   quickcloud run --config site.toml --log-format json --log info,dhcp=debug
+  quickcloud run --properties agent/conf zone=1 pod=1 host=10.0.0.5 guid=ConsoleProxy.1
 
 The first SIGTERM or SIGINT stops within supervisor.shutdown_grace, the second ends at once. SIGHUP
 reads the configuration again, as quickcloud reload does.";
@@ -175,6 +201,13 @@ impl SourceOptions {
 struct RunOptions {
     #[command(flatten)]
     sources: SourceOptions,
+    /// Run with an original agent's files in place of a configuration; behind the directory boot
+    /// arguments of that agent. quickcloud import shows what comes of them
+    #[arg(long, value_name = "DIR [KEY=VALUE…]", num_args = 1.., conflicts_with = "config")]
+    properties: Vec<String>,
+    /// URL of the store that lies at the agent's mount.path
+    #[arg(long, value_name = "URL", requires = "properties")]
+    store: Option<String>,
     /// How log lines look; wins over log.format
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -222,8 +255,12 @@ pub fn main_with(
     match cli.command {
         Command::Run(options) => run::run(options, registry),
         Command::Check(options) => check::check(options, registry),
+        Command::Import(options) => import::import(&options, registry),
         Command::Status(options) => status::status(&options),
         Command::Reload(options) => reload::reload(&options),
+        Command::Doctor(options) => doctor::doctor(options, registry),
+        Command::Cert(command) => cert::cert(command, registry),
+        Command::Zone(command) => zone::zone(&command),
         Command::Dhcp(command) => dhcp_role::dhcp(&command),
         Command::Ss(command) => ss::ss(&command),
         Command::Cp(command) => cp::cp(&command),
@@ -231,6 +268,7 @@ pub fn main_with(
         Command::Dev(options) => crate::dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
         Command::Completions { shell } => completions(shell),
+        Command::Man { directory } => man::man(&directory),
         Command::Version { json } => version(json),
     }
 }
@@ -285,8 +323,17 @@ mod tests {
             DEV_EXAMPLES,
             DECODE_EXAMPLES,
             COMPLETION_EXAMPLES,
+            import::EXAMPLES,
+            doctor::EXAMPLES,
         ];
-        let lists = [&examples[..], ss::EXAMPLES, dhcp_role::EXAMPLES, cp::EXAMPLES];
+        let lists = [
+            &examples[..],
+            ss::EXAMPLES,
+            dhcp_role::EXAMPLES,
+            cp::EXAMPLES,
+            zone::EXAMPLES,
+            cert::EXAMPLES,
+        ];
         let joined = lists.concat().join("\n").replace("\\\n", "");
         let mut seen = 0;
         for line in joined.lines().filter_map(|line| line.strip_prefix("  ")) {

@@ -1,4 +1,5 @@
-//! File, `--set` and `--roles` become one validated [`Config`], or the list of everything wrong.
+//! File (or an original agent's files), `--set` and `--roles` become one validated [`Config`], or the
+//! list of everything wrong.
 //!
 //! Each crate reads its own table; this module only composes them. Nothing here touches the
 //! machine beyond reading the one file.
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use config_reader::{Effective, Section, Violation, Violations, format_duration};
 use role::{ConfigInput, RoleDescriptor, RoleKind, RoleSpec};
-use toml::Table;
+use toml::{Table, Value};
 
+use crate::import;
 use crate::registry;
 use crate::restart::RestartPolicy;
 use crate::supervisor::{ConfiguredRole, Keys};
@@ -31,6 +33,8 @@ pub const STATE_DIRECTORY: &str = "/var/lib/quickcloud";
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     pub file: Option<PathBuf>,
+    /// An original agent's files in place of `file`.
+    pub properties: Option<import::Request>,
     /// `dotted.key=VALUE`, later ones win.
     pub set: Vec<String>,
     /// `--roles`; wins over `supervisor.roles`.
@@ -77,6 +81,8 @@ impl Config {
 pub struct SupervisorConfig {
     pub state_directory: PathBuf,
     pub admin_address: SocketAddr,
+    /// Where the id of the process is written, for those who look for it there.
+    pub pid_file: Option<PathBuf>,
     pub shutdown_grace: Duration,
     /// Connections of one client address, on all ports that roles serve together.
     pub connections_per_address: usize,
@@ -95,6 +101,7 @@ impl Default for SupervisorConfig {
         Self {
             state_directory: STATE_DIRECTORY.into(),
             admin_address: ADMIN_ADDRESS,
+            pid_file: None,
             shutdown_grace: Duration::from_secs(30),
             connections_per_address: http_front::CONNECTIONS_PER_ADDRESS,
             exit_on_failed_role: false,
@@ -187,6 +194,8 @@ pub struct Loaded {
     pub unread: Vec<String>,
     /// Dotted keys given by `--set`.
     pub set: Vec<String>,
+    /// What became of an original agent's values, for the log.
+    pub imported: Vec<import::Line>,
 }
 
 /// Why there is nothing to validate.
@@ -199,17 +208,29 @@ pub enum LoadError {
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{}:{line}:{column}: {problem}", path.display())]
     Syntax { path: PathBuf, line: usize, column: usize, problem: String },
+    #[error(transparent)]
+    Import(#[from] import::ReadError),
+    #[error("cannot write the password of the key store into {}", path.display())]
+    Password { path: PathBuf, source: std::io::Error },
 }
 
 /// Reads file and `--set` into one table; also the dotted keys that `--set` gave.
 pub fn read_table(sources: &Sources) -> Result<(Table, Vec<String>), LoadError> {
-    let mut table = match &sources.file {
-        None => Table::default(),
-        Some(path) => {
+    let (table, set, _) = read(sources)?;
+    Ok((table, set))
+}
+
+/// As [`read_table`], and what became of an original agent's values.
+fn read(sources: &Sources) -> Result<(Table, Vec<String>, Vec<import::Line>), LoadError> {
+    let (mut table, imported) = match (&sources.file, &sources.properties) {
+        (Some(path), _) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|source| LoadError::Unreadable { path: path.clone(), source })?;
-            text.parse::<Table>().map_err(|error| syntax_error(path.clone(), &text, &error))?
+            let table = text.parse::<Table>();
+            (table.map_err(|error| syntax_error(path.clone(), &text, &error))?, Vec::new())
         }
+        (None, Some(request)) => import_properties(request, sources)?,
+        (None, None) => (Table::default(), Vec::new()),
     };
     let mut set = Vec::new();
     for text in &sources.set {
@@ -217,7 +238,26 @@ pub fn read_table(sources: &Sources) -> Result<(Table, Vec<String>), LoadError> 
             .map_err(|error| LoadError::Usage(error.to_string()))?;
         set.push(key);
     }
-    Ok((table, set))
+    Ok((table, set, imported))
+}
+
+/// The password of the agent's key store goes into the state directory, as a secret of this process.
+fn import_properties(
+    request: &import::Request,
+    sources: &Sources,
+) -> Result<(Table, Vec<import::Line>), LoadError> {
+    let own = Sources { file: None, properties: None, ..sources.clone() };
+    let (own, ..) = read(&own)?;
+    let state = own.get("supervisor").and_then(|table| table.get("state_directory"));
+    let directory = PathBuf::from(state.and_then(Value::as_str).unwrap_or(STATE_DIRECTORY));
+    let path = directory.join("imported-keystore.password");
+    let imported = import::import(request, &path)?;
+    if let Some(password) = &imported.password {
+        let written = std::fs::create_dir_all(&directory)
+            .and_then(|()| bedrock::files::replace(&path, password.reveal().as_bytes(), 0o600));
+        written.map_err(|source| LoadError::Password { path, source })?;
+    }
+    Ok((imported.table, imported.lines))
 }
 
 fn syntax_error(path: PathBuf, text: &str, error: &toml::de::Error) -> LoadError {
@@ -231,13 +271,23 @@ fn syntax_error(path: PathBuf, text: &str, error: &toml::de::Error) -> LoadError
 
 /// Reads and validates everything the chosen roles need.
 pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, LoadError> {
-    let (table, set) = read_table(sources)?;
+    let (table, set, imported) = read(sources)?;
+    let loaded = load_table(&table, sources, registry)?;
+    Ok(Loaded { set, imported, ..loaded })
+}
+
+/// Validates a table that was read already.
+pub(crate) fn load_table(
+    table: &Table,
+    sources: &Sources,
+    registry: &[RoleDescriptor],
+) -> Result<Loaded, LoadError> {
     let asked = match &sources.roles {
         Some(text) => Some(registry::parse_roles(text, registry).map_err(LoadError::Usage)?),
         None => None,
     };
     let mut violations = Violations::new();
-    let tables = Tables::split(&table, registry, &mut violations);
+    let tables = Tables::split(table, registry, &mut violations);
     let (supervisor, listed) = read_supervisor(tables.supervisor, registry, &mut violations);
     let log = read_log(tables.log, sources, &mut violations);
     let chosen = asked.unwrap_or(listed);
@@ -279,7 +329,8 @@ pub fn load(sources: &Sources, registry: &[RoleDescriptor]) -> Result<Loaded, Lo
     let list = violations.list().to_vec();
     let effective = violations.effective().clone();
     let config = list.is_empty().then_some(Config { supervisor, log, roles, keys });
-    Ok(Loaded { config, violations: list, effective, unread, set })
+    let (set, imported) = (Vec::new(), Vec::new());
+    Ok(Loaded { config, violations: list, effective, unread, set, imported })
 }
 
 /// The top-level tables, all of the right type or absent.
@@ -372,6 +423,7 @@ fn read_supervisor(
     let config = SupervisorConfig {
         state_directory: section.path("state_directory", STATE_DIRECTORY),
         admin_address,
+        pid_file: section.optional_path("pid_file"),
         shutdown_grace: section.duration("shutdown_grace", default.shutdown_grace),
         connections_per_address: section.or_default(
             "connections_per_address",
@@ -408,13 +460,13 @@ fn read_supervisor(
             section.violation(key, "is zero", "give a duration above zero");
         }
     }
-    if !config.state_directory.is_absolute() {
-        let text = config.state_directory.display().to_string();
-        section.violation(
-            "state_directory",
-            format!("{text:?} is relative"),
-            "give an absolute path",
-        );
+    for (key, path) in
+        [("state_directory", Some(&config.state_directory)), ("pid_file", config.pid_file.as_ref())]
+    {
+        if let Some(path) = path.filter(|path| !path.is_absolute()) {
+            let problem = format!("{:?} is relative", path.display().to_string());
+            section.violation(key, problem, "give an absolute path");
+        }
     }
     section.finish();
     (config, listed)

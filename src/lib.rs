@@ -12,7 +12,9 @@
 //! | [`reload`] | another configuration while the roles run |
 //! | [`admin`] | `/livez` `/readyz` `/status` `/metrics` |
 //! | `doctor` | the roles' own questions about machine and surroundings |
-//! | `lock` | one process per state directory |
+//! | [`import`] | an original agent's files as a configuration |
+//! | `zone` | the steps between system VMs and this process, over the API |
+//! | `lock`, `pid_file` | one process per state directory; its id in a file |
 //! | [`telemetry`], [`notify`], [`signals`] | logs, systemd, signals |
 //! | `output`, `runtime` | text for people, the runtime |
 //! | [`exit`] | exit codes |
@@ -27,9 +29,11 @@ pub mod dev;
 mod doctor;
 pub mod exit;
 pub mod heartbeat;
+pub mod import;
 mod lock;
 pub mod notify;
 mod output;
+mod pid_file;
 pub mod process;
 pub mod registry;
 pub mod reload;
@@ -38,6 +42,7 @@ mod runtime;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+mod zone;
 
 use exit::Outcome;
 use process::{Environment, Process};

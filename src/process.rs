@@ -18,6 +18,7 @@ use crate::exit::Outcome;
 use crate::heartbeat::HeartbeatService;
 use crate::lock::{DirectoryLock, LockError};
 use crate::notify::Notifier;
+use crate::pid_file::{PidFile, PidFileError};
 use crate::reload::{ReloadService, ReloadSource};
 use crate::supervisor::board::Board;
 use crate::supervisor::conflicts::{self, Conflict};
@@ -56,6 +57,8 @@ pub enum StartError {
     StateDirectory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Lock(#[from] LockError),
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
     #[error("cannot write the address file in {}", path.display())]
     AddressFile { path: PathBuf, source: std::io::Error },
     #[error("cannot start the admin listener")]
@@ -71,8 +74,11 @@ impl StartError {
     pub const fn outcome(&self) -> Outcome {
         match self {
             Self::Conflicts(_) => Outcome::Configuration,
-            Self::Lock(LockError::InUse { .. }) => Outcome::InUse,
-            Self::StateDirectory { .. }
+            Self::Lock(LockError::InUse { .. }) | Self::PidFile(PidFileError::Alive { .. }) => {
+                Outcome::InUse
+            }
+            Self::PidFile(PidFileError::System { .. })
+            | Self::StateDirectory { .. }
             | Self::Lock(LockError::System { .. })
             | Self::AddressFile { .. }
             | Self::Admin(_) => Outcome::System,
@@ -91,6 +97,7 @@ pub struct Process {
     listener: Listener,
     addr: SocketAddr,
     address_file: AddressFile,
+    pid_file: Option<PidFile>,
     lock: DirectoryLock,
 }
 
@@ -111,6 +118,7 @@ impl Process {
             .map_err(|source| StartError::StateDirectory { path: directory.clone(), source })?;
         // Before anything that another process could notice.
         let lock = DirectoryLock::take(directory, LOCK_FILE)?;
+        let pid_file = config.supervisor.pid_file.as_deref().map(PidFile::write).transpose()?;
         let (listener, addr) =
             admin::bind(config.supervisor.admin_address).await.map_err(StartError::Admin)?;
         let address_file = AddressFile::write(directory, addr)
@@ -128,6 +136,7 @@ impl Process {
             listener,
             addr,
             address_file,
+            pid_file,
             lock,
         })
     }
@@ -145,7 +154,7 @@ impl Process {
     /// Runs the roles until `shutdown` fires or none is left.
     pub async fn serve(self, shutdown: Shutdown) -> Outcome {
         let Self { config, environment, board, heartbeat, tasks, listener, addr, .. } = self;
-        let (address_file, lock) = (self.address_file, self.lock);
+        let (address_file, pid_file, lock) = (self.address_file, self.pid_file, self.lock);
         let stop = CancellationToken::new();
         let limits = Limits::new(config.supervisor.clone());
         let slots: Vec<RoleSlot> = config.roles.iter().cloned().map(RoleSlot::new).collect();
@@ -200,7 +209,7 @@ impl Process {
             tracing::debug!(tasks = tasks.len(), "connections were still open");
         }
         tasks.kill();
-        drop(address_file);
+        drop((address_file, pid_file));
         // Last: whoever waits for the directory finds nothing of ours.
         drop(lock);
         tracing::info!(code = outcome.code(), "stopped");

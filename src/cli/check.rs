@@ -129,7 +129,7 @@ fn examine(config: &Config) -> std::io::Result<Findings> {
 }
 
 /// The directory is there and writable, or could be made.
-fn state_directory(directory: &Path) -> Option<PreflightError> {
+pub(super) fn state_directory(directory: &Path) -> Option<PreflightError> {
     // Absent is only what the kernel calls so; a directory that hides its content is not.
     let looked = directory.ancestors().map(|path| (path, std::fs::metadata(path)));
     let is_absent = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
@@ -244,6 +244,9 @@ pub(super) fn complain_of_load(error: &LoadError) -> Outcome {
 const fn outcome_of_load(error: &LoadError) -> Outcome {
     match error {
         LoadError::Usage(_) => Outcome::Usage,
-        LoadError::Unreadable { .. } | LoadError::Syntax { .. } => Outcome::Configuration,
+        LoadError::Unreadable { .. } | LoadError::Syntax { .. } | LoadError::Import(_) => {
+            Outcome::Configuration
+        }
+        LoadError::Password { .. } => Outcome::System,
     }
 }

@@ -6,8 +6,9 @@ use super::RunOptions;
 use super::check::{complain_of_load, complain_of_violations};
 use crate::config::{self, Config, Loaded, Sources};
 use crate::exit::Outcome;
+use crate::import::{Fate, Line, Request};
 use crate::notify::Notifier;
-use crate::output::complain_of;
+use crate::output::{complain, complain_of};
 use crate::process::Environment;
 use crate::reload::ReloadSource;
 use crate::runtime;
@@ -16,7 +17,18 @@ use crate::supervisor::Shutdown;
 use crate::telemetry;
 
 pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
+    let properties = match &options.properties {
+        inputs if inputs.is_empty() => None,
+        inputs => match Request::parse(inputs, options.store) {
+            Ok(request) => Some(request),
+            Err(problem) => {
+                complain(&format!("error: {problem}\n"));
+                return Outcome::Usage;
+            }
+        },
+    };
     let sources = Sources {
+        properties,
         log_format: options.log_format,
         log_filter: options.log,
         ..options.sources.sources()
@@ -26,10 +38,10 @@ pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
         Err(error) => return complain_of_load(&error),
     };
     match loaded {
-        Loaded { config: Some(config), unread, .. } => {
+        Loaded { config: Some(config), unread, imported, .. } => {
             let registry = registry.to_vec();
             let source = ReloadSource::new(move || config::load(&sources, &registry));
-            start(config, &unread, source)
+            start(config, &unread, &imported, source)
         }
         loaded => {
             complain_of_violations(&loaded);
@@ -38,7 +50,7 @@ pub(super) fn run(options: RunOptions, registry: &[RoleDescriptor]) -> Outcome {
     }
 }
 
-fn start(config: Config, unread: &[String], reload: ReloadSource) -> Outcome {
+fn start(config: Config, unread: &[String], imported: &[Line], reload: ReloadSource) -> Outcome {
     let log = match telemetry::init(&config.log) {
         Ok(log) => log,
         Err(error) => {
@@ -48,6 +60,12 @@ fn start(config: Config, unread: &[String], reload: ReloadSource) -> Outcome {
     };
     for table in unread {
         tracing::info!(table, "not read, its role is not asked for");
+    }
+    for line in imported {
+        match line.fate {
+            Fate::Doubtful { .. } => tracing::warn!(%line, "imported"),
+            _ => tracing::info!(%line, "imported"),
+        }
     }
     let runtime = match runtime::multi_threaded() {
         Ok(runtime) => runtime,

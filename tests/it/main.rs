@@ -16,6 +16,8 @@ mod child;
 mod conflicts;
 mod consoles;
 mod conversations;
+mod doctor;
+mod documents;
 mod downloads;
 mod drain;
 mod isolation;

@@ -33,7 +33,7 @@ cargo xtask COMMAND
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
   autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs python3)
-  package                 release build, stripped, with unit file, example config and checksum
+  package                 release build with unit, manual pages and completions: archive and Debian package
   page [--update]         compare noVNC's core with the locked npm package and the console page's script
                           with its modules, or renew both
 ";

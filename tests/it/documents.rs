@@ -1,0 +1,242 @@
+//! What documents and packages say is so: links lead somewhere, the references are current, the
+//! tree of a package can be built and its unit is sound.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use quickcloud::config::{Sources, load};
+use quickcloud::process::{Environment, Process};
+use quickcloud::registry::ROLES;
+use quickcloud::supervisor::Shutdown;
+
+use crate::running::{LIMIT, request};
+
+const UNIT: &str = include_str!("../../packaging/systemd/quickcloud.service");
+const DROP_IN: &str = include_str!("../../packaging/systemd/unprivileged.conf");
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn documents() -> Vec<PathBuf> {
+    let mut found = vec![root().join("README.md"), root().join("packaging/README.md")];
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let mut links = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (path, fragment) = target.split_once('#').unwrap_or((target, ""));
+            let path = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            assert!(path.exists(), "{}: {target}", document.display());
+            if !fragment.is_empty() {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings.map(anchor).any(|anchor| anchor == fragment);
+                assert!(found, "{}: {target}", document.display());
+            }
+        }
+    }
+    assert!(links > 20, "{links}");
+}
+
+/// Pieces of code: what stands between backticks, and lines that are set in.
+fn code(text: &str) -> Vec<&str> {
+    let spans = text.split('`').skip(1).step_by(2);
+    spans.chain(text.lines().filter(|line| line.starts_with("    "))).collect()
+}
+
+#[test]
+fn commands_of_the_documents_exist() {
+    let help = Command::new(env!("CARGO_BIN_EXE_quickcloud")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let known: Vec<&str> =
+        help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let mut seen = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for piece in code(&text) {
+            let mut rest = piece.split("quickcloud ");
+            let mut before = rest.next().unwrap_or_default();
+            for after in rest {
+                let word = after.split_whitespace().next().unwrap_or_default();
+                let is_word = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase());
+                if is_word && (before.is_empty() || before.ends_with([' ', '/', '\n'])) {
+                    assert!(known.contains(&word), "{}: quickcloud {word}", document.display());
+                    seen += 1;
+                }
+                before = after;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
+/// Names of metrics in a text: `quickcloud_…` and `process_…`.
+fn metrics(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("quickcloud_") || word.starts_with("process_")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_of_documents_alerts_and_dashboard_exist() {
+    let state = tempfile::tempdir().unwrap();
+    // Nobody listens there: the roles start, and wait for a server.
+    let set = crate::real_roles::settings(state.path(), "127.0.0.1:1".parse().unwrap());
+    let sources = Sources { roles: Some("ss,cp".to_owned()), set, ..Sources::default() };
+    let config = load(&sources, ROLES).unwrap().config.unwrap();
+    let process = Process::start(config, Environment::embedded()).await.unwrap();
+    let (admin, shutdown) = (process.admin_addr(), Shutdown::new());
+    let (handle, stop) = (tokio::runtime::Handle::current(), shutdown.clone());
+    let serving = tokio::task::spawn_blocking(move || handle.block_on(process.serve(stop)));
+    let question = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let text = loop {
+        let (_, text) = request(admin, question).await;
+        if text.contains("quickcloud_ss_store_used") && text.contains("quickcloud_cp_") {
+            break text;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    shutdown.graceful.cancel();
+    serving.await.unwrap();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let known: BTreeSet<String> = families
+        .flat_map(|name| {
+            ["", "_total", "_bucket", "_sum", "_count"].map(|end| format!("{name}{end}"))
+        })
+        .collect();
+    for document in [
+        "docs/metrics.md",
+        "packaging/monitoring/alerts.yml",
+        "packaging/monitoring/dashboard.json",
+    ] {
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        let named = metrics(&text);
+        assert!(named.len() >= 5, "{document}: {named:?}");
+        for name in named {
+            assert!(known.contains(name), "{document}: {name} is not measured; known: {known:?}");
+        }
+    }
+}
+
+/// Lists of both package tools: source, target, mode.
+fn assets() -> BTreeSet<[String; 3]> {
+    let manifest: toml::Table = include_str!("../../Cargo.toml").parse().unwrap();
+    let metadata = &manifest["package"]["metadata"];
+    let text = |value: &toml::Value| value.as_str().unwrap().to_owned();
+    let deb: BTreeSet<[String; 3]> = metadata["deb"]["assets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|asset| [text(&asset[0]), format!("/{}", text(&asset[1])), text(&asset[2])])
+        .collect();
+    let rpm = metadata["generate-rpm"]["assets"].as_array().unwrap().iter();
+    let rpm = rpm.map(|asset| ["source", "dest", "mode"].map(|key| text(&asset[key]))).collect();
+    assert_eq!(deb, rpm, "both package tools take the same files");
+    deb
+}
+
+#[test]
+fn the_tree_of_a_package_can_be_built_of_what_is_there() {
+    let binary = env!("CARGO_BIN_EXE_quickcloud");
+    let made = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(binary).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        output.stdout
+    };
+    let man = made.path().join("man");
+    run(&["man", man.to_str().unwrap()]);
+    for (shell, file) in
+        [("bash", "quickcloud.bash"), ("zsh", "_quickcloud"), ("fish", "quickcloud.fish")]
+    {
+        std::fs::write(made.path().join(file), run(&["completions", shell])).unwrap();
+    }
+    let mut files = 0;
+    for [source, target, mode] in assets() {
+        let path = match source.strip_prefix("target/package/generated/") {
+            Some(rest) => made.path().join(rest),
+            None if source == "target/release/quickcloud" => binary.into(),
+            None => root().join(&source),
+        };
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let found: Vec<PathBuf> = match name.split_once('*') {
+            None => vec![path.clone()],
+            Some((_, end)) => std::fs::read_dir(path.parent().unwrap())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.to_str().unwrap().ends_with(end))
+                .collect(),
+        };
+        assert!(!found.is_empty() && found.iter().all(|path| path.is_file()), "{source}");
+        assert!(target.starts_with("/usr/") && ["644", "755"].contains(&mode.as_str()), "{target}");
+        files += found.len();
+    }
+    assert!(files > 40, "{files}");
+    for page in ["quickcloud.1", "quickcloud-zone-enable.1", "quickcloud-doctor.1"] {
+        let text = std::fs::read_to_string(man.join(page)).unwrap();
+        assert!(text.contains(".SH"), "{page}");
+    }
+}
+
+/// Whether systemd-analyze is there; its output for a unit.
+fn analyze(arguments: &[&str], unit: &str) -> Option<(bool, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("quickcloud.service");
+    let unit = unit.replace("/usr/bin/quickcloud", env!("CARGO_BIN_EXE_quickcloud"));
+    std::fs::write(&path, unit).unwrap();
+    let output = Command::new("systemd-analyze").args(arguments).arg(&path).output().ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// The unit as the drop-in leaves it: an empty assignment clears a list.
+fn with_drop_in() -> String {
+    let settings = DROP_IN.lines().filter(|line| !line.starts_with('#') && *line != "[Service]");
+    let settings: Vec<&str> = settings.collect();
+    UNIT.replace("\n[Install]", &format!("\n{}\n[Install]", settings.join("\n")))
+}
+
+#[test]
+fn the_units_are_sound_and_closed() {
+    let Some((sound, text)) = analyze(&["verify"], UNIT) else { return };
+    // Other units of the machine may have faults of their own.
+    let ours: Vec<&str> = text.lines().filter(|line| line.contains("quickcloud.service")).collect();
+    assert!(sound && ours.is_empty(), "{text}");
+    let check = |unit: &str, most: f64| {
+        let arguments = ["security", "--offline=true", "--no-pager"];
+        let (_, text) = analyze(&arguments, unit).unwrap();
+        let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap();
+        let level = line.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        assert!(level.parse::<f64>().unwrap() <= most, "{line}");
+    };
+    check(UNIT, 3.6);
+    check(&with_drop_in(), 2.0);
+}
