@@ -72,7 +72,10 @@ fn each_fault_of_machine_and_configuration_has_a_finding_of_its_own() {
     let offline = ["--offline"];
     let (code, found) = doctor(&good, &offline, "state.directory");
     assert_eq!((code, found[0].0.as_str()), (0, "ok"), "{found:?}");
-    check(&with("supervisor.state_directory=/proc/x"), &offline, "state.directory", "/proc");
+    let file = state.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let below = format!("supervisor.state_directory={}/x", file.display());
+    check(&with(&below), &offline, "state.directory", "cannot be looked at");
     check(
         &with("roles.secondary_storage.stores=[{url=\"nfs://h/e\",directory=\"/does/not/exist\"}]"),
         &offline,

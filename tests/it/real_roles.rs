@@ -33,7 +33,7 @@ async fn server() -> ManagementServer {
     ManagementServer::start(config).await.unwrap()
 }
 
-pub(crate) fn settings(state: &Path, server: SocketAddr) -> Vec<String> {
+fn settings(state: &Path, server: SocketAddr) -> Vec<String> {
     let directory = state.join("store");
     std::fs::create_dir_all(&directory).unwrap();
     let directory = directory.display();

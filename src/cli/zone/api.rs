@@ -1,7 +1,6 @@
 //! Where the API is and whose keys it is asked with.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use bedrock::Secret;
 use clap::Args;
@@ -107,9 +106,10 @@ impl ApiOptions {
 
 /// A key from its file, else from the environment; never from the command line, which others see.
 fn key(file: Option<&str>, variable: &str, option: &str) -> Result<Secret<String>, String> {
-    match (file, std::env::var(variable)) {
+    let given = std::env::var_os(variable).and_then(|value| value.into_string().ok());
+    match (file, given) {
         (Some(path), _) => bedrock::files::read_secret(path.as_ref()),
-        (None, Ok(key)) if !key.trim().is_empty() => Ok(Secret::new(key.trim().to_owned())),
+        (None, Some(key)) if !key.trim().is_empty() => Ok(Secret::new(key.trim().to_owned())),
         (None, _) => {
             Err(format!("no key is given: name its file with {option}, or set {variable}"))
         }
@@ -127,6 +127,8 @@ impl Access {
         let tls = tls_material::https::client_config(own, "give its CA certificate as --ca-file")
             .map_err(|error| bedrock::chain(&error))?;
         let (urls, credentials) = (self.urls.clone(), self.credentials.clone());
-        Ok(Client::new(ClientConfig::new(urls, credentials, tls, SystemTime::now)))
+        let clock = role::Host::system().clock;
+        let now = move || clock.now();
+        Ok(Client::new(ClientConfig::new(urls, credentials, tls, now)))
     }
 }
