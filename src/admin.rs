@@ -1,9 +1,10 @@
 //! The admin listener: `/livez`, `/readyz`, `/status`, `/metrics`, `/log-filter`, `/reload`, and
-//! below `/roles/` what the roles publish. Its bodies are the types of `status-api`.
+//! below `/roles/` what the roles publish; at `/` a page that shows it. Its bodies are the types of `status-api`.
 //!
 //! It asks for no password: it listens on a loopback address unless the operator says otherwise,
 //! and whatever changes anything is refused to callers from elsewhere even then.
 
+mod dashboard;
 mod metrics;
 mod roles;
 pub mod status;
@@ -77,6 +78,7 @@ fn router(state: AdminState) -> Router {
         .route("/reload", post(reload))
         .layer(DefaultBodyLimit::max(FILTER_LIMIT))
         .route("/roles/{role}/{*rest}", any(roles::dispatch))
+        .merge(dashboard::routes())
         .with_state(state)
 }
 

@@ -71,7 +71,7 @@ fn linked() -> Arc<dyn RoleSpec> {
     })
 }
 
-async fn degraded() -> Running {
+pub(crate) async fn degraded() -> Running {
     let running = start(vec![linked()], |_| {}).await;
     running.until(GOOD, "degraded", |row| row.summary().contains("degraded")).await;
     running

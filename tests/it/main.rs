@@ -16,6 +16,7 @@ mod child;
 mod conflicts;
 mod consoles;
 mod conversations;
+mod dashboard;
 mod doctor;
 mod documents;
 mod downloads;
