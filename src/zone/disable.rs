@@ -83,7 +83,7 @@ fn rows(row: Row, vms: &[SystemVm], steps: &mut Vec<Step>) {
                 false => "the server starts only what is Stopped",
             }
             .to_owned(),
-            undo: "the statements below them".to_owned(),
+            undo: "the statements that stand below it in the SQL".to_owned(),
             done: false,
             blocks: true,
         });

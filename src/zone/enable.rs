@@ -1,6 +1,6 @@
 //! The steps from system VMs to this host.
 
-use cloudstack_api::model::SystemVm;
+use cloudstack_api::model::{Host, SystemVm};
 
 use super::look::{Seen, is_ours, is_up, number, on_a_machine, shown};
 use super::sql::{self, Pair, Row};
@@ -78,12 +78,14 @@ fn stop(vm: &SystemVm, why: &str) -> Step {
     }
 }
 
+/// Of a step that is SQL.
+const UNDO: &str = "the statements that stand below it in the SQL";
+
 fn by_sql(what: String, now: String, then: String, why: &str, (statements, undo): Pair) -> Step {
-    let comment = "the statements below them".to_owned();
     Step {
         then,
         why: why.to_owned(),
-        undo: comment,
+        undo: UNDO.to_owned(),
         ..step(what, Action::Sql { statements, undo }, now)
     }
 }
@@ -313,17 +315,26 @@ fn network(seen: &Seen, steps: &mut Vec<Step>) {
     }
 }
 
+/// Connected, and not from a machine of the server's own.
+fn is_here(hosts: &[Host], vms: &[SystemVm], name: &str) -> bool {
+    is_up(hosts, name) && !vms.iter().any(|vm| vm.name == name && on_a_machine(vm))
+}
+
 fn started(seen: &Seen, wish: &Wish, steps: &mut Vec<Step>) {
     let mut up = true;
     let mut names = Vec::new();
     if wish.ss {
         let name = file::storage_name(seen, wish);
-        up &= name.as_deref().is_some_and(|name| is_up(&seen.storage_hosts, name));
+        up &= name
+            .as_deref()
+            .is_some_and(|name| is_here(&seen.storage_hosts, &seen.storage_vms, name));
         names.extend(name);
     }
     if wish.cp {
         let name = file::console_name(seen, wish);
-        up &= name.as_deref().is_some_and(|name| is_up(&seen.console_hosts, name));
+        up &= name
+            .as_deref()
+            .is_some_and(|name| is_here(&seen.console_hosts, &seen.console_vms, name));
         names.extend(name);
     }
     if names.is_empty() {

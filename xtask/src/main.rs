@@ -10,6 +10,7 @@ mod autobahn;
 mod bench;
 mod demo;
 mod deny;
+mod image;
 mod package;
 mod page;
 mod run;
@@ -34,6 +35,7 @@ cargo xtask COMMAND
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
   autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs python3)
   package                 release build with unit, manual pages and completions: archive and Debian package
+  image [BINARY]          a container image (OCI archive) of a release build or of BINARY, without an engine
   page [--update]         compare noVNC's core with the locked npm package and the console page's script
                           with its modules, or renew both
 ";
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         "autobahn" => autobahn::run(rest),
         "bench" => bench::run(rest),
         "package" => package::run(),
+        "image" => image::run(rest),
         "page" => page::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(at(end), "fault: our certificate for host has expired");
         assert_eq!(at(begin - 1), "fault: our certificate for host is not valid yet");
         std::fs::write(folder.path().join("a.crt"), "tea").unwrap();
-        assert!(at(end).starts_with("fault: cannot read"), "{}", at(end));
+        assert!(at(end).starts_with("fault: cannot take certificates"), "{}", at(end));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an operator would look at when the role is not as it should be.
 
+mod probe;
+
 use std::path::{Path, PathBuf};
 
 use role::{DoctorCheck, DoctorFinding, TaskScope};
@@ -23,6 +25,17 @@ pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
             continue;
         }
         let (url, required) = (entry.url.to_string(), entry.mount == MountMode::Required);
+        let (roomy, written) = (directory.clone(), directory.clone());
+        let min_free = config.stores.min_free;
+        checks.push(DoctorCheck::network("store.space", move |_cx| {
+            let directory = roomy.clone();
+            blocking(move || probe::space(&directory, min_free))
+        }));
+        // Not among the checks of a start: it writes.
+        checks.push(DoctorCheck::network("store.write", move |cx| {
+            let (directory, now) = (written.clone(), cx.host.clock.now());
+            blocking(move || probe::write(&directory, now))
+        }));
         checks.push(DoctorCheck::machine("store.directory", move |_cx| {
             blocking({
                 let (url, directory) = (url.clone(), directory.clone());
