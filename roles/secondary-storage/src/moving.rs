@@ -105,10 +105,16 @@ impl Moves {
             let mut left = Vec::new();
             for (id, note) in notes {
                 match staging::remove_leftovers(self, &id, &note).await {
-                    Ok(()) => tracing::info!(id, store = %note.store, "removed what a former copy left"),
+                    Ok(()) => {
+                        tracing::info!(id, store = %note.store, "removed what a former copy left")
+                    }
                     Err(error) => {
                         let error = bedrock::chain(&error);
-                        tracing::warn!(id, error, "cannot remove what a former copy left, will retry");
+                        tracing::warn!(
+                            id,
+                            error,
+                            "cannot remove what a former copy left, will retry"
+                        );
                         left.push((id, note));
                     }
                 }

@@ -26,13 +26,8 @@ pub(super) fn open(source: Bytes) -> Result<Opened, ImageError> {
     header.check_l1(&*source)?;
     let mut bytes = vec![0; usize::try_from(header.l1_length()).unwrap_or(0)];
     source.read_at(header.l1_offset(), &mut bytes)?;
-    let file = Qcow2File {
-        header,
-        l1: entries(&bytes),
-        tables: Vec::new(),
-        decompressed: None,
-        source,
-    };
+    let file =
+        Qcow2File { header, l1: entries(&bytes), tables: Vec::new(), decompressed: None, source };
     Ok(Opened { file: Box::new(file), parent, id: None, geometry: None })
 }
 

@@ -79,7 +79,8 @@ fn parent(source: &Bytes, header: &[u8]) -> Result<Parent, ImageError> {
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     let (units, _rest) = bytes.as_chunks::<2>();
-    let units: Vec<u16> = units.iter().map(|pair| unit(*pair)).take_while(|unit| *unit != 0).collect();
+    let units: Vec<u16> =
+        units.iter().map(|pair| unit(*pair)).take_while(|unit| *unit != 0).collect();
     String::from_utf16_lossy(&units)
 }
 

@@ -156,10 +156,17 @@ fn compressed_clusters_and_raw_bases_are_read() {
     disk[1 << 20..2 << 20].fill(0);
     std::fs::write(root.join("raw"), &disk).unwrap();
     for (nth, options) in
-        ["", "-o cluster_size=2M", "-o cluster_size=512", "-o compression_type=zstd"].iter().enumerate()
+        ["", "-o cluster_size=2M", "-o cluster_size=512", "-o compression_type=zstd"]
+            .iter()
+            .enumerate()
     {
         let packed = format!("packed{nth}");
-        qemu_img(root, format!("convert -c -f raw -O qcow2 {options} raw {packed}").replace("  ", " ").as_str());
+        qemu_img(
+            root,
+            format!("convert -c -f raw -O qcow2 {options} raw {packed}")
+                .replace("  ", " ")
+                .as_str(),
+        );
         let top = format!("top{nth}");
         qemu_img(root, &format!("create -q -f qcow2 -b {packed} -F qcow2 {top}"));
         write(root, &top, &["100k 300k 7", "2M 4k zero"]);

@@ -26,8 +26,10 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 impl ObjectCommands {
     /// Copies, within the time that the server waits for it.
     pub async fn copy(&self, command: CopyCommand, cx: &CommandContext) -> Handled<CopyCmdAnswer> {
-        let missing = || HandlerError::Invalid("the copy has no source or no destination".to_owned());
-        let (from, to) = (command.src_to.ok_or_else(missing)?, command.dest_to.ok_or_else(missing)?);
+        let missing =
+            || HandlerError::Invalid("the copy has no source or no destination".to_owned());
+        let (from, to) =
+            (command.src_to.ok_or_else(missing)?, command.dest_to.ok_or_else(missing)?);
         let limit = cx.wait.unwrap_or(LIMIT);
         let new_data = self.copy_data(&from, &to, limit).await?;
         Ok(CopyCmdAnswer { new_data: Some(new_data), base: AnswerBase::success() })
@@ -107,7 +109,8 @@ impl ObjectCommands {
             hvm: destination.hvm,
         };
         let order = TemplateOrder { from, path, to, directory, about, source };
-        let MadeTemplate { path, format, sizes, name } = self.moves.template_of(&order, limit).await?;
+        let MadeTemplate { path, format, sizes, name } =
+            self.moves.template_of(&order, limit).await?;
         tracing::info!(store = %order.to.url(), snapshot = %order.path, %path, "template made of a snapshot");
         Ok(template(path, Some(format), Some(sizes), name).into())
     }

@@ -21,8 +21,10 @@ impl ObjectCommands {
         command: DeleteSnapshotsDirCommand,
     ) -> Handled<PlainAnswer> {
         let path: InstallPath = command.directory.as_deref().unwrap_or_default().parse()?;
-        let directory = ObjectKind::Snapshot.directory(&path).filter(|directory| *directory == path);
-        let wrong = || HandlerError::Invalid(format!("{path} is not the snapshots of a volume ({FORM})"));
+        let directory =
+            ObjectKind::Snapshot.directory(&path).filter(|directory| *directory == path);
+        let wrong =
+            || HandlerError::Invalid(format!("{path} is not the snapshots of a volume ({FORM})"));
         let directory = directory.ok_or_else(wrong)?;
         let store = self.access.open(command.store.as_ref(), None, None).await?;
         self.vacate(&store, &directory).await?;

@@ -182,7 +182,9 @@ impl Slices {
             }
             self.ended = group.ends_with(b"=");
             let decoded = BASE64_STANDARD.decode(&group);
-            return decoded.map(|bytes| Some(bytes.into())).map_err(|error| wrong(error.to_string()));
+            return decoded
+                .map(|bytes| Some(bytes.into()))
+                .map_err(|error| wrong(error.to_string()));
         }
     }
 }

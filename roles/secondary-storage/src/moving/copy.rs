@@ -9,9 +9,7 @@ use futures_util::{StreamExt, stream};
 
 use super::MoveError;
 use super::staging::Staging;
-use crate::stores::{
-    EngineError, InstallPath, LocalFile, Opened, Part, Store, StoreError, Work,
-};
+use crate::stores::{EngineError, InstallPath, LocalFile, Opened, Part, Store, StoreError, Work};
 
 /// Read at once.
 const BLOCK: u64 = 1 << 20;

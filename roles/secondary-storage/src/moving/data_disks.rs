@@ -132,8 +132,7 @@ impl Moves {
         }
         targets.push(in_directory(&kind.properties_file()));
         let last = targets.len() - 1;
-        let staging =
-            Staging::begin(self, store, Some((kind, directory.clone())), targets).await?;
+        let staging = Staging::begin(self, store, Some((kind, directory.clone())), targets).await?;
         let filling = async {
             write_small(&staging, 0, one.into()).await?;
             let text = meta_of(&described.name, disk, unique_name, length);
@@ -233,7 +232,8 @@ async fn described(store: &Arc<Store>, directory: &InstallPath) -> Result<Descri
         let text = format!("there is no description ({OVF}) of an OVA in {directory}");
         MoveError::Refused(text)
     };
-    let name: FileName = files.keys().find(|name| name.ends_with(OVF)).ok_or_else(missing)?.parse()?;
+    let name: FileName =
+        files.keys().find(|name| name.ends_with(OVF)).ok_or_else(missing)?.parse()?;
     let bytes = read(store, &directory.join(name.clone())).await?.ok_or_else(missing)?;
     Ok(Described { name, bytes, files })
 }

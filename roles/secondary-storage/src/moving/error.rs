@@ -28,7 +28,9 @@ pub enum MoveError {
     TimeOut(Duration),
     #[error("there is no file {path} in store {store}")]
     NotThere { path: InstallPath, store: String },
-    #[error("{0} changed while it was copied: nothing was kept of it, try again when it is at rest")]
+    #[error(
+        "{0} changed while it was copied: nothing was kept of it, try again when it is at rest"
+    )]
     Moving(InstallPath),
     #[error("{path} has {found} bytes after it was copied, its source has {expected}")]
     Length { path: InstallPath, found: u64, expected: u64 },

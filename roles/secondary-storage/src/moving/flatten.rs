@@ -66,9 +66,7 @@ impl Moves {
             let parent = find_parent(original.store(), &child, &wanted).await?;
             let open = move |source| chain::open_parent(&wanted, source);
             let opened = self.open_file(&parent, open).await.map_err(|error| match error {
-                MoveError::Image(fault) => {
-                    MoveError::Parent { path: parent.path().clone(), fault }
-                }
+                MoveError::Image(fault) => MoveError::Parent { path: parent.path().clone(), fault },
                 other => other,
             })?;
             files.push(opened.file);
@@ -142,7 +140,8 @@ impl Moves {
         let (part, found) = written?;
         if found != expected {
             let path = staging.files().first().map(super::staging::Staged::target);
-            let path = path.ok_or_else(|| MoveError::Refused("nothing was to be made".to_owned()))?;
+            let path =
+                path.ok_or_else(|| MoveError::Refused("nothing was to be made".to_owned()))?;
             return Err(MoveError::Length { path, found, expected });
         }
         Ok(staging.store().run(WRITE, part.finish()).await?)

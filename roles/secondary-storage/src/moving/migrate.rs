@@ -106,7 +106,8 @@ impl Moves {
             ObjectKind::Snapshot => None,
             kind => Some((kind, migration.directory.clone())),
         };
-        let targets = plan.files.iter().map(|(_, directory, name)| (directory.clone(), name.clone()));
+        let targets =
+            plan.files.iter().map(|(_, directory, name)| (directory.clone(), name.clone()));
         let staging = Staging::begin(self, &migration.to, object, targets.collect()).await?;
         let progress = Progress::default();
         let copying = async {
@@ -162,7 +163,11 @@ async fn plan(migration: &Migration) -> Result<Plan, MoveError> {
         let new = directory.join(own.clone());
         let files = files_below(from, &above, &new).await?;
         let path = new.join(name.clone());
-        return if files.is_empty() { Err(not_there()) } else { Ok(Plan { files, path, image: None }) };
+        return if files.is_empty() {
+            Err(not_there())
+        } else {
+            Ok(Plan { files, path, image: None })
+        };
     }
     let is_directory = found == Some(EntryKind::Directory);
     let (source, target, path) = match found {
@@ -175,7 +180,9 @@ async fn plan(migration: &Migration) -> Result<Plan, MoveError> {
         Some(EntryKind::Directory) => {
             (path.clone(), directory.clone(), directory.join(name.clone()))
         }
-        Some(EntryKind::File) | None => (above.clone(), directory.clone(), directory.join(name.clone())),
+        Some(EntryKind::File) | None => {
+            (above.clone(), directory.clone(), directory.join(name.clone()))
+        }
         Some(EntryKind::Other) => return Err(not_there()),
     };
     if kind.directory(&source).is_none() {
@@ -228,9 +235,8 @@ async fn files_below(
             }
         }
     }
-    let lists = |name: &FileName| {
-        ObjectKind::ALL.iter().any(|kind| kind.properties_file() == *name)
-    };
+    let lists =
+        |name: &FileName| ObjectKind::ALL.iter().any(|kind| kind.properties_file() == *name);
     files.sort_by(|a, b| (lists(&a.2), &a.0).cmp(&(lists(&b.2), &b.0)));
     Ok(files)
 }

@@ -91,10 +91,8 @@ impl Moves {
         };
         let image: FileName = name.parse()?;
         let (kind, directory) = (ObjectKind::Template, order.directory.clone());
-        let targets = vec![
-            (directory.clone(), image.clone()),
-            (directory.clone(), kind.properties_file()),
-        ];
+        let targets =
+            vec![(directory.clone(), image.clone()), (directory.clone(), kind.properties_file())];
         let object = Some((kind, directory.clone()));
         let staging = Staging::begin(self, &order.to, object, targets).await?;
         let about = match &unique_name {

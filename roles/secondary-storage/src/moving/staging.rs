@@ -210,7 +210,8 @@ pub(super) async fn remove_leftovers(
             store.run(NAME, engine.remove_file(&work, staged.target())).await?;
         }
     }
-    let mut directories: Vec<&InstallPath> = note.files.iter().map(|file| &file.directory).collect();
+    let mut directories: Vec<&InstallPath> =
+        note.files.iter().map(|file| &file.directory).collect();
     directories.sort_by_key(|directory| std::cmp::Reverse(directory.parts().len()));
     directories.dedup();
     for directory in directories {

@@ -26,7 +26,9 @@ fn item(instance: u32, resource: &str, kind: u32, more: &str) -> String {
 
 fn description(disks: usize) -> String {
     let of = |part: &dyn Fn(usize) -> String| (1..=disks).map(part).collect::<String>();
-    let files = of(&|n| format!("<File ovf:id=\"f{n}\" ovf:href=\"disk{n}.vmdk\" ovf:size=\"{}\"/>", n * 10));
+    let files = of(&|n| {
+        format!("<File ovf:id=\"f{n}\" ovf:href=\"disk{n}.vmdk\" ovf:size=\"{}\"/>", n * 10)
+    });
     let listed = of(&|n| {
         format!(
             "<Disk ovf:diskId=\"vmdisk{n}\" ovf:fileRef=\"f{n}\" ovf:capacity=\"{n}\" \
@@ -144,7 +146,9 @@ async fn a_second_disk_moves_to_a_template_of_its_own() {
     let ovf = text(&format!("{DIRECTORY}/app.ovf"));
     assert!(ovf.contains("disk1.vmdk") && !ovf.contains("disk2.vmdk"), "{ovf}");
     let meta = text("template/tmpl/2/241/241-2-name.ova.meta");
-    for line in ["ova.filename=241-2-name.ova", "numDisks=1", "disk1.name=disk2.vmdk", "disk1.size=20"] {
+    for line in
+        ["ova.filename=241-2-name.ova", "numDisks=1", "disk1.name=disk2.vmdk", "disk1.size=20"]
+    {
         assert!(meta.lines().any(|other| other == line), "{line} in {meta}");
     }
     let both = [("230-2-name".to_owned(), false), ("241-2-name".to_owned(), false)];

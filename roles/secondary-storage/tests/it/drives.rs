@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use agent_protocol::Envelope;
 use agent_protocol::storage::{
     ConfigDriveLocation, DataStoreTO, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand, S3TO,
 };
-use agent_protocol::Envelope;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 

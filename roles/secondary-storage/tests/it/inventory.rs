@@ -4,8 +4,8 @@ use agent_protocol::Command;
 use agent_protocol::agent::AnswerBase;
 use agent_protocol::storage::{
     ComputeChecksumCommand, DataStoreTO, DataTO, DeleteCommand, DownloadStatus,
-    GetStorageStatsCommand, ImageFormat, ListTemplateCommand, ListVolumeCommand, S3TO, SecStorageSetupCommand, TemplateObjectTO,
-    VolumeObjectTO,
+    GetStorageStatsCommand, ImageFormat, ListTemplateCommand, ListVolumeCommand, S3TO,
+    SecStorageSetupCommand, TemplateObjectTO, VolumeObjectTO,
 };
 
 use role::Health;

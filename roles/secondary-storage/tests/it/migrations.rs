@@ -56,11 +56,7 @@ impl Two {
 }
 
 fn command(from: impl Into<DataTO>, to: impl Into<DataTO>) -> CopyCommand {
-    CopyCommand {
-        src_to: Some(from.into()),
-        dest_to: Some(to.into()),
-        ..CopyCommand::default()
-    }
+    CopyCommand { src_to: Some(from.into()), dest_to: Some(to.into()), ..CopyCommand::default() }
 }
 
 fn template(path: &str, store: DataStoreTO) -> TemplateObjectTO {
@@ -205,9 +201,8 @@ async fn what_is_not_there_or_not_a_place_is_refused_by_name() {
         let answer = two.copy(snapshot(from, store_to()), to).await;
         assert!(!answer.base.result, "{from}");
     }
-    let answer = two
-        .copy(volume("volumes/2/1/v", store_to()), snapshot("snapshots/2/45", other()))
-        .await;
+    let answer =
+        two.copy(volume("volumes/2/1/v", store_to()), snapshot("snapshots/2/45", other())).await;
     assert!(answer.base.details.unwrap().contains("VolumeObjectTO to SnapshotObjectTO"));
     assert!(tree(&two.to("")).is_empty());
 }
@@ -216,7 +211,8 @@ async fn what_is_not_there_or_not_a_place_is_refused_by_name() {
 async fn holes_are_kept() {
     let two = Two::new().await;
     two.fill("volumes/2/31/v.raw", "");
-    let file = std::fs::OpenOptions::new().write(true).open(two.from("volumes/2/31/v.raw")).unwrap();
+    let file =
+        std::fs::OpenOptions::new().write(true).open(two.from("volumes/2/31/v.raw")).unwrap();
     let length = 10_u64 << 30;
     file.set_len(length).unwrap();
     for at in [0, 3 << 30, length - 4096] {
@@ -292,8 +288,7 @@ async fn a_source_that_changes_meanwhile_is_an_error() {
     let stores = &two.bench.parts.stores;
     let store = stores.open(&STORE.parse().unwrap(), None).await.unwrap();
     let path = "volumes/2/31/v.raw".parse().unwrap();
-    let original =
-        secondary_storage::moving::copy::Original::open(&store, &path).await.unwrap();
+    let original = secondary_storage::moving::copy::Original::open(&store, &path).await.unwrap();
     original.verify().await.unwrap();
     two.fill("volumes/2/31/v.raw", vec![2; 1 << 20]);
     let error = original.verify().await.unwrap_err().to_string();

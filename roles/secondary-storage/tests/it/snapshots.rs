@@ -104,8 +104,7 @@ async fn of_a_chain<K: crate::bench::Kind>() {
             .unwrap();
         assert!(output.status.success());
     }
-    let template =
-        made(bench.ask(&to_template(snapshot("snapshots/2/31/two", "KVM", None))).await);
+    let template = made(bench.ask(&to_template(snapshot("snapshots/2/31/two", "KVM", None))).await);
     assert_eq!(template.path.as_deref(), Some("template/tmpl/2/230/two.qcow2"));
     assert_eq!((template.size, template.name), (Some(30 << 20), None));
     let made = bench.directory.join("sec/template/tmpl/2/230/two.qcow2");
@@ -132,7 +131,10 @@ async fn a_chain_that_is_not_whole_says_what_is_missing() {
     std::fs::remove_file(directory.join("one")).unwrap();
     let command = to_template(snapshot("snapshots/2/31/two", "KVM", None));
     let details = bench.ask(&command).await.base.details.unwrap();
-    assert!(details.starts_with("snapshots/2/31/two needs its parent snapshots/2/31/one"), "{details}");
+    assert!(
+        details.starts_with("snapshots/2/31/two needs its parent snapshots/2/31/one"),
+        "{details}"
+    );
     std::fs::write(directory.join("one"), "no image").unwrap();
     let details = bench.ask(&command).await.base.details.unwrap();
     assert!(details.starts_with("its parent snapshots/2/31/one is not a valid QCOW2"), "{details}");
@@ -169,7 +171,12 @@ async fn endings_are_found_and_what_cannot_become_a_template_says_why() {
     for (path, hypervisor, format, told) in [
         ("snapshots/2/31/none", "KVM", None, "there is no file snapshots/2/31/none in store"),
         ("snapshots/2/31/text", "KVM", None, "the file is not a valid QCOW2"),
-        ("snapshots/2/31/s", "KVM", vhd, "javax.naming.ConfigurationException: Unknown image format VHD"),
+        (
+            "snapshots/2/31/s",
+            "KVM",
+            vhd,
+            "javax.naming.ConfigurationException: Unknown image format VHD",
+        ),
         ("snapshots/8ee77f77", "Simulator", None, "hypervisor \"Simulator\""),
         ("snapshots/2/31/none", "XenServer", None, "there is no file"),
         ("", "KVM", None, "is not a path below a store"),
@@ -239,7 +246,9 @@ async fn the_files_of_a_snapshot_are_named_for_another_zone() {
         assert!(answer.base.result);
         assert_eq!(answer.files.unwrap(), files, "{path}");
     }
-    for path in ["snapshots/2/45/four", "snapshots/2/45", "snapshots/2/9/x", "template/tmpl/1/3", ""] {
+    for path in
+        ["snapshots/2/45/four", "snapshots/2/45", "snapshots/2/9/x", "template/tmpl/1/3", ""]
+    {
         let answer = ask(path).await;
         assert!(!answer.base.result && answer.files.unwrap().is_empty(), "{path}");
     }
@@ -264,7 +273,9 @@ async fn all_snapshots_of_a_volume_go_and_no_others() {
     let gone = Some("snapshot directory 31 doesn't exist".to_owned());
     assert_eq!(ask("snapshots/7/31").await, (true, gone));
     assert_eq!(bench.files(), ["snapshots/7/3/c", "snapshots/7/310/b"]);
-    for bad in ["snapshots/7", "snapshots", "", "volumes/7/31", "snapshots/7/3/c", "snapshots/../7/3"] {
+    for bad in
+        ["snapshots/7", "snapshots", "", "volumes/7/31", "snapshots/7/3/c", "snapshots/../7/3"]
+    {
         assert!(!ask(bad).await.0, "{bad}");
     }
     assert_eq!(bench.files().len(), 2);

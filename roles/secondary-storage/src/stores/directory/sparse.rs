@@ -50,7 +50,11 @@ pub fn copy_range(from: &File, to: &File, range: Range<u64>) -> Result<u64> {
             Err(Errno::EINTR) => {}
             // Two file systems, or one that cannot: the rest is read and written.
             Err(
-                Errno::EXDEV | Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EPERM
+                Errno::EXDEV
+                | Errno::EINVAL
+                | Errno::ENOSYS
+                | Errno::EOPNOTSUPP
+                | Errno::EPERM
                 | Errno::ETXTBSY,
             ) => break,
             Err(errno) => return Err(errno.into()),

@@ -12,9 +12,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use nfs3::procedures::{
-    Commit, GetAttributes, SetAttributes, Stability, Verifier, Write, Written,
-};
+use nfs3::procedures::{Commit, GetAttributes, SetAttributes, Stability, Verifier, Write, Written};
 use role::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
