@@ -211,7 +211,7 @@ mod tests {
         let serving = tokio::spawn(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                stream.read(&mut [0; 4096]).await.unwrap();
+                assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0, "no request came");
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });

@@ -570,7 +570,7 @@ fn a_client_is_watched_and_another_server_is_found() {
         assert!(ignored[0].ends_with(" ignored"), "{ignored:?}");
         api.get("/v1/trace/nobody").await.problem(404, "not-found");
 
-        let _other = wire.other_server(directory.path());
+        let mut other = wire.other_server(directory.path());
         let found = eventually("the other server answers", async || {
             let answer = api.send("POST", "/v1/probe/rogue-dhcp", &[], "").await.expect(200).json();
             answer["servers"].as_array().unwrap().first().cloned()
@@ -578,6 +578,8 @@ fn a_client_is_watched_and_another_server_is_found() {
         .await;
         assert_eq!(found["ip"], "10.77.0.200", "{found}");
         assert_eq!(found["server_id"], "10.77.0.200", "{found}");
+        other.kill().unwrap();
+        other.wait().unwrap();
         running.stop().await;
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use demo_api::{Fault, World};
 use serde_json::{Value, json};
 
-use crate::cloud::{BY_HAND, Cloud, alarms, recorded, recorded_world, reservations, sync};
+use crate::cloud::{BY_HAND, Cloud, alarms, reservations, sync};
 use crate::harness::eventually;
 
 fn world(machines: usize) -> World {

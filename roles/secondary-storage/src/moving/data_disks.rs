@@ -11,13 +11,13 @@ use std::sync::Arc;
 use agent_protocol::storage::DatadiskTO;
 use bytes::Bytes;
 use disk_image::ovf::{MAX_LENGTH, Ovf, OvfError, with_one_file};
+use java_properties::Properties;
 
 use super::copy::{Original, Progress, copy};
 use super::snapshot::write_small;
 use super::staging::Staging;
 use super::{MoveError, Moves, Permit};
 use crate::objects::ovf;
-use crate::objects::properties::Properties;
 use crate::stores::{EntryKind, FileName, InstallPath, ObjectKind, Store, Work};
 
 const OVA: &str = ".ova";
