@@ -13,28 +13,23 @@ pub mod open;
 pub mod pool;
 pub mod sparse;
 
-use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use dir::{Dir, Modes};
 
-use super::ROOM_STEP;
 use super::engine::{
-    Engine, EngineError, Entry, EntryKind, Listed, LocalFile, Opened, Operation, Part, Piece,
-    SMALL, Space, Threads,
+    Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
 };
 use super::marker;
 use super::path::{FileName, InstallPath};
 use super::work::{Owned, Work};
 use files::{DirectoryFile, DirectoryPart};
-use pool::{Lane, Pool};
+use pool::{Lane, Pool, Queue};
 
 /// Longest pause between two questions to a store while a file is synced.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

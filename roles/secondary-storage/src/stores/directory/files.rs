@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::pool::{Lane, Queue};
-use super::{Shared, sparse};
+use super::{Shared, dir, sparse};
+use crate::stores::ROOM_STEP;
 use crate::stores::engine::{EngineError, LocalFile, Opened, Operation, Part, Piece, Threads};
 use crate::stores::work::Owned;
 

@@ -1,5 +1,6 @@
 //! What only this engine has: threads, and a disk that takes its time.
 
+use std::fs::File;
 use std::sync::mpsc::sync_channel;
 
 use super::*;
