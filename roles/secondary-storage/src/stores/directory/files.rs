@@ -42,7 +42,7 @@ impl DirectoryPart {
 impl DirectoryPart {
     /// Syncing takes as long as the disk needs, which no deadline knows. So the store is asked
     /// something else meanwhile: one that does not answer that has died.
-    fn synced(
+    pub(super) fn synced(
         &self,
         piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
     ) -> Operation<()> {
