@@ -235,16 +235,9 @@ pub async fn assemble_on(
     // The other half of the link's places stays free for lists, deletions and questions.
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context.clone(), config.downloads.per_store, waiting);
-    let surveys = Surveys::new(
-        stores.clone(),
-        downloads.clone(),
-        context.sharing.clone(),
-        cx.host.clone(),
-        Arc::clone(&metrics),
-    );
+    let surveys = Surveys::new(context.clone(), downloads.clone());
     let access = StoreAccess { stores: stores.clone() };
-    let moves =
-        Moves::new(stores.clone(), cx.tasks.clone(), cx.host.clone(), &config.state_directory);
+    let moves = Moves::new(&context, &config.state_directory);
     let commands = Commands {
         setup: SetupCommands {
             access: access.clone(),
@@ -279,11 +272,7 @@ pub async fn assemble_on(
         uploads: UploadCommands { uploads: uploads.clone() },
         metrics: Arc::clone(&metrics),
     };
-    let takeover = Arc::new(Takeover {
-        cx: context,
-        downloads: commands.downloads.clone(),
-        uploads: uploads.clone(),
-    });
+    let takeover = Takeover::new(context, commands.downloads.clone(), uploads.clone());
     let host = cx.host.clone();
     let name = config.public_address.to_string();
     let uploads = UploadService::new(uploads, settings.clone(), name, cx.tasks.clone());
@@ -294,7 +283,7 @@ pub async fn assemble_on(
         downloads,
         links,
         uploads,
-        takeover,
+        takeover: Arc::new(takeover),
         moves,
         server,
         metrics,

@@ -6,7 +6,7 @@
 //! .quickcloud/jobs/<work>/job.json      what it has created, how far it is; renewed every few seconds
 //! ```
 //!
-//! A piece of work is the directory of the object that is being made: no two hosts make the same
+//! A piece of work is the place of the object that is being made, a directory or a file: no two hosts make the same
 //! object, whether they were asked to download it or a browser sends it. A host that is asked for
 //! what another one is doing waits for it and says how far it is; it goes on itself when the other
 //! one dies. [`takeover`] looks for work of dead hosts that nobody here was asked for.
@@ -62,13 +62,13 @@ impl From<PathError> for SharingError {
     }
 }
 
-/// The name of the work of making an object.
-pub fn work_of(directory: &InstallPath) -> Result<FileName, PathError> {
-    directory.to_string().replace('/', "+").parse()
+/// The name of the work of making what is at a place.
+pub fn work_of(place: &InstallPath) -> Result<FileName, PathError> {
+    place.to_string().replace('/', "+").parse()
 }
 
-/// The directory of a piece of work.
-fn directory_of(work: &FileName) -> Option<InstallPath> {
+/// What a piece of work makes.
+fn place_of(work: &FileName) -> Option<InstallPath> {
     work.as_str().replace('+', "/").parse().ok()
 }
 
@@ -209,13 +209,16 @@ impl Sharing {
         if !store.engine().can_claim() {
             return Ok(Begun::Unshared);
         }
-        let key = Self::key(store, work);
-        if let Some(kept) = self.held().get_mut(&key)
-            && kept.owner == owner
-            && kept.worker.is_none()
-        {
-            kept.worker = Some(worker);
-            return Ok(Begun::Ours(kept.former.take()));
+        match self.held().get_mut(&Self::key(store, work)) {
+            Some(kept) if kept.owner == owner && kept.worker.is_none() => {
+                kept.worker = Some(worker);
+                return Ok(Begun::Ours(kept.former.take()));
+            }
+            // Something else of this host makes the same: a download and an upload.
+            Some(held) if held.worker.as_ref().is_none_or(|worker| !worker.is_over()) => {
+                return Ok(Begun::Elsewhere);
+            }
+            Some(_) | None => {}
         }
         let lease = match self.leases().acquire(store, work, Instant::now()).await {
             Ok(Acquired::Lease(lease)) => lease,
@@ -359,8 +362,7 @@ impl Sharing {
         Ok(facts::remove(store, "share a job", directory, file).await?)
     }
 
-    /// Ends whatever another host does in a directory that is about to be removed, and removes what it
-    /// left outside of it. This host's own work has ended.
+    /// Ends the work of another host on an object that is about to be removed. This host's own has ended.
     pub async fn clear(&self, store: &Store, directory: &InstallPath) -> Result<(), SharingError> {
         if !store.engine().can_claim() {
             return Ok(());
@@ -422,13 +424,21 @@ impl Sharing {
         Ok(orphans)
     }
 
-    /// Where any host, dead or not, makes an object; `None` when that cannot be said.
+    /// Where any host, dead or not, makes something, with the directories of these places; `None` when
+    /// that cannot be said.
     pub async fn busy(&self, store: &Store) -> Option<BTreeSet<InstallPath>> {
         if !store.engine().can_claim() {
             return Some(BTreeSet::new());
         }
         match lease::leased(store).await {
-            Ok(all) => Some(all.iter().filter_map(directory_of).collect()),
+            Ok(all) => {
+                let places = all.iter().filter_map(place_of);
+                let with_parents = places.flat_map(|place| {
+                    let parent = place.split().map(|(parent, _name)| parent);
+                    std::iter::once(place).chain(parent)
+                });
+                Some(with_parents.collect())
+            }
             Err(error) => {
                 let error = bedrock::chain(&error);
                 tracing::warn!(store = %store.url(), error, "cannot look at the work of other hosts");

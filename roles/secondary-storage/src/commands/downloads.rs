@@ -287,7 +287,7 @@ impl DownloadCommands {
     /// How far another host of the zone is with it, if one does it.
     async fn elsewhere(&self, request: &Request) -> Option<Report> {
         let store = self.access.stores.open(&request.store, None).await.ok()?;
-        let work = work_of(&request.directory).ok()?;
+        let work = work_of(&request.place()).ok()?;
         let is_elsewhere = self.sharing.is_elsewhere(&store, &work).await.ok()?;
         if !is_elsewhere {
             return None;

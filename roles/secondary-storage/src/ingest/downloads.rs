@@ -250,7 +250,7 @@ impl Downloads {
             return;
         }
         let mut table = self.table();
-        if table.running_at(&job.request.store, &job.request.directory).is_none()
+        if table.running_for(&job.request).is_none()
             && let Err(error) = self.begin(&mut table, job.following())
         {
             let error = bedrock::chain(&error);
@@ -273,6 +273,16 @@ impl Downloads {
     /// The job that downloads into a directory now.
     pub fn running_at(&self, store: &StoreUrl, directory: &InstallPath) -> Option<Arc<Job>> {
         self.table().running_at(store, directory)
+    }
+
+    /// Whether a job makes this now.
+    pub fn is_making(&self, store: &StoreUrl, place: &InstallPath) -> bool {
+        let is_it = |job: &Arc<Job>| {
+            job.holds_place()
+                && job.request.store.key() == store.key()
+                && job.request.place() == *place
+        };
+        self.table().jobs.values().any(is_it)
     }
 
     /// Stops whatever downloads into a directory that is about to be removed.

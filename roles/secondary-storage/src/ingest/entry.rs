@@ -17,7 +17,7 @@ use super::records::Checkpoint;
 use crate::objects::inventory::{self, Item};
 use crate::sharing::takeover::published;
 use crate::sharing::{Begun, Doing, SharingError, Shown, Worker, reclaim, work_of};
-use crate::stores::{FileName, InstallPath, Store};
+use crate::stores::{FileName, InstallPath, ObjectKind, Store};
 use disk_image::{Format, Sizes};
 
 /// Between two looks at what another host does.
@@ -88,7 +88,7 @@ pub(super) enum Entered {
 }
 
 fn work(job: &Job) -> Result<FileName, IngestError> {
-    work_of(&job.request.directory).map_err(|error| SharingError::from(error).into())
+    work_of(&job.request.place()).map_err(|error| SharingError::from(error).into())
 }
 
 /// Waits while another host does the download, and says how far it is; `true` when there was one.
@@ -138,7 +138,11 @@ pub(super) async fn enter(
         done =
             found.filter(|item| item.unique_name == job.about().unique_name && !item.is_corrupted);
     }
-    if let Some(sizes) = done.and_then(|item| adopt(job, item)) {
+    let mut sizes = done.and_then(|item| adopt(job, item));
+    if sizes.is_none() && (waited || was_ended) {
+        sizes = snapshot_of_another(job, store).await?;
+    }
+    if let Some(sizes) = sizes {
         // What this host had begun of it, if it had.
         if let Err(error) = clean_up(cx, &job.id).await {
             let error = bedrock::chain(&error);
@@ -189,6 +193,18 @@ fn adopt(job: &Job, item: Item) -> Option<Sizes> {
         report.checksum = checksum.or_else(|| report.checksum.take());
     });
     Some(sizes)
+}
+
+/// A snapshot's file has no list that names it; it gets its name when it is whole.
+async fn snapshot_of_another(job: &Job, store: &Store) -> Result<Option<Sizes>, IngestError> {
+    if job.request.kind != ObjectKind::Snapshot || !job.request.more.is_empty() {
+        return Ok(None);
+    }
+    let place = job.request.place();
+    let opening = store.engine().open(&job.work, place.clone());
+    let Some(file) = store.run("look for a snapshot", opening).await? else { return Ok(None) };
+    job.update(|report| report.install_path = place.to_string());
+    Ok(Some(Sizes { virtual_size: file.length(), physical_size: file.length() }))
 }
 
 /// Makes what a dead host has left this job's own: its bytes under another name, its other files gone.

@@ -83,6 +83,14 @@ impl Request {
             && self.image == other.image
     }
 
+    /// What it makes: the object's directory, or the one file of several in a directory.
+    pub fn place(&self) -> InstallPath {
+        match &self.image {
+            Some(image) => self.directory.join(image.clone()),
+            None => self.directory.clone(),
+        }
+    }
+
     /// Whether a running job for `other` can serve this one: same bytes, same checks.
     pub fn is_same_download(&self, other: &Self) -> bool {
         self.source.is_same(&other.source)

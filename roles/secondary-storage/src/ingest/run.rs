@@ -198,8 +198,9 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         match enter(job, cx, &store, waited).await? {
             Entered::Ours => break turn,
             Entered::Done(sizes) => return Ok(sizes),
-            Entered::Elsewhere => {}
+            Entered::Elsewhere => drop(turn),
         }
+        tokio::time::sleep(cx.sharing.beat()).await;
     };
     if let Some(first) = job.request.image.as_ref().filter(|_first| !job.request.more.is_empty()) {
         return several::work(job, cx, &store, first).await;

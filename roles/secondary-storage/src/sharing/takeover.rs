@@ -16,12 +16,16 @@ use crate::uploads::Uploads;
 /// Everything that work of other hosts may become here.
 #[derive(Debug)]
 pub struct Takeover {
-    pub cx: DownloadContext,
-    pub downloads: DownloadCommands,
-    pub uploads: Uploads,
+    cx: DownloadContext,
+    downloads: DownloadCommands,
+    uploads: Uploads,
 }
 
 impl Takeover {
+    pub const fn new(cx: DownloadContext, downloads: DownloadCommands, uploads: Uploads) -> Self {
+        Self { cx, downloads, uploads }
+    }
+
     /// Rounds until shutdown. What is under way then stays this host's for as long as a host may be
     /// silent: it goes on itself if it starts again by then.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
@@ -73,9 +77,8 @@ impl Takeover {
 
     /// Somebody here was asked for it and waits for its turn: it takes over itself.
     fn is_begun(&self, store: &Store, work: &FileName) -> bool {
-        super::directory_of(work).is_some_and(|directory| {
-            self.downloads.downloads.running_at(store.url(), &directory).is_some()
-        })
+        super::place_of(work)
+            .is_some_and(|place| self.downloads.downloads.is_making(store.url(), &place))
     }
 
     async fn take_over(
@@ -102,7 +105,7 @@ impl Takeover {
         record.internal_sites = sites.iter().map(ToString::to_string).collect();
         record.outcome = None;
         let request = match self.downloads.request_of(&record) {
-            Ok(request) if super::work_of(&request.directory).as_ref() == Ok(work) => request,
+            Ok(request) if super::work_of(&request.place()).as_ref() == Ok(work) => request,
             Ok(_) | Err(_) => {
                 tracing::warn!(store = %store.url(), %work, "a dead host's download cannot go on here");
                 return false;

@@ -6,15 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use role::Host;
 use status_api::{FindingKind, StoreStatus, VerifyReport};
 use tokio_util::sync::CancellationToken;
 
-use super::{InstallPath, Store, StoreUrl, Stores};
-use crate::ingest::Downloads;
-use crate::metrics::Metrics;
+use super::{InstallPath, Store, StoreUrl};
+use crate::ingest::{DownloadContext, Downloads};
 use crate::objects::verify::{Look, verify};
-use crate::sharing::Sharing;
 
 /// From the start to the first look: first what the server asks.
 const FIRST: Duration = Duration::from_secs(5 * 60);
@@ -29,32 +26,23 @@ pub struct Surveys {
 
 #[derive(Debug)]
 struct Shared {
-    stores: Stores,
+    cx: DownloadContext,
     downloads: Downloads,
-    sharing: Sharing,
-    host: Host,
-    metrics: Arc<Metrics>,
     one_at_a_time: tokio::sync::Mutex<()>,
     /// How many findings the last look at a store had.
     told: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Surveys {
-    pub fn new(
-        stores: Stores,
-        downloads: Downloads,
-        sharing: Sharing,
-        host: Host,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(cx: DownloadContext, downloads: Downloads) -> Self {
         let (one_at_a_time, told) = (tokio::sync::Mutex::default(), Mutex::default());
-        let shared = Shared { stores, downloads, sharing, host, metrics, one_at_a_time, told };
+        let shared = Shared { cx, downloads, one_at_a_time, told };
         Self { shared: Arc::new(shared) }
     }
 
     /// The stores, with what the last look at each found.
     pub fn status(&self) -> Vec<StoreStatus> {
-        let mut stores = self.shared.stores.status();
+        let mut stores = self.shared.cx.stores.status();
         let told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         for store in &mut stores {
             store.orphans = told.get(&store.url).copied();
@@ -65,13 +53,13 @@ impl Surveys {
     /// Looks at one store, or at all that are ready.
     pub async fn look(&self, only: Option<&StoreUrl>, repair: bool) -> Vec<VerifyReport> {
         let _one = self.shared.one_at_a_time.lock().await;
-        let ready = self.shared.stores.ready().into_iter();
+        let ready = self.shared.cx.stores.ready().into_iter();
         let chosen = ready.filter(|store| only.is_none_or(|url| url.key() == store.url().key()));
         let mut reports = Vec::new();
         for store in chosen {
-            let now = self.shared.host.clock.now();
+            let now = self.shared.cx.host.clock.now();
             // Without an answer everything may be somebody's.
-            let elsewhere = self.shared.sharing.busy(&store).await;
+            let elsewhere = self.shared.cx.sharing.busy(&store).await;
             let running = |directory: &InstallPath| {
                 elsewhere.as_ref().is_none_or(|busy| busy.contains(directory))
                     || self.shared.downloads.running_at(store.url(), directory).is_some()
@@ -92,7 +80,7 @@ impl Surveys {
             return;
         }
         let left = report.found.saturating_sub(report.repaired);
-        self.shared.metrics.findings(&report.store, left, report.reclaimable_bytes);
+        self.shared.cx.metrics.findings(&report.store, left, report.reclaimable_bytes);
         let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
         let before = told.insert(report.store.clone(), left);
         if left > 0 && before != Some(left) {
