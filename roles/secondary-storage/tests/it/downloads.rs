@@ -121,7 +121,6 @@ async fn a_volume_is_installed_and_listed_by_its_id() {
     assert!(bench.listed().await.is_empty());
 }
 
-/// Row 19 of the weaknesses: one directory, one download.
 #[tokio::test]
 async fn files_of_snapshots_keep_their_names_side_by_side() {
     // No text: that would be somebody's error page.
@@ -152,6 +151,7 @@ async fn files_of_snapshots_keep_their_names_side_by_side() {
     assert_eq!(bench.files().len(), 4, "{:?}", bench.files());
 }
 
+/// Row 19 of the weaknesses: one directory, one download.
 #[tokio::test]
 async fn a_second_command_attaches_to_the_running_download() {
     let bench = Bench::new().await;
