@@ -29,6 +29,7 @@ use role::{Host, TaskScope};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::ingest::DownloadContext;
 use crate::stores::{InstallPath, Store, StoreUrl, Stores};
 pub use error::MoveError;
 use places::{Place, Places};
@@ -53,7 +54,8 @@ pub struct Moves {
 }
 
 impl Moves {
-    pub fn new(stores: Stores, tasks: TaskScope, host: Host, state_directory: &Path) -> Self {
+    pub fn new(context: &DownloadContext, state_directory: &Path) -> Self {
+        let DownloadContext { stores, tasks, host, .. } = context.clone();
         let journal = Journal::new(state_directory.join("moves"));
         let (places, turns) = (Places::default(), Arc::new(Semaphore::new(AT_A_TIME)));
         Self { stores, tasks, host, journal, places, turns }

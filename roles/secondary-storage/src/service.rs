@@ -258,15 +258,7 @@ pub async fn assemble_on(
             sharing: context.sharing.clone(),
         },
         inventory: InventoryCommands { access: access.clone(), metrics: Arc::clone(&metrics) },
-        objects: ObjectCommands {
-            access: access.clone(),
-            downloads: downloads.clone(),
-            uploads: uploads.clone(),
-            links: links.clone(),
-            sharing: context.sharing.clone(),
-            moves: moves.clone(),
-            host: cx.host.clone(),
-        },
+        objects: objects(&context, &downloads, &uploads, &links, &moves),
         drives: DriveCommands { access: access.clone(), moves: moves.clone() },
         links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
         uploads: UploadCommands { uploads: uploads.clone() },
@@ -295,6 +287,25 @@ pub async fn assemble_on(
         copy,
         host,
     })
+}
+
+/// Whatever writes has to end before an object goes.
+fn objects(
+    context: &DownloadContext,
+    downloads: &Downloads,
+    uploads: &Uploads,
+    links: &Links,
+    moves: &Moves,
+) -> ObjectCommands {
+    ObjectCommands {
+        access: StoreAccess { stores: context.stores.clone() },
+        downloads: downloads.clone(),
+        uploads: uploads.clone(),
+        links: links.clone(),
+        sharing: context.sharing.clone(),
+        moves: moves.clone(),
+        host: context.host.clone(),
+    }
 }
 
 fn shared_by_downloads(

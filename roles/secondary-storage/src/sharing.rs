@@ -121,7 +121,7 @@ pub trait Worker: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub enum Begun {
     /// It is this host's; with what the one before showed, if it did not come to its end.
-    Ours(Option<Shown>),
+    Ours(Option<Box<Shown>>),
     /// The store cannot decide between hosts.
     Unshared,
     /// Another host does it.
@@ -212,7 +212,7 @@ impl Sharing {
         match self.held().get_mut(&Self::key(store, work)) {
             Some(kept) if kept.owner == owner && kept.worker.is_none() => {
                 kept.worker = Some(worker);
-                return Ok(Begun::Ours(kept.former.take()));
+                return Ok(Begun::Ours(kept.former.take().map(Box::new)));
             }
             // Something else of this host makes the same: a download and an upload.
             Some(held) if held.worker.as_ref().is_none_or(|worker| !worker.is_over()) => {
@@ -231,7 +231,7 @@ impl Sharing {
         };
         let former = self.look(store, work).await;
         self.keep(store, work, owner, lease, former.clone(), Some(worker));
-        Ok(Begun::Ours(former))
+        Ok(Begun::Ours(former.map(Box::new)))
     }
 
     /// Whether another host does a piece of work, as far as the store can say.

@@ -158,7 +158,7 @@ pub(super) async fn enter(
         job.received.store(0, Ordering::Relaxed);
     }
     if let Some(former) = former {
-        take_over(job, cx, store, &work, former).await?;
+        take_over(job, cx, store, &work, *former).await?;
     }
     Ok(Entered::Ours)
 }
