@@ -23,8 +23,8 @@ fuzz_target!(|input: &[u8]| {
     let Some((first, image)) = input.split_first() else { return };
     let (format, magic) = match first % 3 {
         0 => (Format::Vhd, &b""[..]),
-        1 => (Format::Qcow2, b"QFI\xfb\0\0\0\x02"),
-        _ => (Format::Qcow2, b"QFI\xfb\0\0\0\x03"),
+        1 => (Format::Qcow2, &b"QFI\xfb\0\0\0\x02"[..]),
+        _ => (Format::Qcow2, &b"QFI\xfb\0\0\0\x03"[..]),
     };
     let image = [magic, image].concat();
     if let Ok(Opened { file, parent, .. }) = open(format, Box::new(Strict(image))) {

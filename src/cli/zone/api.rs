@@ -43,7 +43,7 @@ pub(in crate::cli) struct Access {
 impl ApiOptions {
     /// Options before the environment before the configuration.
     pub(in crate::cli) fn access(&self) -> Result<Access, String> {
-        let mut files = self.from_config()?;
+        let mut files = self.configured()?;
         if !self.url.is_empty() {
             files.urls.clone_from(&self.url);
         }
@@ -79,7 +79,7 @@ impl ApiOptions {
         Ok(Access { urls, credentials, ca_file, hosts, files })
     }
 
-    fn from_config(&self) -> Result<ApiFiles, String> {
+    fn configured(&self) -> Result<ApiFiles, String> {
         if self.config.is_none() {
             return Ok(ApiFiles::default());
         }
