@@ -305,7 +305,7 @@ mod tests {
              stores = [{{ url = \"nfs://10.0.0.9/export/sec\", directory = \"/srv/sec\" }}]\n\
              allowed_sources = [\"10.77.0.0/24\", \"10.1.1.1\"]\nmax_downloads = 2\n\
              decompressed_limit = \"1GiB\"\nstall_timeout = \"5s\"\nproxy = \"http://u:geheim@p:80\"\n\
-             file_mode = \"0660\"\nnfs_options = \"soft\"\n"
+             file_mode = \"0660\"\nnfs_options = \"soft\"\ndecompression_ratio = 100\ntakeover_after = \"10s\"\n"
         ));
         let config = config.unwrap();
         assert_eq!(violations, Vec::<String>::new());
@@ -314,6 +314,8 @@ mod tests {
         assert_eq!(config.stores.directories().collect::<Vec<_>>(), [Path::new("/srv/sec")]);
         assert_eq!(config.downloads.allowed_sources.len(), 2);
         assert_eq!(config.downloads.decompressed_limit, Some(1 << 30));
+        assert_eq!(config.downloads.decompression_ratio, 100);
+        assert_eq!(config.takeover_after, Duration::from_secs(10));
         assert_eq!(config.downloads.proxy.as_ref().unwrap().url(), "http://p:80");
         assert!(!format!("{config:?}").contains("geheim"));
     }
@@ -322,7 +324,7 @@ mod tests {
     fn violations_name_place_and_remedy() {
         let (config, violations) = read(
             "private_address = \"ten\"\nallowed_sources = [\"10.0.0.0/40\"]\nfile_mode = \"9\"\n\
-             max_downloads = 0\nmount_root = \"mnt\"\nprimary = 1\n\
+             max_downloads = 0\ndecompression_ratio = 99\ntakeover_after = \"500ms\"\nmount_root = \"mnt\"\nprimary = 1\n\
              stores = [{ url = \"/srv\", directory = \"/a\" }, { url = \"nfs://h/p\", directory = \"/a\" },\n\
              { url = \"nfs://h/p/\", directory = \"/b\" }]\n",
         );
@@ -339,6 +341,8 @@ mod tests {
             "file_mode",
             "allowed_sources",
             "max_downloads",
+            "decompression_ratio",
+            "takeover_after",
             "primary",
         ] {
             let place = format!("{base}.{key}");

@@ -145,6 +145,11 @@ struct Bounds {
 /// Images shorter than this may be any times as long as what was received: an empty disk is.
 const RATIO_FREE: u64 = 4 << 30;
 
+/// Whether so many bytes of an image are too many for those that were received.
+fn is_inflated(given: u64, received: u64, ratio: u64) -> bool {
+    given > RATIO_FREE && given / received.max(1) > ratio
+}
+
 /// Takes the image out of what it was sent in. Blocks.
 fn unpack(
     coding: Coding,
@@ -159,7 +164,7 @@ fn unpack(
     let arrived = Rc::clone(&received);
     let out = &mut |block: Bytes| {
         given = given.saturating_add(block.len() as u64);
-        if given > RATIO_FREE && given / arrived.get().max(1) > ratio {
+        if is_inflated(given, arrived.get(), ratio) {
             return Err(IngestError::Ratio { ratio, received: arrived.get() });
         }
         // The other end went away: it has the reason.

@@ -229,3 +229,16 @@ async fn a_coding_of_the_transfer_is_undone_before_the_digest() {
     let text = outcome.unwrap_err().to_string();
     assert!(text.contains("content coding gzip: it has more than 1048576 bytes inside"), "{text}");
 }
+
+/// `decompression_ratio`: an empty disk may shrink to nothing, a small file that fills a store is none.
+#[test]
+fn an_image_may_be_so_many_times_as_long_as_what_was_received() {
+    const GIB: u64 = 1 << 30;
+    assert!(!is_inflated(4 * GIB, 0, 100), "short ones may be any times as long");
+    assert!(is_inflated(4 * GIB + 1, 0, 100));
+    let received = 1 << 20;
+    assert!(!is_inflated(100 * GIB, received, 102_400));
+    assert!(is_inflated(100 * GIB + received, received, 102_400));
+    let error = IngestError::Ratio { ratio: 20_000, received: 7 };
+    assert!(error.to_string().contains("set decompression_ratio higher"), "{error}");
+}
