@@ -1,5 +1,6 @@
 //! What an operator would look at when the role is not as it should be.
 
+mod certificate;
 mod probe;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,13 @@ pub fn checks(config: &SecondaryStorageConfig) -> Vec<DoctorCheck> {
                     None => store_directory(&url, &directory),
                 }
             })
+        }));
+    }
+    if let Some(files) = config.serving.live.tls_files.clone() {
+        let public = config.public_address;
+        checks.push(DoctorCheck::machine("storage.certificate", move |cx| {
+            let (files, now) = (files.clone(), cx.host.clock.unix_ms() / 1000);
+            blocking(move || certificate::look(&files, public, now))
         }));
     }
     let mounts = |entry: &StoreEntry| entry.mount == MountMode::Yes;
