@@ -271,10 +271,8 @@ async fn usual(directory: &Path, server: &Server) {
     let serial = (start.elapsed().as_secs_f64(), watch.end());
     let watch = Peak::start();
     let start = Instant::now();
-    let mut jobs = Vec::new();
-    for n in 0..count {
-        jobs.push(host.start(&url, 6_000 + n as i64, None).await);
-    }
+    let starting = (0..count).map(|n| host.start(&url, 6_000 + n as i64, None));
+    let jobs = futures_util::future::join_all(starting).await;
     for job in &jobs {
         host.end(job).await;
     }
@@ -286,7 +284,7 @@ async fn usual(directory: &Path, server: &Server) {
         mib(serial.1),
         parallel.0,
         mib(parallel.1),
-        open_files()
+        open_files_settled(descriptors).await
     );
     host.cx.tasks.kill();
     std::fs::remove_dir_all(directory.join("sec/template")).unwrap();
@@ -299,13 +297,14 @@ async fn many(directory: &Path, server: &Server) {
     let descriptors = open_files();
     let watch = Peak::start();
     let start = Instant::now();
-    let mut jobs = Vec::new();
-    for n in 0..MANY.0 {
+    let starting = (0..MANY.0).map(|n| {
         let is_greedy = n < GREEDY;
         let (account, address) = if is_greedy { (2, 1) } else { (3 + n as i64 % 4, 2 + n % 4) };
         let url = server.url_at(address, "small.raw");
-        jobs.push((is_greedy, host.start_of(account, &url, 1_000 + n as i64, None).await));
-    }
+        let host = &host;
+        async move { (is_greedy, host.start_of(account, &url, 1_000 + n as i64, None).await) }
+    });
+    let mut jobs = futures_util::future::join_all(starting).await;
     let mut ends = (Vec::new(), Vec::new());
     while !jobs.is_empty() {
         let is_over = |id: &String| host.parts.downloads.get(id).unwrap().phase().is_over();
@@ -320,20 +319,31 @@ async fn many(directory: &Path, server: &Server) {
     let all = start.elapsed().as_secs_f64();
     let last = |ends: &[f64]| ends.iter().copied().fold(0.0, f64::max) / all * 100.0;
     println!(
-        "{} downloads: {all:.1} s; those of four accounts that came last ended after {:.0} % of \
-         it, the first account's {GREEDY} after {:.0} %; {} at most (goal < 48 MiB); descriptors \
-         {descriptors} before, {} after",
+        "{} downloads: {all:.1} s; those of the four accounts that came last had ended after {:.0} % \
+         of it, the {GREEDY} of the first account after {:.0} %; {} at most (goal < 48 MiB); \
+         descriptors {descriptors} before, {} after",
         MANY.0,
         last(&ends.1),
         last(&ends.0),
         mib(watch.end()),
-        open_files()
+        open_files_settled(descriptors).await
     );
     host.cx.tasks.kill();
 }
 
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Those of the end; files are closed on threads of their own.
+async fn open_files_settled(before: usize) -> usize {
+    for _look in 0..100 {
+        if open_files() <= before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    open_files()
 }
 
 fn mib(bytes: u64) -> String {

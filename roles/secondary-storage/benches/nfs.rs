@@ -59,7 +59,6 @@ fn main() {
         let size = format!("bs=256K count={}", length / BLOCK);
         writes.1.push(dd(Path::new("/dev/zero"), &local, &format!("{size} conv=fsync")));
         reads.1.push(dd(&local, Path::new("/dev/null"), "bs=256K"));
-        std::fs::remove_dir_all(export.join("template")).unwrap();
     }
     let rate = |seconds: f64| length as f64 / seconds / f64::from(1 << 20);
     for (name, (ours, theirs)) in [("write", writes), ("read", reads)] {
@@ -107,7 +106,12 @@ async fn ours(length: u64) -> (f64, f64) {
     while let Some(read) = blocks.try_next().await.unwrap() {
         assert_eq!(read, block);
     }
-    (written.as_secs_f64(), begun.elapsed().as_secs_f64())
+    let read = begun.elapsed();
+    drop(blocks);
+    drop(file);
+    let index = "template.properties".parse().unwrap();
+    assert!(store.remove_tree(&work, path("template/tmpl/2/204"), index).await.unwrap());
+    (written.as_secs_f64(), read.as_secs_f64())
 }
 
 fn dd(from: &Path, to: &Path, how: &str) -> f64 {

@@ -13,6 +13,9 @@ use crate::stores::StoreError;
 pub enum IngestError {
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// One of several files.
+    #[error("{name:?}: {}", error.to_string().trim())]
+    SourceOf { name: String, error: SourceError },
     #[error("{0:?} cannot be the name of an image file: register it under another name")]
     Name(String),
     #[error("Download file size is too large: the limit is {limit} bytes")]

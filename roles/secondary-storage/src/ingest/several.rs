@@ -38,7 +38,7 @@ pub(super) async fn work(
     let further = request.more.iter();
     let names: Vec<FileName> =
         std::iter::once(first).chain(further.map(|file| &file.name)).cloned().collect();
-    announce(job).await?;
+    announce(job, &names).await?;
     let order = Order { directory: parent.join(job.staging()?), ..request.order() };
     let staging = order.directory.clone();
     let mut intake = Intake::begin(cx, store, &job.work, &job.id, order, names.len()).await?;
@@ -48,7 +48,7 @@ pub(super) async fn work(
         report.temporary = Some(format!("{}/{staging}", store.place()));
     });
     let limit = cx.settings.get().total_timeout;
-    let written = tokio::time::timeout(limit, receive(job, cx, &intake))
+    let written = tokio::time::timeout(limit, receive(job, cx, &intake, &names))
         .await
         .map_err(|_elapsed| IngestError::TotalTimeout(limit))??;
     job.update(|report| {
@@ -73,12 +73,13 @@ pub(super) async fn work(
 
 /// Asks for every length before anything is stored: a file that is missing, or too much for the
 /// limit, is known before the first gigabyte.
-async fn announce(job: &Job) -> Result<(), IngestError> {
+async fn announce(job: &Job, names: &[FileName]) -> Result<(), IngestError> {
     let request = &job.request;
     let further = request.more.iter().map(|file| &file.source);
     let mut total = Some(0_u64);
-    for source in std::iter::once(&request.source).chain(further) {
-        let announced = source.open(None).await?.announced;
+    for (source, name) in std::iter::once(&request.source).chain(further).zip(names) {
+        let opening = source.open(None).await;
+        let announced = opening.map_err(|error| of(name, error.into()))?.announced;
         let length = announced.length.or(announced.hint);
         total = total.zip(length).map(|(total, length)| total.saturating_add(length));
         if total.is_some_and(|total| total > request.limit) {
@@ -94,17 +95,28 @@ async fn receive(
     job: &Arc<Job>,
     cx: &DownloadContext,
     intake: &Intake<'_>,
+    names: &[FileName],
 ) -> Result<Vec<Written>, IngestError> {
     let request = &job.request;
     let further = request.more.iter().map(|file| &file.source);
     let mut all = Vec::new();
     let mut before = 0_u64;
-    for (nth, source) in std::iter::once(&request.source).chain(further).enumerate() {
-        let written = passes(job, cx, intake, File { nth, source, before }).await?;
+    let sources = std::iter::once(&request.source).chain(further);
+    for (nth, (source, name)) in sources.zip(names).enumerate() {
+        let received = passes(job, cx, intake, File { nth, source, before }).await;
+        let written = received.map_err(|error| of(name, error))?;
         before = before.saturating_add(written.file.length());
         all.push(written);
     }
     Ok(all)
+}
+
+/// Says which file it is about.
+fn of(name: &FileName, error: IngestError) -> IngestError {
+    match error {
+        IngestError::Source(error) => IngestError::SourceOf { name: name.to_string(), error },
+        other => other,
+    }
 }
 
 /// What the server keeps as the place: the directory, of a machine's description its name without

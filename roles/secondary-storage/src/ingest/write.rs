@@ -335,7 +335,7 @@ struct Sink {
 }
 
 /// Written data is pushed to the disk in steps, so that the end needs no minutes of syncing.
-const SYNC_EVERY: u64 = 256 * 1024 * 1024;
+const SYNC_EVERY: u64 = 128 * 1024 * 1024;
 /// Completes "cannot …" when the store fails.
 const WRITE: &str = "write a file";
 

@@ -275,7 +275,7 @@ impl Engine for Directory {
             let file = create().or_else(|_gone| create())?;
             dir::keep_free(&file, shared.min_free)?;
             let thread = Queue::start("ss-write", 1)?;
-            Ok(Box::new(DirectoryPart { file: Arc::new(file), thread, owner, shared }) as _)
+            Ok(Box::new(DirectoryPart::new(file, thread, owner, shared)) as _)
         })
     }
 
@@ -295,7 +295,7 @@ impl Engine for Directory {
             }
             file.set_len(length)?;
             let thread = Queue::start("ss-write", 1)?;
-            Ok(Some(Box::new(DirectoryPart { file: Arc::new(file), thread, owner, shared }) as _))
+            Ok(Some(Box::new(DirectoryPart::new(file, thread, owner, shared)) as _))
         })
     }
 

@@ -264,7 +264,8 @@ pub trait Part: fmt::Debug + Send {
         Box::pin(std::future::ready(Ok(0)))
     }
 
-    /// Makes durable what was written so far, as far as that means anything here.
+    /// Pushes what was written so far towards the disk, as far as that means anything here, and
+    /// waits for what was pushed the time before.
     fn sync(&mut self) -> Operation<()>;
 
     /// Makes the whole file durable and closes it for writing.

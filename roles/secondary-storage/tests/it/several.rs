@@ -69,9 +69,11 @@ async fn all_files_are_there_and_one_place_is_told() {
 #[tokio::test]
 async fn one_file_that_fails_leaves_nothing_of_the_others() {
     let bench: crate::Bench = crate::Bench::new().await;
-    for how in [["golden", "golden", "missing"], ["golden", "cut", "golden"]] {
+    for (how, name) in
+        [(["golden", "golden", "missing"], FILES[2]), (["golden", "cut", "golden"], FILES[1])]
+    {
         let answer = bench.finish(&command(&bench, how)).await;
-        error_of(&answer);
+        assert!(error_of(&answer).starts_with(&format!("{name:?}: ")), "{answer:?}");
         assert_eq!(bench.files(), Vec::<String>::new(), "{how:?}");
     }
     // What is missing is known before anything is stored.

@@ -1,5 +1,8 @@
 //! Files of a store that is a directory: one that is written, with a thread of its own, and one that
 //! is read.
+//!
+//! Now and then what was written is pushed to the disk while more is written, so that the end needs no
+//! minutes. Only when the disk is a whole step behind is it waited for.
 
 use std::fs::File;
 use std::ops::Range;
@@ -8,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::pool::{Lane, Queue};
 use super::{Shared, dir, sparse};
@@ -19,40 +23,68 @@ use crate::stores::work::Owned;
 const SYNC_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// A file with a thread of its own to write it.
-#[derive(Debug)]
 pub(super) struct DirectoryPart {
-    pub(super) file: Arc<File>,
-    pub(super) thread: Queue,
-    pub(super) owner: Owned,
-    pub(super) shared: Arc<Shared>,
+    file: Arc<File>,
+    thread: Queue,
+    owner: Owned,
+    shared: Arc<Shared>,
+    /// Syncs beside the writing, from the first time on.
+    syncs: Option<Queue>,
+    /// A sync under way.
+    syncing: Option<Operation<()>>,
 }
 
-impl DirectoryPart {
-    fn run(
-        &self,
-        deadline: Duration,
-        piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
-    ) -> Operation<()> {
-        let (file, thread, owner) =
-            (Arc::clone(&self.file), self.thread.clone(), self.owner.clone());
-        Box::pin(async move { Ok(thread.run(owner, deadline, move || piece(&file)).await??) })
+impl std::fmt::Debug for DirectoryPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectoryPart").field("file", &self.file).finish_non_exhaustive()
     }
 }
 
 impl DirectoryPart {
+    pub(super) fn new(file: File, thread: Queue, owner: Owned, shared: Arc<Shared>) -> Self {
+        Self { file: Arc::new(file), thread, owner, shared, syncs: None, syncing: None }
+    }
+
+    fn run(
+        &self,
+        thread: &Queue,
+        deadline: Duration,
+        piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
+    ) -> Operation<()> {
+        let (file, thread, owner) = (Arc::clone(&self.file), thread.clone(), self.owner.clone());
+        Box::pin(async move { Ok(thread.run(owner, deadline, move || piece(&file)).await??) })
+    }
+
     /// Syncing takes as long as the disk needs, which no deadline knows. So the store is asked
     /// something else meanwhile: one that does not answer that has died.
     pub(super) fn synced(
         &self,
+        thread: &Queue,
         piece: impl FnOnce(&File) -> std::io::Result<()> + Send + 'static,
     ) -> Operation<()> {
-        let (syncing, shared) = (self.run(SYNC_LIMIT, piece), Arc::clone(&self.shared));
+        let (syncing, shared) = (self.run(thread, SYNC_LIMIT, piece), Arc::clone(&self.shared));
         let owner = self.owner.clone();
         Box::pin(async move {
             tokio::select! {
+                biased;
                 outcome = syncing => outcome,
                 died = shared.died(owner) => Err(died),
             }
+        })
+    }
+
+    /// Begins to sync what is written.
+    fn begin_sync(&mut self) -> std::io::Result<Operation<()>> {
+        let thread = match self.syncs.take() {
+            Some(thread) => thread,
+            None => Queue::start("ss-sync", 1)?,
+        };
+        let mut syncing = self.synced(&thread, File::sync_data);
+        self.syncs = Some(thread);
+        // The first look at it gives it to its thread.
+        Ok(match (&mut syncing).now_or_never() {
+            Some(outcome) => Box::pin(std::future::ready(outcome)),
+            None => syncing,
         })
     }
 }
@@ -76,7 +108,7 @@ impl Drop for DirectoryFile {
 impl Part for DirectoryPart {
     fn write(&mut self, offset: u64, bytes: Bytes) -> Operation<()> {
         let min_free = self.shared.min_free;
-        self.run(self.shared.deadline, move |file| {
+        self.run(&self.thread, self.shared.deadline, move |file| {
             let end = offset.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             if offset / ROOM_STEP != end / ROOM_STEP {
                 dir::keep_free(file, min_free)?;
@@ -86,7 +118,7 @@ impl Part for DirectoryPart {
     }
 
     fn extend(&mut self, length: u64) -> Operation<()> {
-        self.run(self.shared.deadline, move |file| file.set_len(length))
+        self.run(&self.thread, self.shared.deadline, move |file| file.set_len(length))
     }
 
     fn copy_from(&mut self, source: &LocalFile, range: Range<u64>) -> Operation<u64> {
@@ -104,12 +136,20 @@ impl Part for DirectoryPart {
     }
 
     fn sync(&mut self) -> Operation<()> {
-        self.synced(File::sync_data)
+        let before = self.syncing.take();
+        match self.begin_sync() {
+            Ok(syncing) => self.syncing = Some(syncing),
+            Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
+        }
+        before.unwrap_or_else(|| Box::pin(std::future::ready(Ok(()))))
     }
 
-    fn finish(self: Box<Self>) -> Operation<Box<dyn Opened>> {
+    fn finish(mut self: Box<Self>) -> Operation<Box<dyn Opened>> {
         Box::pin(async move {
-            self.synced(File::sync_all).await?;
+            if let Some(syncing) = self.syncing.take() {
+                syncing.await?;
+            }
+            self.synced(&self.thread, File::sync_all).await?;
             let (file, owner) = (Arc::clone(&self.file), self.owner.clone());
             let shared = Arc::clone(&self.shared);
             let reader = Arc::clone(&file);
