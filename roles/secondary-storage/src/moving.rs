@@ -10,6 +10,7 @@
 //! their place, are complete and durable before the rename, and what makes an object listed comes
 //! last. The source is looked at again at the end: one that changed meanwhile is an error.
 
+pub mod buckets;
 pub mod config_drive;
 pub mod copy;
 pub mod data_disks;

@@ -42,6 +42,7 @@ use crate::stores::directory::open::Directories;
 use crate::stores::engine::Engines;
 use crate::stores::marker::Memory;
 use crate::stores::nfs::with_nfs;
+use crate::stores::s3::Buckets;
 use crate::stores::survey::Surveys;
 use crate::stores::watch::{INTERVAL, watch};
 use crate::uploads::config::UploadSettings;
@@ -236,7 +237,8 @@ pub async fn assemble_on(
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context.clone(), config.downloads.per_store, waiting);
     let surveys = Surveys::new(context.clone(), downloads.clone());
-    let access = StoreAccess { stores: stores.clone() };
+    let buckets = Buckets::new(cx.tasks.clone(), cx.host.clone(), trust.clone());
+    let access = StoreAccess { stores: stores.clone(), buckets };
     let moves = Moves::new(&context, &config.state_directory);
     let commands = Commands {
         setup: SetupCommands {

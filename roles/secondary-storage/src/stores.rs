@@ -18,6 +18,7 @@ pub mod nfs;
 pub mod nfs_settings;
 pub mod path;
 pub mod registry;
+pub mod s3;
 pub mod survey;
 pub mod url;
 pub mod watch;
@@ -73,6 +74,8 @@ pub enum StoreError {
     TooMany(usize),
     #[error(transparent)]
     Task(#[from] role::tasks::BlockingError),
+    #[error(transparent)]
+    Bucket(s3::BucketError),
     /// Somebody else opened it at the same time and failed; their words.
     #[error("{0}")]
     Shared(String),
@@ -112,6 +115,23 @@ pub struct Store {
 }
 
 impl Store {
+    /// A store that needs no opening and no memory: everything about it comes with each command.
+    pub fn of_engine(url: StoreUrl, name: String, engine: Arc<dyn Engine>) -> Self {
+        Self {
+            url,
+            name,
+            engine,
+            version: None,
+            notes: Vec::new(),
+            unwritable: None,
+            lost: AtomicBool::new(false),
+            held: AtomicBool::new(true),
+            capacity: AtomicU64::default(),
+            used: AtomicU64::default(),
+            changes: changes::Sender::new(0),
+        }
+    }
+
     pub const fn url(&self) -> &StoreUrl {
         &self.url
     }

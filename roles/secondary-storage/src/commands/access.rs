@@ -5,12 +5,14 @@ use std::sync::Arc;
 use agent_protocol::storage::DataStoreTO;
 
 use super::HandlerError;
+use crate::stores::s3::Buckets;
 use crate::stores::{Store, StoreError, StoreUrl, Stores};
 
 /// Cloneable; every family of commands has one.
 #[derive(Debug, Clone)]
 pub struct StoreAccess {
     pub stores: Stores,
+    pub buckets: Buckets,
 }
 
 impl StoreAccess {
@@ -21,6 +23,9 @@ impl StoreAccess {
         fallback: Option<&str>,
         version: Option<&str>,
     ) -> Result<Arc<Store>, HandlerError> {
+        if let Some(DataStoreTO::S3(s3)) = store {
+            return Ok(self.buckets.store(s3).map_err(StoreError::from)?);
+        }
         let url = self.url(store, fallback)?;
         let own = store.and_then(DataStoreTO::as_nfs).and_then(|nfs| nfs.nfs_version.as_deref());
         Ok(self.stores.open(&url, version.or(own)).await?)
@@ -34,7 +39,7 @@ impl StoreAccess {
     ) -> Result<StoreUrl, HandlerError> {
         let url = match store {
             Some(DataStoreTO::Nfs(nfs)) => nfs.url.as_deref(),
-            Some(_) => return Err(HandlerError::NotSupported("only NFS stores are supported")),
+            Some(_) => return Err(HandlerError::NotSupported("this is only done on NFS stores")),
             None => None,
         };
         match url.or(fallback) {

@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use agent_protocol::agent::AnswerBase;
 use agent_protocol::storage::{
-    CopyCmdAnswer, CopyCommand, DataTO, ImageFormat, SnapshotObjectTO, TemplateObjectTO,
-    VolumeObjectTO,
+    CopyCmdAnswer, CopyCommand, DataStoreTO, DataTO, ImageFormat, SnapshotObjectTO,
+    TemplateObjectTO, VolumeObjectTO,
 };
 use disk_image::{Format, Sizes};
 use management_link::CommandContext;
 
 use super::objects::ObjectCommands;
 use super::{Handled, HandlerError};
+use crate::moving::buckets::{Carried, Pull, Push};
 use crate::moving::migrate::{Migrated, Migration};
 use crate::moving::snapshot::{MadeTemplate, SnapshotKind, TemplateOrder};
+use crate::objects::delete;
 use crate::objects::inventory::Description;
 use crate::stores::{InstallPath, ObjectKind};
 
@@ -40,6 +42,8 @@ impl ObjectCommands {
             (DataTO::Snapshot(snapshot), DataTO::Template(template)) => {
                 self.template_of_snapshot(snapshot, template, limit).await
             }
+            (from, to) if is_bucket(to) => self.push(from, to, limit).await,
+            (from, to) if is_bucket(from) => self.pull(from, to, limit).await,
             (DataTO::Template(_), DataTO::Template(_)) => {
                 let moved = self.migrate(ObjectKind::Template, from, to, limit).await?;
                 Ok(template(moved.path, moved.format, moved.sizes, None).into())
@@ -59,11 +63,7 @@ impl ObjectCommands {
                 let path = Some(moved.path.to_string());
                 Ok(SnapshotObjectTO { path, ..SnapshotObjectTO::default() }.into())
             }
-            (from, to) => Err(HandlerError::Invalid(format!(
-                "a copy from {} to {} is not for a storage host",
-                short(from.class()),
-                short(to.class())
-            ))),
+            (from, to) => Err(no_copy(from, to)),
         }
     }
 
@@ -100,6 +100,9 @@ impl ObjectCommands {
         let path: InstallPath = snapshot.path.as_deref().unwrap_or_default().parse()?;
         let directory: InstallPath = destination.path.as_deref().unwrap_or_default().parse()?;
         let from = self.access.open(snapshot.data_store.as_ref(), None, None).await?;
+        if let Some(DataStoreTO::S3(_)) = &destination.image_data_store {
+            return self.template_in_bucket(snapshot, destination, limit).await;
+        }
         let to = self.access.open(destination.image_data_store.as_ref(), None, None).await?;
         self.vacate(&to, &directory).await?;
         let about = Description {
@@ -114,6 +117,126 @@ impl ObjectCommands {
         tracing::info!(store = %order.to.url(), snapshot = %order.path, %path, "template made of a snapshot");
         Ok(template(path, Some(format), Some(sizes), name).into())
     }
+}
+
+impl ObjectCommands {
+    async fn push(&self, from: &DataTO, to: &DataTO, limit: Duration) -> Handled<DataTO> {
+        let (path, directory) = (path_of(from)?, path_of(to)?);
+        let source = self.access.open(from.store(), None, None).await?;
+        let target = self.access.open(to.store(), None, None).await?;
+        let push = Push { from: source, path, to: target, directory };
+        let Carried { path, sizes, format } = self.moves.push(&push, limit).await?;
+        tracing::info!(from = %push.from.url(), to = push.to.place(), key = %path, "copied to S3");
+        carried(to, path, sizes, format, Toward::Bucket)
+    }
+
+    async fn pull(&self, from: &DataTO, to: &DataTO, limit: Duration) -> Handled<DataTO> {
+        let (path, directory) = (path_of(from)?, path_of(to)?);
+        let (kind, format, name, id) = match (from, to) {
+            (DataTO::Template(from), DataTO::Template(to)) => {
+                (ObjectKind::Template, from.format.clone(), to.name.clone(), to.id)
+            }
+            (DataTO::Volume(from), DataTO::Volume(to)) => {
+                (ObjectKind::Volume, from.format.clone(), to.uuid.clone(), to.id)
+            }
+            (DataTO::Snapshot(_), DataTO::Snapshot(to)) => {
+                (ObjectKind::Snapshot, None, None, to.id)
+            }
+            (from, to) => return Err(no_copy(from, to)),
+        };
+        let source = self.access.open(from.store(), None, None).await?;
+        let target = self.access.open(to.store(), None, None).await?;
+        if kind != ObjectKind::Snapshot {
+            self.vacate(&target, &directory).await?;
+        }
+        let about = Description {
+            id,
+            unique_name: name.unwrap_or_default(),
+            description: None,
+            hvm: false,
+        };
+        let format = format.and_then(|format| Format::from_name(format.as_str()).ok());
+        let pull = Pull { kind, from: source, path, to: target, directory, format, about };
+        let Carried { path, sizes, format } = self.moves.pull(&pull, limit).await?;
+        tracing::info!(from = pull.from.place(), to = %pull.to.url(), %path, "copied from S3");
+        carried(to, path, sizes, format, Toward::Store)
+    }
+
+    /// Made on the store of the snapshot, then brought into the bucket.
+    async fn template_in_bucket(
+        &self,
+        snapshot: &SnapshotObjectTO,
+        destination: &TemplateObjectTO,
+        limit: Duration,
+    ) -> Handled<DataTO> {
+        let to = DataTO::from(destination.clone());
+        let wanted = path_of(&to)?;
+        let wrong = || HandlerError::Invalid(format!("{wanted} is not the place of a template"));
+        let staged = ObjectKind::Template.directory(&wanted).ok_or_else(wrong)?;
+        let made = TemplateObjectTO {
+            path: Some(staged.to_string()),
+            image_data_store: snapshot.data_store.clone(),
+            ..destination.clone()
+        };
+        let made = Box::pin(self.template_of_snapshot(snapshot, &made, limit)).await?;
+        let DataTO::Template(mut made) = made else { return Ok(made) };
+        made.image_data_store = snapshot.data_store.clone();
+        let name = made.name.clone();
+        let pushed = self.push(&DataTO::Template(made), &to, limit).await;
+        let store = self.access.open(snapshot.data_store.as_ref(), None, None).await?;
+        delete::remove_object(&store, ObjectKind::Template, &staged).await?;
+        let mut pushed = pushed?;
+        if let DataTO::Template(template) = &mut pushed {
+            template.name = name;
+        }
+        Ok(pushed)
+    }
+}
+
+/// Which way an object went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Toward {
+    Bucket,
+    Store,
+}
+
+fn is_bucket(data: &DataTO) -> bool {
+    matches!(data.store(), Some(DataStoreTO::S3(_)))
+}
+
+fn no_copy(from: &DataTO, to: &DataTO) -> HandlerError {
+    let (from, to) = (short(from.class()), short(to.class()));
+    HandlerError::Invalid(format!("a copy from {from} to {to} is not for a storage host"))
+}
+
+/// The object as the original answers it: of a volume the size is the file's length.
+fn carried(
+    to: &DataTO,
+    path: InstallPath,
+    sizes: Sizes,
+    format: Option<Format>,
+    toward: Toward,
+) -> Handled<DataTO> {
+    let file = path.parts().last().map(ToString::to_string);
+    let name = file.filter(|_file| toward == Toward::Store);
+    Ok(match to {
+        DataTO::Template(_) => {
+            let format = format.filter(|_format| toward == Toward::Bucket);
+            template(path, format, Some(sizes), name).into()
+        }
+        DataTO::Volume(_) => VolumeObjectTO {
+            name,
+            size: Some(bytes(sizes.physical_size)),
+            path: Some(path.to_string()),
+            ..VolumeObjectTO::default()
+        }
+        .into(),
+        DataTO::Snapshot(_) => {
+            let path = Some(path.to_string());
+            SnapshotObjectTO { path, ..SnapshotObjectTO::default() }.into()
+        }
+        other => return Err(no_copy(other, other)),
+    })
 }
 
 /// The hypervisor of the snapshot decides what its files are.

@@ -2,7 +2,7 @@
 
 use agent_protocol::agent::AnswerBase;
 use agent_protocol::storage::{
-    ConfigDriveLocation, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand,
+    ConfigDriveLocation, DataStoreTO, HandleConfigDriveIsoAnswer, HandleConfigDriveIsoCommand,
 };
 
 use super::access::StoreAccess;
@@ -24,6 +24,10 @@ impl DriveCommands {
         &self,
         command: HandleConfigDriveIsoCommand,
     ) -> Handled<HandleConfigDriveIsoAnswer> {
+        if !matches!(command.dest_store, None | Some(DataStoreTO::Nfs(_))) {
+            // The original's words.
+            return Err(HandlerError::NotSupported("Not implemented yet"));
+        }
         let drive = DrivePath::parse(command.iso_file.as_deref().unwrap_or_default())?;
         let base = if command.create {
             let invalid = || HandlerError::Invalid(INVALID.to_owned());

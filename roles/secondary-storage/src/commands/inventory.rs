@@ -2,8 +2,8 @@
 
 use agent_protocol::agent::AnswerBase;
 use agent_protocol::storage::{
-    GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer, ListTemplateCommand,
-    ListVolumeAnswer, ListVolumeCommand, TemplateProp,
+    DataStoreTO, GetStorageStatsAnswer, GetStorageStatsCommand, ListTemplateAnswer,
+    ListTemplateCommand, ListVolumeAnswer, ListVolumeCommand, TemplateProp,
 };
 use std::sync::Arc;
 
@@ -25,7 +25,12 @@ impl InventoryCommands {
         let version = command.nfs_version.as_deref();
         let store = self.access.open(command.store.as_ref(), None, version).await?;
         let items = inventory::by_name(self.list(&store, ObjectKind::Template).await?);
-        let url = command.store.as_ref().and_then(|store| store.as_nfs()?.url.clone());
+        let url = match &command.store {
+            Some(DataStoreTO::Nfs(nfs)) => nfs.url.clone(),
+            // The original tells the bucket.
+            Some(DataStoreTO::S3(s3)) => s3.bucket_name.clone().map(Into::into),
+            _ => None,
+        };
         Ok(ListTemplateAnswer {
             sec_url: url.or_else(|| Some(store.url().to_string().into())),
             template_infos: Some(

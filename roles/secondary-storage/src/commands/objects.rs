@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use agent_protocol::agent::PlainAnswer;
-use agent_protocol::storage::{ComputeChecksumCommand, DataTO, DeleteCommand};
+use agent_protocol::storage::{ComputeChecksumCommand, DataStoreTO, DataTO, DeleteCommand};
 use management_link::CommandContext;
 use role::Host;
 
@@ -41,6 +41,10 @@ impl ObjectCommands {
         command: ComputeChecksumCommand,
         cx: &CommandContext,
     ) -> Handled<PlainAnswer> {
+        if !matches!(command.store, None | Some(DataStoreTO::Nfs(_))) {
+            // The original's words.
+            return Err(HandlerError::NotSupported("can't handle non nfs data store"));
+        }
         let (fallback, version) = (command.sec_url.as_deref(), command.nfs_version.as_deref());
         let store = self.access.open(command.store.as_ref(), fallback, version).await?;
         let path: InstallPath = command.template_path.as_deref().unwrap_or_default().parse()?;
@@ -82,7 +86,13 @@ impl ObjectCommands {
         let found = delete::remove_object(&store, kind, &directory).await?;
         tracing::info!(store = %store.url(), path = %directory, found, "deleted");
         self.drop_links(&store, directory).await?;
-        Ok(PlainAnswer::success())
+        Ok(match data.store() {
+            Some(DataStoreTO::S3(_)) => {
+                let (kind, bucket) = (kind.name(), store.name());
+                PlainAnswer::success_with(format!("Deleted {kind} {path} from bucket {bucket}."))
+            }
+            _ => PlainAnswer::success(),
+        })
     }
 
     /// Ends whatever still writes into a directory.

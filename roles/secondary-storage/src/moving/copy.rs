@@ -106,7 +106,20 @@ pub async fn copy(
     progress: &Progress,
 ) -> Result<Box<dyn Opened>, MoveError> {
     let part = staging.create(nth).await?;
-    let store = Arc::clone(staging.store());
+    let path = staging.files().get(nth).map(super::staging::Staged::target);
+    let path = path.unwrap_or_else(|| original.path.clone());
+    copy_to(original, staging.store(), part, &path, progress).await
+}
+
+/// The same into any file that was begun; `path` is its name for people.
+pub async fn copy_to(
+    original: &Original,
+    store: &Arc<Store>,
+    part: Box<dyn Part>,
+    path: &InstallPath,
+    progress: &Progress,
+) -> Result<Box<dyn Opened>, MoveError> {
+    let store = Arc::clone(store);
     let mut target = Target { store, part, length: 0, unsynced: 0, holes: true, kernel: true };
     let mut at = 0;
     while at < original.length() {
@@ -123,8 +136,7 @@ pub async fn copy(
     let Target { store, part, .. } = target;
     let file = store.run(WRITE, part.finish()).await?;
     if file.length() != original.length() {
-        let path = staging.files().get(nth).map(super::staging::Staged::target);
-        let path = path.unwrap_or_else(|| original.path.clone());
+        let path = path.clone();
         let (found, expected) = (file.length(), original.length());
         return Err(MoveError::Length { path, found, expected });
     }

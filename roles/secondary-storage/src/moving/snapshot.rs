@@ -17,7 +17,7 @@ use crate::objects::inventory::{self, Description};
 use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Store, Work};
 
 /// Endings that the file of a snapshot may have beside its path.
-const ENDINGS: [&str; 4] = [".qcow2", ".vhd", ".ova", ".vmdk"];
+pub(super) const ENDINGS: [&str; 4] = [".qcow2", ".vhd", ".ova", ".vmdk"];
 /// The end of a snapshot's name that was made only for this.
 const ONLY_FOR_THIS: &str = "_temp";
 

@@ -16,6 +16,7 @@
 mod admin;
 mod bench;
 mod broken_off;
+mod buckets;
 mod cases;
 mod codings;
 mod crash;
@@ -45,6 +46,7 @@ mod over_link;
 mod ranges;
 mod recorded;
 mod restarts;
+mod s3_server;
 mod scripted;
 mod secure;
 mod several;
