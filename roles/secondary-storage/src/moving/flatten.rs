@@ -222,7 +222,9 @@ fn place_of(child: &InstallPath, name: &str) -> Option<InstallPath> {
         let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
         parts.join("/").parse().ok()?
     };
-    (path.parts().starts_with(owned.parts()) && path != *child).then_some(path)
+    // The tree, the account, the volume, the file.
+    let is_file = path.parts().len() > OWNED + 1;
+    (path.parts().starts_with(owned.parts()) && is_file && path != *child).then_some(path)
 }
 
 #[cfg(test)]
