@@ -13,12 +13,12 @@ use role::TaskScope;
 use super::answer::Object;
 use super::client::{Client, Head, S3Error};
 use super::part::S3Part;
-use java_properties::Properties;
 use crate::stores::engine::{
     Engine, EngineError, Entry, EntryKind, Listed, Opened, Operation, Part, SMALL, Space,
 };
 use crate::stores::path::{FileName, InstallPath};
 use crate::stores::work::{Owned, Work};
+use java_properties::Properties;
 
 /// What the original tells of every bucket: it has no end.
 const SPACE: Space = Space { capacity: i32::MAX as u64, used: 0 };
