@@ -1,5 +1,6 @@
 //! Single requests to a bucket: signed, with time-outs, tried again where that is safe.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -89,6 +90,8 @@ pub struct Client {
     http: reqwest::Client,
     /// What requests are signed for; a server may say that it is another.
     region: Mutex<String>,
+    /// Uploads that this process has begun: not every server tells when that was.
+    own: Mutex<BTreeSet<String>>,
     host: Host,
 }
 
@@ -117,7 +120,7 @@ impl Client {
             .build()
             .map_err(|error| error.to_string())?;
         let region = Mutex::new(settings.region.clone());
-        Ok(Self { settings, http, region, host })
+        Ok(Self { settings, http, region, own: Mutex::default(), host })
     }
 
     pub const fn settings(&self) -> &S3Settings {
@@ -350,7 +353,14 @@ impl Client {
         let mut ask = Ask { query: vec![("uploads", "")], ..Ask::new(Method::POST, key) };
         self.storage_class(&mut ask);
         let response = self.ask(ask).await?;
-        Ok(answer::upload(&self.text(response).await?)?)
+        let upload = answer::upload(&self.text(response).await?)?;
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).insert(upload.clone());
+        Ok(upload)
+    }
+
+    /// Whether this process has begun the upload.
+    pub fn is_own(&self, upload: &str) -> bool {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).contains(upload)
     }
 
     /// The tag of a part.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use role::TaskScope;
 
-use super::answer::Object;
+use super::answer::{Begun, Object};
 use super::client::{Client, Head, S3Error};
 use super::part::S3Part;
 use crate::stores::engine::{
@@ -86,7 +86,10 @@ impl S3Engine {
                     }
                 };
                 let now = client.now();
-                for upload in begun.into_iter().filter(|upload| upload.initiated + DEAD < now) {
+                let is_dead = |upload: &Begun| {
+                    upload.initiated + DEAD < now && !client.is_own(&upload.upload)
+                };
+                for upload in begun.into_iter().filter(is_dead) {
                     tracing::info!(key = upload.key, "an upload that nobody ended is given up");
                     drop(client.abort(&upload.key, &upload.upload).await);
                 }
