@@ -358,7 +358,11 @@ impl Client {
         Ok(upload)
     }
 
-    /// Whether this process has begun the upload.
+    fn forget(&self, upload: &str) {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).remove(upload);
+    }
+
+    /// Whether this process has begun the upload and not ended it.
     pub fn is_own(&self, upload: &str) -> bool {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).contains(upload)
     }
@@ -398,14 +402,20 @@ impl Client {
             Some(Refusal { code, message, .. }) => {
                 Err(S3Error::Refused { status: 200, code, message })
             }
-            None => Ok(()),
+            None => {
+                self.forget(upload);
+                Ok(())
+            }
         }
     }
 
     pub async fn abort(&self, key: &str, upload: &str) -> Outcome<()> {
         let ask = Ask { query: vec![("uploadId", upload)], ..Ask::new(Method::DELETE, key) };
         match self.ask(ask).await {
-            Ok(_) | Err(S3Error::Refused { status: 404, .. }) => Ok(()),
+            Ok(_) | Err(S3Error::Refused { status: 404, .. }) => {
+                self.forget(upload);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
