@@ -15,6 +15,8 @@ pub enum UploadError {
     Method,
     #[error("{0:?} is not the id of an upload")]
     Id(String),
+    #[error("{0:?} is no path of an upload: post to /upload/ and the id, as postURL has it")]
+    Path(String),
     #[error(
         "content length is not set in the request or has invalid value. Send the whole length: chunked uploads are not taken"
     )]
@@ -90,7 +92,7 @@ impl UploadError {
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Cancelled | Self::Aborted => StatusCode::GONE,
             Self::Ingest { status, .. } => *status,
-            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Unknown | Self::Path(_) => StatusCode::NOT_FOUND,
             Self::Offset { .. } => StatusCode::CONFLICT,
             Self::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -101,6 +103,7 @@ impl UploadError {
         match self {
             Self::Method => "method",
             Self::Id(_) => "id",
+            Self::Path(_) => "path",
             Self::Length => "length",
             Self::Order(error) => match error {
                 OrderError::Missing => "missing_headers",

@@ -62,6 +62,10 @@ pub fn router(service: UploadService) -> Router {
         .route("/upload/{id}", any(by_path))
         .route("/upload/{id}/tus", any(tus::create))
         .route("/upload/{id}/tus/{token}", any(tus::resume))
+        // Also a mistyped URL is refused in a way that the page that asked can read.
+        .route("/upload/{id}/{other}", any(nowhere))
+        .route("/upload/{id}/{other}/", any(nowhere))
+        .route("/upload/{id}/{other}/{*rest}", any(nowhere))
         .layer(from_fn_with_state(service.clone(), with_cors))
         .with_state(service)
 }
@@ -145,11 +149,26 @@ async fn by_path(
     answer(&service, id, request).await
 }
 
+/// No upload has this path.
+async fn nowhere(State(service): State<UploadService>, request: Request) -> Response {
+    if request.method() == Method::OPTIONS {
+        return permission();
+    }
+    let (head, body) = request.into_parts();
+    let path = head.uri.path().chars().take(200).collect();
+    refuse(&service, UploadError::Path(path), &head, Some(body))
+}
+
+/// What a browser asks before it posts.
+fn permission() -> Response {
+    let allow = [(header::ALLOW, "POST, OPTIONS"), (header::ACCESS_CONTROL_MAX_AGE, "600")];
+    (StatusCode::OK, allow).into_response()
+}
+
 /// Success in the original's words, anything else as JSON.
 async fn answer(service: &UploadService, id: String, request: Request) -> Response {
     if request.method() == Method::OPTIONS {
-        let allow = [(header::ALLOW, "POST, OPTIONS"), (header::ACCESS_CONTROL_MAX_AGE, "600")];
-        return (StatusCode::OK, allow).into_response();
+        return permission();
     }
     let (head, body) = request.into_parts();
     let mut body = Some(body);

@@ -565,3 +565,19 @@ async fn what_is_under_way_is_shown_and_counted() {
     upload(addr, &Signed::of(&bad), "a", b"x").await;
     assert_eq!(bench.parts.uploads.uploads.status().len(), 2);
 }
+
+/// A browser hides an answer without the headers from the page that asked.
+#[tokio::test]
+async fn a_mistyped_path_is_refused_in_words_that_a_page_can_read() {
+    let bench = Bench::<OnDirectory>::new().await;
+    let addr = bench.upload_site().await;
+    for path in ["x", "x/", "x/y", "tus/a/b", "tus/"].map(|rest| format!("{ID}/{rest}")) {
+        let mut connection = Connection::open(addr).await;
+        connection.send(post(&path, "", 0).as_bytes()).await;
+        let reply = connection.reply().await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(reply.reason().contains(&path), "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{path}");
+    }
+    assert_eq!(bench.told(ID).await.0, Unknown);
+}
