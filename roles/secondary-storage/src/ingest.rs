@@ -15,6 +15,7 @@
 //! the job's note (see [`journal`]).
 
 pub mod decompress;
+pub mod describe;
 pub mod digest;
 pub mod downloads;
 mod entry;

@@ -15,6 +15,7 @@ use super::access::StoreAccess;
 use super::snapshot_files::SnapshotFiles;
 
 use crate::config::DownloadSettings;
+use crate::ingest::describe;
 use crate::ingest::digest::Expectation;
 use crate::ingest::intake::Content;
 use crate::ingest::records::Record;
@@ -245,14 +246,10 @@ impl DownloadCommands {
             | None => self.downloads.current(&id),
         };
         match (job, &command.request) {
-            // The server takes what an OVA describes from this answer only.
-            (Some(job), Some(DownloadRequest::Purge)) => {
-                let report = job.report();
-                let ovf = report.ovf.as_deref().cloned();
-                DownloadAnswer { ovf_information: ovf, ..answer(&id, job.request.kind, report) }
-            }
             // Under the id that was asked for: the server drops an answer with any other.
-            (Some(job), _) => answer(&id, job.request.kind, job.report()),
+            (Some(job), request) => {
+                answer_to(request.as_ref(), &id, job.request.kind, job.report())
+            }
             (None, Some(DownloadRequest::GetOrRestart)) => {
                 self.start(command.download, answer_now).await
             }
@@ -276,7 +273,8 @@ impl DownloadCommands {
                 },
             };
             if let Some(report) = report {
-                return answer(command.job_id.as_deref().unwrap_or_default(), kind, report);
+                let id = command.job_id.as_deref().unwrap_or_default();
+                return answer_to(command.request.as_ref(), id, kind, report);
             }
         }
         let text = "the download was lost when the storage host restarted; it begins again when \
@@ -318,6 +316,8 @@ impl DownloadCommands {
             virtual_size: u64::try_from(item.virtual_size).ok()?,
             physical_size: u64::try_from(item.physical_size).ok()?,
         };
+        let (tasks, directory) = (self.downloads.tasks(), &request.directory);
+        let ovf = describe::of_object(tasks, &store, &item, directory).await.ok()?;
         is_it.then(|| Report {
             phase: Phase::Done,
             percent: 100,
@@ -327,7 +327,7 @@ impl DownloadCommands {
             sizes: Some(sizes),
             checksum: request.given_checksum,
             warnings: Vec::new(),
-            ovf: None,
+            ovf,
         })
     }
 }
@@ -381,6 +381,18 @@ fn refusal(command: &DownloadCommand, job: Option<String>, text: String) -> Down
 fn with_details(text: String) -> AnswerBase {
     // The result is true even for a failed download: the state says it.
     AnswerBase { result: true, details: Some(text), command: CommandBase::default() }
+}
+
+/// The server takes what an OVA describes from the answer to its last question only.
+fn answer_to(
+    request: Option<&DownloadRequest>,
+    job: &str,
+    kind: ObjectKind,
+    report: Report,
+) -> DownloadAnswer {
+    let is_last = request == Some(&DownloadRequest::Purge);
+    let ovf_information = report.ovf.as_deref().filter(|_ovf| is_last).cloned();
+    DownloadAnswer { ovf_information, ..answer(job, kind, report) }
 }
 
 /// The state of a job in the server's words. A virtual size is the size of an image: files of a

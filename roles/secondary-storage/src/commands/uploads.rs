@@ -59,6 +59,7 @@ fn answer(told: Told) -> UploadStatusAnswer {
             physical_size: bytes(completed.physical_size),
             install_path: Some(completed.install_path.to_string()),
             download_percent: 100,
+            ovf_information: completed.ovf.map(|ovf| *ovf),
             base,
             ..UploadStatusAnswer::default()
         },

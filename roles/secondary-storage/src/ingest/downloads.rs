@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use role::TaskScope;
 use status_api::{DownloadState, DownloadStatus};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,11 @@ impl Downloads {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.shared.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the role.
+    pub fn tasks(&self) -> &TaskScope {
+        &self.shared.cx.tasks
     }
 
     pub fn get(&self, id: &str) -> Option<Arc<Job>> {

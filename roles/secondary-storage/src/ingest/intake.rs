@@ -21,12 +21,12 @@ use super::progress::Progress;
 use super::publish::{Publication, image_name, publish};
 use super::unpack::unpack;
 use super::write::{Begun, Piece, Target, Written, write};
+use super::describe;
 use crate::objects::inventory::Description;
-use crate::objects::ovf;
 use crate::sources::Coding;
 use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Part, Store, Work};
 use agent_protocol::storage::OVFInformationTO;
-use disk_image::ova::{OvaError, Package};
+use disk_image::ova::Package;
 use disk_image::{Format, Sizes};
 
 /// What the bytes are.
@@ -254,7 +254,10 @@ impl<'a> Intake<'a> {
         let mut ovf = None;
         if let Some(package) = inspection.package {
             renames.extend(self.unpack(&package, &written.file).await?);
-            ovf = Some(Arc::new(self.describe(package, &written.file).await?));
+            let (tasks, directory) = (&self.cx.tasks, &self.order.directory);
+            let described =
+                describe::of_archive(tasks, &self.store, directory, package, &written.file);
+            ovf = Some(Arc::new(described.await?));
         }
         Ok(Ready {
             install_path: self.order.directory.join(image.clone()),
@@ -323,25 +326,6 @@ impl<'a> Intake<'a> {
             unpack(&self.store, archive, file, part).await?;
         }
         Ok(renames)
-    }
-
-    /// What the description of a machine says.
-    async fn describe(
-        &self,
-        package: Package,
-        archive: &Arc<dyn Opened>,
-    ) -> Result<OVFInformationTO, IngestError> {
-        let found = package.files.iter().find(|file| file.name == package.ovf);
-        let range = found.map_or(0..0, |file| file.offset..file.offset + file.length);
-        let bytes = self.store.run("read a description", archive.read(range)).await?;
-        let place = format!("{}/{}", self.store.place(), self.order.directory);
-        let lengths = package.files.into_iter().map(|file| (file.name, file.length)).collect();
-        let read = move || ovf::information(&bytes, &place, &lengths);
-        let read = self.cx.tasks.blocking("read a description", read).await?;
-        read.map_err(|source| {
-            let name = package.ovf.clone();
-            IngestError::Image(OvaError::Ovf { name, source }.into())
-        })
     }
 
     /// Makes the files an object of the store. When this fails late, the object may be there all

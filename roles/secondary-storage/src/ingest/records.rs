@@ -5,7 +5,9 @@
 //! [`super::journal`]), because that is cleaned up even when the job itself is forgotten.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use agent_protocol::storage::OVFInformationTO;
 use bedrock::Secret;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,7 @@ pub fn open(state_directory: &Path) -> Records {
 }
 
 /// One job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The body of the command. It holds what its URL and its credentials hold, so the file is for
     /// this process only.
@@ -86,7 +88,7 @@ impl Checkpoint {
 }
 
 /// How a job ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub ended: Ended,
     pub ended_unix_ms: i64,
@@ -103,6 +105,9 @@ pub struct Outcome {
     pub checksum: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The machine that an OVA describes: the server asks for it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ovf: Option<OVFInformationTO>,
 }
 
 /// The ends of a job that outlive the process.
@@ -137,6 +142,7 @@ impl Outcome {
             physical_size: report.sizes.map(|sizes| sizes.physical_size),
             checksum: report.checksum,
             warnings: report.warnings,
+            ovf: report.ovf.as_deref().cloned(),
         })
     }
 
@@ -155,8 +161,7 @@ impl Outcome {
             sizes: sizes.map(|(virtual_size, physical_size)| Sizes { virtual_size, physical_size }),
             checksum: self.checksum,
             warnings: self.warnings,
-            // The server asks for it once, right after the end.
-            ovf: None,
+            ovf: self.ovf.map(Arc::new),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::DownloadContext;
+use super::describe;
 use super::entry::{Entered, enter, note_of, wait_for_others};
 use super::error::IngestError;
 use super::intake::{Intake, clean_up, settle};
@@ -272,7 +273,9 @@ async fn published_before(
     let is_it = item.unique_name == job.about().unique_name && !item.is_corrupted;
     let Some((virtual_size, physical_size)) = sizes.filter(|_sizes| is_it) else { return Ok(None) };
     let checksum = job.record().checksum.clone();
+    let ovf = describe::of_object(&cx.tasks, store, &item, directory).await?;
     job.update(|report| {
+        report.ovf = ovf;
         report.install_path = item.install_path;
         report.checksum = checksum.or_else(|| report.checksum.take());
     });

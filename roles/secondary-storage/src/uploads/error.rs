@@ -156,7 +156,16 @@ impl UploadError {
             IngestError::Decompress { what, reason } => {
                 bad("compressed", format!("cannot decompress {what}: {reason}"))
             }
-            IngestError::Bomb { .. } => bad("too_large_inside", error.to_string()),
+            IngestError::Bomb { .. } | IngestError::Ratio { .. } => {
+                bad("too_large_inside", error.to_string())
+            }
+            IngestError::Manifest { name, text } => bad(
+                "manifest",
+                format!(
+                    "{name:?} of the archive: {text}: its manifest is of another file, or it was damaged on the way"
+                ),
+            ),
+            IngestError::Name(_) => bad("name", error.to_string()),
             IngestError::Store(_) => Self::Ingest {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 code: "store",

@@ -5,7 +5,9 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use agent_protocol::storage::OVFInformationTO;
 use serde::{Deserialize, Serialize};
 
 use crate::state_file::{self, StateError};
@@ -13,7 +15,7 @@ use crate::stores::{InstallPath, ObjectKind, StoreUrl};
 use disk_image::Sizes;
 
 /// How an upload is, as it is written down.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     /// Under way; after a restart: was. `attempt` names its note in the ingest's journal.
@@ -29,22 +31,31 @@ pub enum State {
 }
 
 /// What an upload became.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completed {
     /// Below the store's root.
     pub install_path: InstallPath,
     pub virtual_size: u64,
     pub physical_size: u64,
+    /// The machine that an OVA describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ovf: Option<Box<OVFInformationTO>>,
 }
 
 impl Completed {
-    pub(super) const fn new(install_path: InstallPath, sizes: Sizes) -> Self {
-        Self { install_path, virtual_size: sizes.virtual_size, physical_size: sizes.physical_size }
+    pub(super) fn new(
+        install_path: InstallPath,
+        sizes: Sizes,
+        ovf: Option<Arc<OVFInformationTO>>,
+    ) -> Self {
+        let Sizes { virtual_size, physical_size } = sizes;
+        let ovf = ovf.map(|ovf| Box::new(Arc::unwrap_or_clone(ovf)));
+        Self { install_path, virtual_size, physical_size, ovf }
     }
 }
 
 /// One upload.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub store: Option<StoreUrl>,
     pub directory: Option<InstallPath>,
@@ -131,6 +142,7 @@ mod tests {
                 install_path: "template/tmpl/2/204/a.iso".parse().unwrap(),
                 virtual_size: 2,
                 physical_size: 1,
+                ovf: None,
             }),
         };
         let id = "5b4d3c52-6b1e-4c2a-9c0e-0d8f1a7b2c33";

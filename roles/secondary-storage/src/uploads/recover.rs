@@ -5,16 +5,20 @@
 //! looked at first.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use agent_protocol::storage::OVFInformationTO;
+use disk_image::Sizes;
 use tokio_util::sync::CancellationToken;
 
 use super::error::UploadError;
 use super::record::{Completed, Record, Records, State};
 use super::table::Uploads;
+use crate::ingest::describe;
 use crate::ingest::intake::{clean_up, settle};
 use crate::ingest::journal::{Journal, Note};
-use crate::objects::inventory;
+use crate::objects::inventory::{self, Item};
 use crate::state_file::StateError;
 use crate::stores::{StoreError, Work};
 
@@ -46,6 +50,15 @@ enum LookError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Ingest(#[from] crate::ingest::IngestError),
+}
+
+/// What is on its store.
+fn completed(item: &Item, ovf: Option<Arc<OVFInformationTO>>) -> Option<Completed> {
+    let sizes = Sizes {
+        virtual_size: u64::try_from(item.virtual_size).ok()?,
+        physical_size: u64::try_from(item.physical_size).ok()?,
+    };
+    Some(Completed::new(item.install_path.parse().ok()?, sizes, ovf))
 }
 
 impl Uploads {
@@ -102,14 +115,15 @@ impl Uploads {
             listed.is_some() && listed.as_deref() == note.image.as_ref().map(|name| name.as_str());
         let state = if is_published {
             let item = inventory::find(&store, note.kind, &note.directory).await?;
+            let completed = match item {
+                Some(item) => {
+                    let (tasks, directory) = (&cx.tasks, &note.directory);
+                    completed(&item, describe::of_object(tasks, &store, &item, directory).await?)
+                }
+                None => None,
+            };
             settle(cx, attempt).await;
-            item.and_then(|item| {
-                Some(State::Completed(Completed {
-                    install_path: item.install_path.parse().ok()?,
-                    virtual_size: u64::try_from(item.virtual_size).ok()?,
-                    physical_size: u64::try_from(item.physical_size).ok()?,
-                }))
-            })
+            completed.map(State::Completed)
         } else {
             clean_up(cx, attempt).await?;
             None

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agent_protocol::storage::OVFInformationTO;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::UploadError;
@@ -90,6 +91,9 @@ impl Drop for EndGuard<'_> {
     }
 }
 
+/// What is being made an object, and where.
+type Published = (Arc<Store>, Publishing, Option<Arc<OVFInformationTO>>);
+
 /// The upload itself, and whether it took effect when it seems to have failed.
 async fn attempt(
     uploads: &Uploads,
@@ -114,11 +118,11 @@ async fn attempt(
     drop(work);
     let Err(error) = outcome else { return outcome };
     upload.work.ended().await;
-    if let Some((store, publishing)) = publishing {
+    if let Some((store, publishing, ovf)) = publishing {
         let plan = &upload.plan;
         let done = is_published(&store, plan.kind, &plan.directory, &publishing).await;
         if done.is_ok_and(|done| done) {
-            return Ok(Completed::new(publishing.install_path, publishing.sizes));
+            return Ok(Completed::new(publishing.install_path, publishing.sizes, ovf));
         }
     }
     Err(match error {
@@ -133,7 +137,7 @@ async fn work(
     upload: &Arc<Upload>,
     pieces: mpsc::Receiver<Piece>,
     admission: Admission,
-    publishing: &mut Option<(Arc<Store>, Publishing)>,
+    publishing: &mut Option<Published>,
 ) -> Outcome {
     let (plan, cx) = (&upload.plan, uploads.context());
     let format = plan.format.extension().to_ascii_uppercase();
@@ -163,9 +167,10 @@ async fn work(
             temporary,
             sizes: ready.sizes,
         },
+        ready.ovf.clone(),
     ));
     intake.publish(&ready, plan.about.clone()).await.map_err(failed)?;
-    Ok(Completed::new(install_path, ready.sizes))
+    Ok(Completed::new(install_path, ready.sizes, ready.ovf))
 }
 
 /// What can be known before the first byte: the store is there, the place is free, the file fits.

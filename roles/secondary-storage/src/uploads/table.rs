@@ -61,7 +61,7 @@ pub struct Feed {
 }
 
 /// What the management server is told of an upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     Unknown,
     InProgress { percent: u8, received: u64, is_volume: bool },

@@ -60,6 +60,7 @@ mod stores;
 mod upload_client;
 mod uploads;
 mod uploads_crash;
+mod uploads_ova;
 mod uploads_recorded;
 mod uploads_tus;
 mod wrapped;

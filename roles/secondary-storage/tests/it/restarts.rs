@@ -193,6 +193,31 @@ async fn answers_are_the_same_after_a_restart() {
     }
 }
 
+/// The server takes the machine that an OVA describes from the last answer of all.
+#[tokio::test]
+async fn an_ova_is_described_after_a_restart_too() {
+    use crate::wrapped::{ova, vmdk};
+    for is_forgotten in [false, true] {
+        let bench: Bench = Bench::new().await;
+        bench.images.put("app.ova", ova(&vmdk(), &["app.ovf", "disk1.vmdk"]));
+        let command = bench.download("golden/app.ova", ImageFormat::Ova);
+        let answer = bench.finish(&command).await;
+        let record = bench.record(&answer);
+        let bench = bench.restarted_after(|| {
+            if is_forgotten {
+                std::fs::remove_file(&record).unwrap();
+            }
+        });
+        let bench = bench.await;
+        let ask = |request| Bench::<OnDirectory>::progress(&command, &answer, request);
+        let polled = bench.ask(&ask(DownloadRequest::GetStatus)).await;
+        assert_eq!((&polled.download_status, &polled.ovf_information), (&answer.download_status, &None));
+        let machine = bench.ask(&ask(DownloadRequest::Purge)).await.ovf_information.unwrap();
+        assert_eq!(machine.disks.unwrap()[0].virtual_size, 16 << 30);
+        assert_eq!(machine.guest_os_info.unwrap().t.as_deref(), Some("debian10_64Guest"));
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_download_does_not_come_back() {
     let bench: Bench = Bench::new().await;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use agent_protocol::storage::UploadStatusAnswer;
 use agent_protocol::storage::UploadStatusState::{Completed, Error};
 use secondary_storage::ingest::journal::{self, Note};
 use secondary_storage::stores::ObjectKind;
@@ -97,8 +98,19 @@ async fn a_host_killed_right_after_publishing_finds_its_object() {
     let signed = Signed::of(&order(ID, 270));
     assert_eq!(upload(addr, &signed, "a.qcow2", &vector("tiny.qcow2")).await.status, 200);
     let done = bench.upload_status(ID).await;
+    let path = done.install_path.clone();
+    let bench = as_if_killed_after_publishing(bench, &done).await;
+    assert_ne!(bench.told(ID).await.0, Error, "it is looked at first");
+    bench.parts.uploads.uploads.recover(bench.cx.shutdown.clone()).await;
+    let answer = bench.upload_status(ID).await;
+    assert_eq!((&answer.status, &answer.install_path), (&Some(Completed), &path));
+    assert_eq!(answer, done);
+    assert_eq!(bench.listed().await.len(), 1);
+}
+
+/// Puts the state directory back to what it was then, and starts anew.
+pub async fn as_if_killed_after_publishing(bench: Bench, done: &UploadStatusAnswer) -> Bench {
     let path = done.install_path.clone().unwrap();
-    // What the disk had then.
     let state = bench.directory.join("state/ss");
     let attempt = uuid::Uuid::new_v4().to_string();
     let note = Note {
@@ -113,13 +125,7 @@ async fn a_host_killed_right_after_publishing_finds_its_object() {
     let records = Records::new(&state);
     let (_, record) = records.all().unwrap().remove(0);
     records.save(ID, &Record { state: State::Receiving { attempt }, ..record }).unwrap();
-    let bench = bench.restarted().await;
-    assert_ne!(bench.told(ID).await.0, Error, "it is looked at first");
-    bench.parts.uploads.uploads.recover(bench.cx.shutdown.clone()).await;
-    let answer = bench.upload_status(ID).await;
-    assert_eq!((&answer.status, &answer.install_path), (&Some(Completed), &Some(path)));
-    assert_eq!(answer, done);
-    assert_eq!(bench.listed().await.len(), 1);
+    bench.restarted().await
 }
 
 /// An orderly stop is no better than a kill for the server, which counts the upload as lost.
