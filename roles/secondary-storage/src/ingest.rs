@@ -27,7 +27,7 @@ mod members;
 pub mod progress;
 pub mod publish;
 pub mod records;
-mod resume;
+pub(crate) mod resume;
 mod run;
 pub mod several;
 mod speed;

@@ -417,7 +417,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
     let certificates = parts.serving.certificates.clone();
     cx.tasks.spawn_vital("renew certificates", listeners::renew(cx.clone(), certificates));
-    uploads::start(&parts.uploads, &cx);
+    uploads::start(&parts.uploads, &cx).await;
     cx.admin.publish(crate::admin::router(&parts));
     let serving = listeners::serve(cx.clone(), config.serving, parts.web());
     let serving = cx.tasks.spawn_vital("serve links", serving);

@@ -13,7 +13,7 @@
 //! | [`plan`] | the order in checked values |
 //! | [`multipart`] | HTML forms, pure |
 //! | `receive` | the body of a request, with its time limits |
-//! | `tus` | uploads that go on where they broke off |
+//! | `tus`, `pausing` | uploads that go on where they broke off, over a restart too |
 //! | `page` | the page to upload from |
 //! | [`table`] | which uploads there are, what the server is told of them |
 //! | [`upload`], `run` | one upload, and its work |
@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod multipart;
 pub mod order;
 mod page;
+mod pausing;
 pub mod plan;
 mod quota;
 mod receive;
@@ -56,8 +57,11 @@ use http::UploadService;
 /// Between two looks for records that nobody needs any more.
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Starts what goes on beside the requests, for the time of one run.
-pub(crate) fn start(service: &UploadService, cx: &RoleContext) {
+/// Takes up what an earlier run left, and starts what goes on beside the requests, for the time of one
+/// run.
+pub(crate) async fn start(service: &UploadService, cx: &RoleContext) {
+    // Before the rest is cleaned up, and before its clients come back.
+    service.go_on().await;
     let (uploads, shutdown) = (service.uploads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover uploads", async move { uploads.recover(shutdown).await });
     let (uploads, shutdown) = (service.uploads.clone(), cx.shutdown.clone());
@@ -65,7 +69,7 @@ pub(crate) fn start(service: &UploadService, cx: &RoleContext) {
         shutdown.cancelled().await;
         uploads.stop().await;
     });
-    cx.tasks.spawn_vital("end paused uploads", tus::end_pauses(service.clone(), cx.clone()));
+    cx.tasks.spawn_vital("end paused uploads", pausing::end_pauses(service.clone(), cx.clone()));
     let (uploads, shutdown) = (service.uploads.clone(), cx.shutdown.clone());
     cx.tasks.spawn_vital("tidy uploads", async move {
         loop {

@@ -61,7 +61,6 @@ fn answer(told: Told) -> UploadStatusAnswer {
             download_percent: 100,
             ovf_information: completed.ovf.map(|ovf| *ovf),
             base,
-            ..UploadStatusAnswer::default()
         },
     }
 }

@@ -66,14 +66,14 @@ impl Progress {
     }
 
     /// The first bytes that are received.
-    pub(super) fn receives(&self, bytes: &[u8]) {
+    pub(crate) fn receives(&self, bytes: &[u8]) {
         let head = bytes.get(..HEAD).unwrap_or(bytes);
         self.0.received.get_or_init(|| Bytes::copy_from_slice(head));
     }
 
     /// The longest beginning that is on the store and whose digest is known; `None` when what is
     /// written is not what was received.
-    pub(super) fn mark(&self) -> Option<Mark> {
+    pub(crate) fn mark(&self) -> Option<Mark> {
         let (received, written) = (self.0.received.get()?, self.0.head.get()?);
         let length = received.len().min(written.len());
         if received.get(..length) != written.get(..length) {

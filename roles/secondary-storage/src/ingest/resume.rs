@@ -1,13 +1,10 @@
-//! Going on with a download of an earlier run of this process: is what it left still there?
-
-use std::sync::Arc;
+//! Going on with a download or an upload of an earlier run of this process: is what it left still
+//! there?
 
 use super::DownloadContext;
 use super::digest::Expectation;
 use super::error::IngestError;
 use super::intake::Intake;
-use super::job::Job;
-use super::records::Checkpoint;
 use super::write::Begun;
 use crate::stores::{Opened, Part};
 use disk_image::HEAD_LEN;
@@ -15,21 +12,21 @@ use disk_image::HEAD_LEN;
 /// Read at once.
 const BLOCK: u64 = 256 << 10;
 
-/// The file to go on with, if its beginning is what the checkpoint says.
-pub(super) async fn begun(
-    job: &Arc<Job>,
+/// The file to go on with, if its first `received` bytes have this digest. `id` is its note's.
+pub(crate) async fn begun(
+    id: &str,
     cx: &DownloadContext,
     intake: &Intake<'_>,
-    checkpoint: &Checkpoint,
+    (received, digest): (u64, &str),
     hashes: &[Expectation],
 ) -> Result<Option<(Box<dyn Part>, Begun)>, IngestError> {
-    let Some((part, file)) = intake.left(0, checkpoint.received).await? else {
-        tracing::info!(job = job.id, "nothing is left of the download, it begins again");
+    let Some((part, file)) = intake.left(0, received).await? else {
+        tracing::info!(id, "nothing is left of what was received, it begins again");
         return Ok(None);
     };
-    let begun = read(cx, intake, &*file, checkpoint.received, hashes).await?;
-    if begun.digests.so_far().to_string() != checkpoint.digest {
-        tracing::warn!(job = job.id, "what is left of the download is damaged, it begins again");
+    let begun = read(cx, intake, &*file, received, hashes).await?;
+    if begun.digests.so_far().to_string() != digest {
+        tracing::warn!(id, "what is left of what was received is damaged, it begins again");
         return Ok(None);
     }
     Ok(Some((part, begun)))

@@ -69,7 +69,8 @@ pub(super) async fn attempt(
     let mut begun = None;
     if let Some(checkpoint) = checkpoint {
         if from == checkpoint.received {
-            begun = resume::begun(job, cx, intake, &checkpoint, &hashes).await?;
+            let known = (checkpoint.received, checkpoint.digest.as_str());
+            begun = resume::begun(&job.id, cx, intake, known, &hashes).await?;
         }
         if begun.is_none() {
             job.record().checkpoint = None;

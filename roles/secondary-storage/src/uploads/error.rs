@@ -54,6 +54,12 @@ pub enum UploadError {
     Aborted,
     #[error("the storage host stopped in the middle of the upload; upload it again")]
     Stopped,
+    #[error("the storage host stops; the upload goes on when it is back")]
+    Suspended,
+    #[error("the storage host started a moment ago and reads what it has of the upload; ask again")]
+    NotReady,
+    #[error("it is too late to give the upload up: it is complete")]
+    Late,
     /// What the way into the store ended with.
     #[error("{text}")]
     Ingest { status: StatusCode, code: &'static str, text: String },
@@ -84,16 +90,18 @@ impl UploadError {
             | Self::Slow(_)
             | Self::Paused(_)
             | Self::Protocol(_) => StatusCode::BAD_REQUEST,
-            Self::Order(OrderError::NoKey) | Self::Busy(_) | Self::Stopped => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Order(OrderError::NoKey)
+            | Self::Busy(_)
+            | Self::Stopped
+            | Self::Suspended
+            | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::Order(_) => StatusCode::BAD_REQUEST,
             Self::NotAFile(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
             Self::Cancelled | Self::Aborted => StatusCode::GONE,
             Self::Ingest { status, .. } => *status,
             Self::Unknown | Self::Path(_) => StatusCode::NOT_FOUND,
-            Self::Offset { .. } => StatusCode::CONFLICT,
+            Self::Offset { .. } | Self::Late => StatusCode::CONFLICT,
             Self::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -127,6 +135,9 @@ impl UploadError {
             Self::Paused(_) => "paused",
             Self::Cancelled | Self::Aborted => "aborted",
             Self::Stopped => "stopped",
+            Self::Suspended => "suspended",
+            Self::NotReady => "not_ready",
+            Self::Late => "complete",
             Self::Ingest { code, .. } => code,
             Self::Unknown => "unknown",
             Self::Offset { .. } => "offset",

@@ -5,6 +5,7 @@
 //! then read and thrown away for a while, because a client that is cut off in the middle of sending
 //! never sees why.
 
+use agent_protocol::storage::PostUploadOrder;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
@@ -22,7 +23,8 @@ use super::page;
 use super::plan::Plan;
 use super::receive::{self, drain};
 use super::table::Uploads;
-use super::tus::{self, Pausing};
+use super::pausing::Pausing;
+use super::tus;
 use super::upload::Wish;
 use crate::config::DownloadSettings;
 use crate::live::Live;
@@ -78,7 +80,8 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
      upload-metadata",
 );
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "location, tus-resumable, tus-version, tus-extension, upload-offset, upload-length, upload-expires",
+    "location, retry-after, tus-resumable, tus-version, tus-extension, upload-offset, upload-length, \
+     upload-expires",
 );
 
 /// Puts the headers on every answer that let a page of another host read it.
@@ -115,6 +118,9 @@ impl IntoResponse for UploadError {
             }
             Self::Busy(_) | Self::Order(OrderError::NoKey) => {
                 put(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            }
+            Self::Suspended | Self::NotReady => {
+                put(header::RETRY_AFTER, HeaderValue::from_static("2"));
             }
             _ => {}
         }
@@ -207,7 +213,7 @@ async fn post(
     }
     let id = known_id(id)?;
     let total = announced_length(&head.headers)?;
-    let plan = admit(service, &id, head).await?;
+    let (plan, _order) = admit(service, &id, head).await?;
     // What is no form at all fails before the store is asked, and the server is told.
     let reader = match receive::Reader::of(&head.headers) {
         Ok(reader) => reader,
@@ -217,7 +223,7 @@ async fn post(
         }
     };
     let client = client(head);
-    let feed = service.uploads.begin(Wish { id, plan, total, client, resumable: false }).await?;
+    let feed = service.uploads.begin(Wish { id, plan, total, client, resume: None }).await?;
     let limits = service.downloads.get().limits.clone();
     let Some(incoming) = body.take() else { return Err(UploadError::Lost) };
     let mut incoming = incoming.into_data_stream();
@@ -262,7 +268,7 @@ pub(super) async fn admit(
     service: &UploadService,
     id: &str,
     head: &axum::http::request::Parts,
-) -> Result<Plan, UploadError> {
+) -> Result<(Plan, PostUploadOrder), UploadError> {
     let text = |name: &'static str| {
         head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim()
     };
@@ -275,7 +281,10 @@ pub(super) async fn admit(
     let keys = service.uploads.keys().all();
     let now = service.uploads.now();
     let opened = order::open(&keys, sealed, &urls, now).map_err(UploadError::from);
-    let plan = opened.and_then(|order| Plan::of(&order, id, &service.downloads.get()));
+    let plan = opened.and_then(|order| {
+        let plan = Plan::of(&order, id, &service.downloads.get())?;
+        Ok((plan, order))
+    });
     match plan {
         Ok(plan) => Ok(plan),
         Err(error) => {

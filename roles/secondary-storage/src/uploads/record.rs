@@ -7,10 +7,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_protocol::storage::OVFInformationTO;
+use agent_protocol::storage::{OVFInformationTO, PostUploadOrder};
 use serde::{Deserialize, Serialize};
 
-use crate::state_file::{self, StateError};
+use crate::state_file::{self, Folder, StateError};
 use crate::stores::{InstallPath, ObjectKind, StoreUrl};
 use disk_image::Sizes;
 
@@ -21,6 +21,9 @@ pub enum State {
     /// Under way; after a restart: was. `attempt` names its note in the ingest's journal.
     Receiving {
         attempt: String,
+        /// Of a resumable one: with it the next run goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume: Option<Box<Resume>>,
     },
     Completed(Completed),
     Failed {
@@ -28,6 +31,29 @@ pub enum State {
         /// The server has it: the object is lost to it.
         told: bool,
     },
+}
+
+/// What a resumable upload goes on with after a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The secret of its URL, so the file is for this process only.
+    pub token: String,
+    pub order: PostUploadOrder,
+    /// Bytes of the file.
+    pub total: u64,
+    /// What its client said of the file, as it came: the same file is told by it.
+    pub about: String,
+    pub client: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// What is on the store for sure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    pub received: u64,
+    /// With the name of the algorithm.
+    pub digest: String,
 }
 
 /// What an upload became.
@@ -62,6 +88,12 @@ pub struct Record {
     pub kind: Option<ObjectKind>,
     /// Of the object, for people.
     pub name: String,
+    /// Name of the file on the client's machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Whose request it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// When the state began.
     pub at_ms: i64,
     #[serde(flatten)]
@@ -86,6 +118,12 @@ impl Records {
     /// Blocks.
     pub fn save(&self, id: &str, record: &Record) -> Result<(), StateError> {
         state_file::save(&self.path(id), record)
+    }
+
+    /// As [`Records::save`], but for values that change all the time: the value survives only the
+    /// process for sure. Blocks.
+    pub fn save_soon(&self, id: &str, record: &Record) -> Result<(), StateError> {
+        Folder::new(self.directory.clone()).write_soon(id, record)
     }
 
     /// Blocks.
@@ -137,6 +175,8 @@ mod tests {
             directory: Some("template/tmpl/2/204".parse().unwrap()),
             kind: Some(ObjectKind::Template),
             name: "204-2-x".to_owned(),
+            file: Some("a.iso".to_owned()),
+            client: None,
             at_ms: 7,
             state: State::Completed(Completed {
                 install_path: "template/tmpl/2/204/a.iso".parse().unwrap(),

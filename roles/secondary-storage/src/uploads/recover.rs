@@ -1,24 +1,21 @@
 //! What a former run of this process left: its records, its unfinished files.
 //!
-//! An upload cannot go on after a restart, its client is gone. The server is told so at its next
-//! question, whether the store is there or not; only an upload that may have been published is
-//! looked at first.
+//! A resumable upload goes on (see [`super::pausing`]). Any other cannot, its client is gone: the
+//! server is told so at its next question, whether the store is there or not; only an upload that may
+//! have been published is looked at first.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use agent_protocol::storage::OVFInformationTO;
-use disk_image::Sizes;
 use tokio_util::sync::CancellationToken;
 
 use super::error::UploadError;
-use super::record::{Completed, Record, Records, State};
+use super::record::{Record, Records, State};
+use super::run;
 use super::table::Uploads;
-use crate::ingest::describe;
 use crate::ingest::intake::{clean_up, settle};
 use crate::ingest::journal::{Journal, Note};
-use crate::objects::inventory::{self, Item};
+use crate::objects::inventory;
 use crate::state_file::StateError;
 use crate::stores::{StoreError, Work};
 
@@ -30,7 +27,7 @@ pub fn load(records: &Records, journal: &Journal) -> Result<Vec<(String, Record)
     let notes: BTreeMap<String, Note> = journal.all()?.into_iter().collect();
     let mut all = records.all()?;
     for (id, record) in &mut all {
-        let State::Receiving { attempt } = &record.state else { continue };
+        let State::Receiving { attempt, resume: None } = &record.state else { continue };
         if notes.get(attempt).is_none_or(|note| note.image.is_none()) {
             record.state = failed();
             records.save(id, record)?;
@@ -52,17 +49,8 @@ enum LookError {
     Ingest(#[from] crate::ingest::IngestError),
 }
 
-/// What is on its store.
-fn completed(item: &Item, ovf: Option<Arc<OVFInformationTO>>) -> Option<Completed> {
-    let sizes = Sizes {
-        virtual_size: u64::try_from(item.virtual_size).ok()?,
-        physical_size: u64::try_from(item.physical_size).ok()?,
-    };
-    Some(Completed::new(item.install_path.parse().ok()?, sizes, ovf))
-}
-
 impl Uploads {
-    /// Finishes what [`load`] left open, and removes from the stores what a former run left there. A
+    /// Finishes what [`load`] left open and nobody goes on with, and removes from the stores what a former run left there. A
     /// store that is not there now is tried again later.
     pub async fn recover(&self, shutdown: CancellationToken) {
         let cx = self.context();
@@ -104,7 +92,7 @@ impl Uploads {
 
     async fn look(&self, attempt: &str, note: &Note) -> Result<(), LookError> {
         let cx = self.context();
-        let open = |_id: &str, record: &Record| matches!(&record.state, State::Receiving { attempt: of } if of == attempt);
+        let open = |_id: &str, record: &Record| matches!(&record.state, State::Receiving { attempt: of, .. } if of == attempt);
         let mut records = self
             .each(|_| None, |id, record| open(id, record).then(|| (id.to_owned(), record.clone())));
         let record = records.drain(..).flatten().next();
@@ -114,14 +102,7 @@ impl Uploads {
         let is_published =
             listed.is_some() && listed.as_deref() == note.image.as_ref().map(|name| name.as_str());
         let state = if is_published {
-            let item = inventory::find(&store, note.kind, &note.directory).await?;
-            let completed = match item {
-                Some(item) => {
-                    let (tasks, directory) = (&cx.tasks, &note.directory);
-                    completed(&item, describe::of_object(tasks, &store, &item, directory).await?)
-                }
-                None => None,
-            };
+            let completed = run::listed(cx, &store, note).await?;
             settle(cx, attempt).await;
             completed.map(State::Completed)
         } else {

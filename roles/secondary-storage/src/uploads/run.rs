@@ -1,36 +1,41 @@
 //! The work of an upload, from its admission to the listed object, and what is done when it fails.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_protocol::storage::OVFInformationTO;
-use tokio::sync::{mpsc, oneshot};
+use disk_image::Sizes;
+use tokio::sync::mpsc;
 
 use super::error::UploadError;
 use super::quota;
-use super::record::Completed;
+use super::record::{Checkpoint, Completed};
 use super::table::Uploads;
 use super::upload::{Outcome, Upload};
-use crate::ingest::intake::{Intake, clean_up, settle};
+use crate::ingest::describe;
+use crate::ingest::intake::{Incoming, Intake, clean_up, settle};
+use crate::ingest::journal::{Note, take_back};
 use crate::ingest::publish::{Publishing, is_published};
 use crate::ingest::write::Piece;
-use crate::ingest::{DownloadContext, IngestError};
+use crate::ingest::{DownloadContext, IngestError, resume};
 use crate::objects::inventory;
-use crate::sources::Coding;
 use crate::stores::Store;
 
-/// Tells the request whether its bytes are wanted.
-pub(super) type Admission = oneshot::Sender<()>;
+/// Between two looks at how far an upload is, to keep it on disk.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// Between two looks for a store that is not there after a start.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs an upload to its end; never fails, the outcome is in the upload and its record.
 pub(super) async fn run(
     uploads: Uploads,
     upload: Arc<Upload>,
     pieces: mpsc::Receiver<Piece>,
-    admission: Admission,
 ) {
     let guard = EndGuard { uploads: &uploads, upload: &upload, armed: true };
     let cx = uploads.context();
-    let outcome = attempt(&uploads, &upload, pieces, admission).await;
+    let outcome = attempt(&uploads, &upload, pieces).await;
     // On NFS a file that is removed while open leaves a name behind.
     upload.work.ended().await;
     let outcome = match outcome {
@@ -39,6 +44,11 @@ pub(super) async fn run(
             uploads.remember(&upload, &Ok(completed.clone())).await;
             settle(cx, &upload.attempt).await;
             Ok(completed)
+        }
+        Err(UploadError::Suspended) => {
+            upload.take_note();
+            uploads.remember_progress(&upload).await;
+            Err(UploadError::Suspended)
         }
         Err(error) => {
             if let Err(error) = clean_up(cx, &upload.attempt).await {
@@ -56,6 +66,11 @@ pub(super) async fn run(
             let (bytes, path) = (upload.received(), &completed.install_path);
             tracing::info!(upload = upload.id, %path, bytes, "upload installed");
             uploads.metrics().ended("done", seconds);
+        }
+        Err(UploadError::Suspended) => {
+            let received = upload.received();
+            tracing::info!(upload = upload.id, received, "upload goes on at the next start");
+            uploads.metrics().ended("suspended", seconds);
         }
         Err(error) => {
             tracing::warn!(upload = upload.id, error = %error, "upload failed");
@@ -99,10 +114,9 @@ async fn attempt(
     uploads: &Uploads,
     upload: &Arc<Upload>,
     pieces: mpsc::Receiver<Piece>,
-    admission: Admission,
 ) -> Outcome {
     let mut publishing = None;
-    let mut work = Box::pin(work(uploads, upload, pieces, admission, &mut publishing));
+    let mut work = Box::pin(work(uploads, upload, pieces, &mut publishing));
     let outcome = tokio::select! {
         outcome = &mut work => outcome,
         // What is being installed is there in a moment; stopping it half way gains nothing.
@@ -113,6 +127,7 @@ async fn attempt(
                 Err(UploadError::Lost)
             }
         }
+        never = keep(uploads, upload) => match never {},
     };
     // Its writer ends with it.
     drop(work);
@@ -132,25 +147,55 @@ async fn attempt(
     })
 }
 
+/// Keeps on disk how far a resumable upload is, now and then.
+async fn keep(uploads: &Uploads, upload: &Upload) -> Infallible {
+    if !upload.resumable {
+        return std::future::pending().await;
+    }
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        if upload.take_note() {
+            uploads.remember_progress(upload).await;
+        }
+    }
+}
+
 async fn work(
     uploads: &Uploads,
     upload: &Arc<Upload>,
     pieces: mpsc::Receiver<Piece>,
-    admission: Admission,
     publishing: &mut Option<Published>,
 ) -> Outcome {
     let (plan, cx) = (&upload.plan, uploads.context());
     let format = plan.format.extension().to_ascii_uppercase();
     let failed = |error: IngestError| UploadError::of_ingest(&error, &format);
-    let store = admit(uploads, upload, cx).await?;
+    let store = if upload.is_restored {
+        let store = store_again(upload, cx).await;
+        if let Some(completed) = published_before(upload, cx, &store).await.map_err(failed)? {
+            return Ok(completed);
+        }
+        store
+    } else {
+        admit(uploads, upload, cx).await?
+    };
     let mut intake = Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(), 1)
         .await
         .map_err(failed)?;
     let temporary = plan.directory.join(intake.temporary(0).map_err(failed)?);
-    if admission.send(()).is_err() {
-        return Err(UploadError::Lost);
+    let begun = match upload.checkpoint().filter(|_known| upload.is_restored) {
+        Some(Checkpoint { received, digest }) => {
+            let known = (received, digest.as_str());
+            resume::begun(&upload.attempt, cx, &intake, known, &[]).await.map_err(failed)?
+        }
+        None => None,
+    };
+    let progress = upload.progress.clone();
+    upload.begin_at(begun.as_ref().map_or(0, |(_, begun)| begun.length));
+    if let Some((_, begun)) = &begun {
+        progress.receives(&begun.head);
     }
-    let written = intake.receive(0, Coding::Identity, pieces).await.map_err(failed)?;
+    let incoming = Incoming { begun, progress, ..Incoming::default() };
+    let written = intake.receive_announced(0, incoming, pieces).await.map_err(failed)?;
     upload.set_installing();
     intake.verify(&written).map_err(failed)?;
     let image = match &plan.image {
@@ -171,6 +216,53 @@ async fn work(
     ));
     intake.publish(&ready, plan.about.clone()).await.map_err(failed)?;
     Ok(Completed::new(install_path, ready.sizes, ready.ovf))
+}
+
+/// The store of an upload that goes on. When the process has just started, its network may not be
+/// there yet; the upload's own limit of a pause ends the waiting.
+async fn store_again(upload: &Upload, cx: &DownloadContext) -> Arc<Store> {
+    loop {
+        match cx.stores.open(&upload.plan.store, upload.plan.nfs_version.as_deref()).await {
+            Ok(store) => return store,
+            Err(error) => {
+                let error = bedrock::chain(&error);
+                tracing::info!(upload = upload.id, error, "the store of an upload is not there yet");
+            }
+        }
+        tokio::time::sleep(STORE_PAUSE).await;
+    }
+}
+
+/// What an earlier run of this process did with the complete file: it is an object, or its
+/// publication is taken back.
+async fn published_before(
+    upload: &Upload,
+    cx: &DownloadContext,
+    store: &Store,
+) -> Result<Option<Completed>, IngestError> {
+    let (journal, id) = (cx.journal.clone(), upload.attempt.clone());
+    let read = cx.tasks.blocking("read a note", move || journal.read(&id)).await?;
+    let Some(note) = read.map_err(IngestError::Journal)? else { return Ok(None) };
+    if take_back(store, &note).await? {
+        return Ok(None);
+    }
+    listed(cx, store, &note).await
+}
+
+/// The object that a note ended in.
+pub(super) async fn listed(
+    cx: &DownloadContext,
+    store: &Store,
+    note: &Note,
+) -> Result<Option<Completed>, IngestError> {
+    let Some(item) = inventory::find(store, note.kind, &note.directory).await? else {
+        return Ok(None);
+    };
+    let ovf = describe::of_object(&cx.tasks, store, &item, &note.directory).await?;
+    let sizes = u64::try_from(item.virtual_size).ok().zip(u64::try_from(item.physical_size).ok());
+    let sizes = sizes.map(|(virtual_size, physical_size)| Sizes { virtual_size, physical_size });
+    let path = item.install_path.parse().ok();
+    Ok(path.zip(sizes).map(|(path, sizes)| Completed::new(path, sizes, ovf)))
 }
 
 /// What can be known before the first byte: the store is there, the place is free, the file fits.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::config::UploadSettings;
 use super::error::UploadError;
 use super::keys::Keys;
 use super::metrics::UploadMetrics;
-use super::record::{Completed, Record, Records, State};
+use super::record::{Completed, Record, Records, Resume, State};
 use super::run;
 use super::upload::{Outcome, Upload, Wish};
 use crate::ingest::DownloadContext;
@@ -50,7 +50,7 @@ struct Table {
 #[derive(Debug, Clone)]
 enum Slot {
     Running(Arc<Upload>),
-    Ended(Record),
+    Ended(Box<Record>),
 }
 
 /// Where the bytes of an admitted upload go. Dropping it before [`Feed::end`] ends the upload.
@@ -118,30 +118,50 @@ impl Uploads {
     /// # Errors
     /// Why they are not. The server learns of it too, unless another upload has the id.
     pub async fn begin(&self, wish: Wish) -> Result<Feed, UploadError> {
-        let (admission, admitted) = oneshot::channel();
-        let (pieces, incoming) = mpsc::channel(PIECES);
         let upload = Arc::new(Upload::new(wish));
         self.enter(&upload)?;
-        let (cx, metrics) = (&self.shared.cx, self.metrics());
-        metrics.begun();
-        let span = tracing::error_span!("upload", upload = upload.id, store = %upload.plan.store);
-        let (client, bytes) = (upload.client.as_deref().unwrap_or("-"), upload.total);
-        let path = &upload.plan.directory;
-        tracing::info!(parent: &span, client, bytes, %path, "upload begins");
-        let work = run::run(self.clone(), Arc::clone(&upload), incoming, admission);
-        cx.tasks.spawn("upload", Box::pin(work.instrument(span)));
-        let feed = Feed { upload, pieces };
-        match admitted.await {
-            Ok(()) => Ok(feed),
-            // Ended before it began: the reason is there in a moment.
-            Err(_ended) => match feed.upload.ended().await {
+        let feed = self.work_on(upload);
+        tokio::select! {
+            () = feed.upload.ready.cancelled() => Ok(feed),
+            // Ended before it began.
+            ended = feed.upload.ended() => match ended {
                 Ok(_) => Err(UploadError::Stopped),
                 Err(error) => {
-                    metrics.refused(error.code());
+                    self.metrics().refused(error.code());
                     Err(error)
                 }
             },
         }
+    }
+
+    /// Goes on with an upload of an earlier run of this process, which is in the table.
+    pub(super) fn go_on(&self, upload: Upload) -> Feed {
+        let upload = Arc::new(upload);
+        self.table().uploads.insert(upload.id.clone(), Slot::Running(Arc::clone(&upload)));
+        self.work_on(upload)
+    }
+
+    fn work_on(&self, upload: Arc<Upload>) -> Feed {
+        let (pieces, incoming) = mpsc::channel(PIECES);
+        self.metrics().begun();
+        let span = tracing::error_span!("upload", upload = upload.id, store = %upload.plan.store);
+        let (client, bytes) = (upload.client.as_deref().unwrap_or("-"), upload.total);
+        let (path, again) = (&upload.plan.directory, upload.is_restored);
+        tracing::info!(parent: &span, client, bytes, %path, again, "upload begins");
+        let work = run::run(self.clone(), Arc::clone(&upload), incoming);
+        self.shared.cx.tasks.spawn("upload", Box::pin(work.instrument(span)));
+        Feed { upload, pieces }
+    }
+
+    /// Uploads that were under way when an earlier run of this process ended, and can go on.
+    pub(super) fn interrupted(&self) -> Vec<(String, String, Box<Resume>)> {
+        let open = |id: &str, record: &Record| match &record.state {
+            State::Receiving { attempt, resume: Some(resume) } => {
+                Some((id.to_owned(), attempt.clone(), resume.clone()))
+            }
+            _ => None,
+        };
+        self.each(|_| None, open).into_iter().flatten().collect()
     }
 
     fn enter(&self, upload: &Arc<Upload>) -> Result<(), UploadError> {
@@ -152,22 +172,21 @@ impl Uploads {
         if table.stopping {
             return Err(UploadError::Stopped);
         }
-        match table.uploads.get(&upload.id) {
-            Some(Slot::Running(_)) => {
-                return Err(UploadError::Used("its upload is under way".to_owned()));
-            }
-            Some(Slot::Ended(Record { state: State::Completed(_), .. })) => {
-                return Err(UploadError::Used("its upload is complete".to_owned()));
-            }
-            Some(Slot::Ended(Record { state: State::Failed { text, told: true }, .. })) => {
-                let text = format!("its upload failed and the server knows that; {text}");
-                return Err(UploadError::Used(text));
-            }
-            Some(Slot::Ended(Record { state: State::Receiving { .. }, .. })) => {
-                return Err(UploadError::Used("its upload is being looked at".to_owned()));
-            }
-            // A failure that nobody asked about yet: the client tries again in time.
-            Some(Slot::Ended(Record { state: State::Failed { told: false, .. }, .. })) | None => {}
+        let used = match table.uploads.get(&upload.id) {
+            Some(Slot::Running(_)) => Some("its upload is under way".to_owned()),
+            Some(Slot::Ended(record)) => match &record.state {
+                State::Completed(_) => Some("its upload is complete".to_owned()),
+                State::Failed { text, told: true } => {
+                    Some(format!("its upload failed and the server knows that; {text}"))
+                }
+                State::Receiving { .. } => Some("its upload is being looked at".to_owned()),
+                // A failure that nobody asked about yet: the client tries again in time.
+                State::Failed { told: false, .. } => None,
+            },
+            None => None,
+        };
+        if let Some(why) = used {
+            return Err(UploadError::Used(why));
         }
         if table.running().count() >= at_once {
             return Err(UploadError::Busy(at_once));
@@ -191,7 +210,7 @@ impl Uploads {
             if table.uploads.contains_key(id) {
                 return;
             }
-            table.uploads.insert(id.to_owned(), Slot::Ended(record.clone()));
+            table.uploads.insert(id.to_owned(), Slot::Ended(Box::new(record.clone())));
         }
         self.save(id, record).await;
     }
@@ -203,6 +222,8 @@ impl Uploads {
             directory: plan.map(|plan| plan.directory.clone()),
             kind: plan.map(|plan| plan.kind),
             name: plan.map(|plan| plan.about.unique_name.clone()).unwrap_or_default(),
+            file: upload.and_then(Upload::file),
+            client: upload.and_then(|upload| upload.client.clone()),
             at_ms: self.shared.cx.host.clock.unix_ms(),
             state,
         }
@@ -210,8 +231,7 @@ impl Uploads {
 
     /// Writes down that an upload begins: after a crash the server is told of it.
     pub(super) async fn remember_start(&self, upload: &Upload) -> Result<(), UploadError> {
-        let state = State::Receiving { attempt: upload.attempt.clone() };
-        let record = self.record(Some(upload), state);
+        let record = self.receiving(upload);
         let (records, id, kept) = (self.shared.records.clone(), upload.id.clone(), record.clone());
         let work = move || records.save(&id, &kept);
         match self.shared.cx.tasks.blocking("note an upload", work).await {
@@ -222,8 +242,30 @@ impl Uploads {
         Ok(())
     }
 
+    fn receiving(&self, upload: &Upload) -> Record {
+        let (attempt, resume) = (upload.attempt.clone(), upload.resume());
+        self.record(Some(upload), State::Receiving { attempt, resume })
+    }
+
+    /// Writes down how far an upload is.
+    pub(super) async fn remember_progress(&self, upload: &Upload) {
+        let record = self.receiving(upload);
+        let (records, id) = (self.shared.records.clone(), upload.id.clone());
+        let writing = Arc::clone(&upload.writing).lock_owned().await;
+        let work = move || {
+            // Until it is written, also when nobody waits for that any more.
+            let _writing = writing;
+            records.save_soon(&id, &record)
+        };
+        if let Ok(Err(error)) = self.shared.cx.tasks.blocking("note an upload", work).await {
+            let error = bedrock::chain(&error);
+            tracing::warn!(upload = upload.id, error, "cannot write down how far an upload is");
+        }
+    }
+
     /// Writes down how an upload ended.
     pub(super) async fn remember(&self, upload: &Upload, outcome: &Outcome) {
+        let _writing = upload.writing.lock().await;
         let record = self.ended_record(upload, outcome);
         if upload.is_lost() {
             // What all hosts know of it is another host's word now.
@@ -236,6 +278,7 @@ impl Uploads {
     fn ended_record(&self, upload: &Upload, outcome: &Outcome) -> Record {
         let state = match outcome {
             Ok(completed) => State::Completed(completed.clone()),
+            Err(UploadError::Suspended) => return self.receiving(upload),
             Err(error) => State::Failed { text: error.to_string(), told: false },
         };
         self.record(Some(upload), state)
@@ -266,13 +309,22 @@ impl Uploads {
             let mut table = self.table();
             let ours = |slot: &Slot| matches!(slot, Slot::Running(it) if Arc::ptr_eq(it, upload));
             if table.uploads.get(&upload.id).is_some_and(ours) {
-                table.uploads.insert(upload.id.clone(), Slot::Ended(record));
+                table.uploads.insert(upload.id.clone(), Slot::Ended(Box::new(record)));
             }
         }
         if aborted {
             tracing::info!(upload = upload.id, "upload aborted");
         }
         upload.finish(outcome);
+    }
+
+    /// An upload that was to go on cannot.
+    pub(super) async fn give_up(&self, id: &str, error: &UploadError) {
+        let Some(Slot::Ended(record)) = self.table().uploads.get(id).cloned() else { return };
+        let state = State::Failed { text: error.to_string(), told: false };
+        let record = Record { state, ..*record };
+        self.restore(id.to_owned(), record.clone());
+        self.save(id, record).await;
     }
 
     /// After a restart: takes over what is known of former uploads.
@@ -284,7 +336,7 @@ impl Uploads {
 
     /// After a restart: puts what a record says into the table.
     pub(super) fn restore(&self, id: String, record: Record) {
-        self.table().uploads.insert(id, Slot::Ended(record));
+        self.table().uploads.insert(id, Slot::Ended(Box::new(record)));
     }
 
     /// Bytes that other uploads of the account will still put on secondary storage.
@@ -321,7 +373,7 @@ impl Uploads {
         let slot = self.table().uploads.get(id).cloned();
         let local = match slot {
             None => None,
-            Some(Slot::Ended(record)) => Some(record),
+            Some(Slot::Ended(record)) => Some(*record),
             Some(Slot::Running(upload)) => {
                 return Told::InProgress {
                     percent: upload.percent(),
@@ -332,6 +384,7 @@ impl Uploads {
         };
         let Some(record) = self.known_to_all(id, local).await else { return Told::Unknown };
         match record.state.clone() {
+            // It goes on, or is being looked at.
             State::Receiving { .. } => self.progress_elsewhere(&record).await,
             State::Completed(completed) => Told::Completed(completed),
             State::Failed { text, told } => {
@@ -350,11 +403,12 @@ impl Uploads {
         {
             let mut table = self.table();
             match table.uploads.get_mut(id) {
-                Some(Slot::Ended(known)) => *known = record.clone(),
+                Some(Slot::Ended(known)) => **known = record.clone(),
                 Some(Slot::Running(_)) => return,
                 // Another host's.
                 None => {
-                    table.uploads.insert(id.to_owned(), Slot::Ended(record.clone()));
+                    let ended = Slot::Ended(Box::new(record.clone()));
+                    table.uploads.insert(id.to_owned(), ended);
                 }
             }
         }
@@ -396,7 +450,8 @@ impl Uploads {
         tokio::time::timeout(limit, upload.ended()).await.is_ok()
     }
 
-    /// Stops everything, so that nothing is left on the stores when the role ends.
+    /// Stops everything. Of resumable uploads what is there stays, for the next run to go on; of others
+    /// nothing is left on the stores when the role ends.
     pub async fn stop(&self) {
         let running: Vec<Arc<Upload>> = {
             let mut table = self.table();
@@ -404,7 +459,8 @@ impl Uploads {
             table.running().collect()
         };
         for upload in &running {
-            upload.end(UploadError::Stopped);
+            let goes_on = upload.resumable;
+            upload.end(if goes_on { UploadError::Suspended } else { UploadError::Stopped });
         }
         let limit = self.shared.cx.settings.get().cancel_limit;
         let ended = running.iter().map(|upload| tokio::time::timeout(limit, upload.ended()));
@@ -449,6 +505,7 @@ impl Feed {
     /// The upload has ended: it knows why.
     pub async fn data(&self, bytes: bytes::Bytes, shared: &Uploads) -> Result<(), Ended> {
         let length = bytes.len() as u64;
+        self.upload.progress.receives(&bytes);
         tokio::select! {
             sent = self.pieces.send(Piece::Data(bytes)) => sent.map_err(|_gone| Ended)?,
             // Its threads may still wait for more.

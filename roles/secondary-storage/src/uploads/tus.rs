@@ -9,12 +9,9 @@
 //! | `PATCH <location>` | more bytes; the last one is answered when the object is there or has failed |
 //! | `DELETE <location>` | gives it up |
 //!
-//! Between two requests the way into the store stays open, so that nothing is read or written twice.
-//! It ends with a pause that is too long, and with this process: the management server counts an
-//! upload as lost as soon as its host is.
+//! Whoever begins the same upload of the same file again, as its client does that was started anew, is
+//! told where it goes on. What happens between two requests is in [`super::pausing`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
@@ -22,15 +19,14 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use role::RoleContext;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::error::UploadError;
 use super::http::{UploadService, admit, client, known_id, refuse};
+use super::pausing::{Resumable, file_name};
 use super::receive::{Incoming, pass};
+use super::record::Resume;
 use super::table::Feed;
-use super::upload::{Upload, Wish};
+use super::upload::Wish;
 
 const RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
 const VERSION: HeaderName = HeaderName::from_static("tus-version");
@@ -40,93 +36,6 @@ const OFFSET: HeaderName = HeaderName::from_static("upload-offset");
 const EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
 const METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const ONE: HeaderValue = HeaderValue::from_static("1.0.0");
-
-/// Between two looks for uploads that pause too long.
-const INTERVAL: Duration = Duration::from_secs(10);
-/// How long the end of an upload can be asked for.
-const KEPT: Duration = Duration::from_secs(600);
-
-/// Resumable uploads by the secret of their URL. Cloneable; clones share everything.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Pausing(Arc<Mutex<HashMap<String, Arc<Resumable>>>>);
-
-#[derive(Debug)]
-struct Resumable {
-    upload: Arc<Upload>,
-    /// Whoever sends has it; `None` once all bytes are here.
-    feed: tokio::sync::Mutex<Option<Feed>>,
-    turn: Mutex<Turn>,
-}
-
-#[derive(Debug)]
-struct Turn {
-    /// Ends the request that sends now, when another one takes its place.
-    current: CancellationToken,
-    last: Instant,
-}
-
-impl Pausing {
-    fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Resumable>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, id: &str, token: &str) -> Option<Arc<Resumable>> {
-        self.table().get(token).filter(|it| it.upload.id == id).cloned()
-    }
-}
-
-impl Resumable {
-    fn turn(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the place of a request that still sends: its client has come back on another
-    /// connection, before this host saw the end of the old one.
-    fn take_turn(&self) -> CancellationToken {
-        let current = CancellationToken::new();
-        let mut turn = self.turn();
-        turn.last = Instant::now();
-        std::mem::replace(&mut turn.current, current.clone()).cancel();
-        current
-    }
-
-    fn touch(&self) {
-        self.turn().last = Instant::now();
-    }
-}
-
-/// Ends uploads that pause too long, until shutdown.
-pub(crate) async fn end_pauses(service: UploadService, cx: RoleContext) {
-    loop {
-        tokio::select! {
-            () = cx.shutdown.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
-        service.end_old_pauses(service.uploads.settings().pause);
-    }
-}
-
-impl UploadService {
-    /// Ends uploads that pause for longer, and forgets those that ended long ago.
-    pub fn end_old_pauses(&self, pause: Duration) {
-        let now = Instant::now();
-        self.pausing.table().retain(|_, it| {
-            let idle = now.duration_since(it.turn().last);
-            if it.upload.outcome().is_some() {
-                // Its threads end with the way in.
-                if let Ok(mut place) = it.feed.try_lock() {
-                    place.take();
-                }
-                return idle < KEPT;
-            }
-            // All bytes are here: it ends by itself.
-            if idle > pause && !it.upload.is_installing() {
-                it.upload.end(UploadError::Paused(pause));
-            }
-            true
-        });
-    }
-}
 
 pub(super) async fn create(
     State(service): State<UploadService>,
@@ -138,10 +47,10 @@ pub(super) async fn create(
     }
     let (head, body) = request.into_parts();
     with_version(match begin(&service, &id, &head).await {
-        Ok((location, length)) => {
-            let created = [(header::LOCATION, location)];
-            let mut response = (StatusCode::CREATED, created).into_response();
-            put(&mut response, OFFSET, 0);
+        Ok(Begun { location, length, offset, is_new }) => {
+            let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+            let mut response = (status, [(header::LOCATION, location)]).into_response();
+            put(&mut response, OFFSET, offset);
             put(&mut response, LENGTH, length);
             put_expiry(&mut response, service.uploads.settings().pause, service.uploads.now());
             response
@@ -178,46 +87,58 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The name of the file, from the first pair that is called so.
-fn file_name(headers: &HeaderMap) -> Option<String> {
-    use base64::Engine;
-    let pairs = headers.get(METADATA)?.to_str().ok()?;
-    let names = ["filename", "name"];
-    let value = pairs.split(',').find_map(|pair| {
-        let (name, value) = pair.trim().split_once(' ')?;
-        names.contains(&name).then_some(value)
-    })?;
-    let bytes = base64::prelude::BASE64_STANDARD.decode(value).ok()?;
-    Some(String::from_utf8_lossy(&bytes).chars().take(255).collect())
+/// Longest description of a file that is kept.
+const MAX_ABOUT: usize = 1_024;
+
+/// What the client says of its file, to tell it by.
+fn about(headers: &HeaderMap) -> String {
+    let text = headers.get(METADATA).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.chars().take(MAX_ABOUT).collect()
 }
 
-async fn begin(
-    service: &UploadService,
-    id: &str,
-    head: &Parts,
-) -> Result<(String, u64), UploadError> {
+/// Where the bytes of an upload go, and from where on.
+struct Begun {
+    location: String,
+    length: u64,
+    offset: u64,
+    is_new: bool,
+}
+
+async fn begin(service: &UploadService, id: &str, head: &Parts) -> Result<Begun, UploadError> {
     if head.method != Method::POST {
         return Err(UploadError::Method);
     }
     let id = known_id(id)?;
-    let total = number(&head.headers, &LENGTH).filter(|length| *length > 0);
-    let total = total.ok_or(UploadError::Protocol("the header upload-length is missing or 0"))?;
-    let plan = admit(service, &id, head).await?;
-    let client = client(head);
-    let wish = Wish { id: id.clone(), plan, total, client, resumable: true };
-    let feed = service.uploads.begin(wish).await?;
-    let upload = Arc::clone(&feed.upload);
-    if let Some(name) = file_name(&head.headers) {
-        upload.set_file(name);
+    let length = number(&head.headers, &LENGTH).filter(|length| *length > 0);
+    let length = length.ok_or(UploadError::Protocol("the header upload-length is missing or 0"))?;
+    let (plan, order) = admit(service, &id, head).await?;
+    let about = about(&head.headers);
+    let location = |token: &str| format!("/upload/{id}/tus/{token}");
+    if let Some((token, resumable)) = service.pausing.same(&id, length, &about) {
+        let offset = resumable.settled().await?;
+        tracing::info!(upload = id, offset, "the client of an upload has come back");
+        return Ok(Begun { location: location(&token), length, offset, is_new: false });
     }
-    let turn = Turn { current: CancellationToken::new(), last: Instant::now() };
-    let resumable =
-        Resumable { upload, feed: tokio::sync::Mutex::new(Some(feed)), turn: Mutex::new(turn) };
     // Whoever has the URL may go on with the upload.
     let token = uuid::Uuid::new_v4().simple().to_string();
-    let location = format!("/upload/{id}/tus/{token}");
-    service.pausing.table().insert(token, Arc::new(resumable));
-    Ok((location, total))
+    let client = client(head);
+    let resume = Resume {
+        token: token.clone(),
+        order,
+        total: length,
+        about,
+        client: client.clone(),
+        checkpoint: None,
+    };
+    let file = file_name(&resume);
+    let resume = Some(Box::new(resume));
+    let wish = Wish { id: id.clone(), plan, total: length, client, resume };
+    let feed = service.uploads.begin(wish).await?;
+    if let Some(name) = file {
+        feed.upload.set_file(name);
+    }
+    service.pausing.insert(token.clone(), feed);
+    Ok(Begun { location: location(&token), length, offset: 0, is_new: true })
 }
 
 pub(super) async fn resume(
@@ -247,8 +168,10 @@ pub(super) async fn resume(
         },
         Method::DELETE => {
             resumable.upload.end(UploadError::Cancelled);
-            drop(resumable.upload.ended().await);
-            service.pausing.table().remove(&token);
+            if resumable.upload.ended().await.is_ok() {
+                return with_version(refuse(&service, UploadError::Late, &head, body));
+            }
+            service.pausing.remove(&token);
             StatusCode::NO_CONTENT.into_response()
         }
         _ => refuse(&service, UploadError::Method, &head, body),
@@ -257,16 +180,13 @@ pub(super) async fn resume(
 
 /// How far it is. An upload that has failed says why.
 async fn state(service: &UploadService, resumable: &Resumable) -> Response {
-    // From now on nobody adds to what is told.
-    resumable.take_turn();
-    drop(resumable.feed.lock().await);
-    let upload = &resumable.upload;
-    if let Some(Err(error)) = upload.outcome() {
-        return error.into_response();
-    }
+    let offset = match resumable.settled().await {
+        Ok(offset) => offset,
+        Err(error) => return error.into_response(),
+    };
     let mut response = StatusCode::OK.into_response();
-    put(&mut response, OFFSET, upload.received());
-    put(&mut response, LENGTH, upload.total);
+    put(&mut response, OFFSET, offset);
+    put(&mut response, LENGTH, resumable.upload.total);
     put_expiry(&mut response, service.uploads.settings().pause, service.uploads.now());
     response
 }
@@ -287,6 +207,7 @@ async fn more(
     let given = given.ok_or(UploadError::Protocol("the header upload-offset is missing"))?;
     let current = resumable.take_turn();
     let upload = &resumable.upload;
+    resumable.ready().await?;
     let mut place = resumable.feed.lock().await;
     if let Some(Err(error)) = upload.outcome() {
         return Err(error);

@@ -2,7 +2,7 @@
 //! [`super::run`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::UploadError;
 use super::plan::Plan;
-use super::record::Completed;
+use super::record::{Checkpoint, Completed, Resume};
+use crate::ingest::progress::Progress;
 use crate::stores::Work;
 
 /// How an upload ended.
@@ -30,7 +31,15 @@ pub struct Upload {
     pub resumable: bool,
     pub started: Instant,
     pub cancel: CancellationToken,
+    /// Cancelled once its bytes are wanted.
+    pub(super) ready: CancellationToken,
     pub(super) work: Work,
+    pub(super) progress: Progress,
+    /// An earlier run of this process began it.
+    pub(super) is_restored: bool,
+    resume: Mutex<Option<Box<Resume>>>,
+    /// Held while its record is written, so that none replaces a later one.
+    pub(super) writing: Arc<tokio::sync::Mutex<()>>,
     received: AtomicU64,
     installing: AtomicBool,
     /// Another host has it.
@@ -48,22 +57,40 @@ pub struct Wish {
     pub plan: Plan,
     pub total: u64,
     pub client: Option<String>,
-    pub resumable: bool,
+    /// Given when it can go on after a restart.
+    pub resume: Option<Box<Resume>>,
 }
 
 impl Upload {
     pub(super) fn new(wish: Wish) -> Self {
-        let Wish { id, plan, total, client, resumable } = wish;
+        Self::made(wish, uuid::Uuid::new_v4().to_string(), false)
+    }
+
+    /// One of an earlier run of this process; how much of it is there is known when it is ready.
+    pub(super) fn restored(wish: Wish, attempt: String) -> Self {
+        let upload = Self::made(wish, attempt, true);
+        let known = upload.checkpoint().map_or(0, |checkpoint| checkpoint.received);
+        upload.received.store(known, Ordering::Relaxed);
+        upload
+    }
+
+    fn made(wish: Wish, attempt: String, is_restored: bool) -> Self {
+        let Wish { id, plan, total, client, resume } = wish;
         Self {
             id,
-            attempt: uuid::Uuid::new_v4().to_string(),
+            attempt,
             plan,
             total,
             client,
-            resumable,
+            resumable: resume.is_some(),
             started: Instant::now(),
             cancel: CancellationToken::new(),
+            ready: CancellationToken::new(),
             work: Work::new(),
+            progress: Progress::default(),
+            is_restored,
+            resume: Mutex::new(resume),
+            writing: Arc::default(),
             received: AtomicU64::default(),
             installing: AtomicBool::default(),
             lost: AtomicBool::default(),
@@ -81,6 +108,45 @@ impl Upload {
     pub(super) fn add_received(&self, bytes: u64) {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// What a restored upload has; its bytes are wanted now.
+    pub(super) fn begin_at(&self, received: u64) {
+        self.received.store(received, Ordering::Relaxed);
+        if received == 0
+            && let Some(resume) = &mut *self.resume_now()
+        {
+            resume.checkpoint = None;
+        }
+        self.ready.cancel();
+    }
+
+    fn resume_now(&self) -> MutexGuard<'_, Option<Box<Resume>>> {
+        self.resume.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it goes on with after a restart.
+    pub(super) fn resume(&self) -> Option<Box<Resume>> {
+        self.resume_now().clone()
+    }
+
+    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.resume_now().as_ref()?.checkpoint.clone()
+    }
+
+    /// Takes note of what is on the store; `false` when nothing is new.
+    pub(super) fn take_note(&self) -> bool {
+        let Some(mark) = self.progress.mark() else { return false };
+        let mut resume = self.resume_now();
+        let Some(resume) = &mut *resume else { return false };
+        let known = resume.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.received);
+        if mark.length <= known {
+            return false;
+        }
+        let digest = mark.digest.to_string();
+        resume.checkpoint = Some(Checkpoint { received: mark.length, digest });
+        true
+    }
+
 
     /// Of what was announced; 100 is said only by the end.
     pub fn percent(&self) -> u8 {

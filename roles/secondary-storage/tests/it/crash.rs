@@ -38,7 +38,8 @@ async fn half_a_download_is_a_temporary_and_not_listed() {
     }
 }
 
-struct Killed(Child);
+/// A process that is killed: no handler runs, nothing is flushed.
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {

@@ -59,6 +59,7 @@ mod stopped;
 mod stores;
 mod upload_client;
 mod uploads;
+mod uploads_again;
 mod uploads_crash;
 mod uploads_ova;
 mod uploads_recorded;

@@ -9,7 +9,7 @@ use crate::images::vector;
 use crate::upload_client::{Connection, HOST, Reply, Signed, order, upload};
 use crate::uploads::ID;
 
-async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
+pub async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
     let mut connection = Connection::open(addr).await;
     send(&mut connection, method, path, headers, body.len(), body).await;
     if method == "HEAD" {
@@ -34,26 +34,31 @@ async fn send(
     connection.send(body).await;
 }
 
-async fn create(addr: SocketAddr, signed: &Signed, length: usize) -> String {
+pub async fn create(addr: SocketAddr, signed: &Signed, length: usize) -> String {
+    let reply = begin(addr, signed, length).await;
+    assert_eq!((reply.status, offset(&reply)), (201, 0), "{reply:?}");
+    reply.header("location").unwrap().to_owned()
+}
+
+pub async fn begin(addr: SocketAddr, signed: &Signed, length: usize) -> Reply {
     let headers = format!(
         "{}Upload-Length: {length}\r\nUpload-Metadata: filename YS5xY293Mg==\r\n",
         signed.headers()
     );
     let reply = ask(addr, "POST", &format!("/upload/{}/tus", signed.id), &headers, b"").await;
-    assert_eq!(reply.status, 201, "{reply:?}");
     assert_eq!(reply.header("tus-resumable"), Some("1.0.0"));
-    assert!(reply.header("upload-expires").is_some());
-    reply.header("location").unwrap().to_owned()
+    assert!(reply.status >= 400 || reply.header("upload-expires").is_some());
+    reply
 }
 
 const PATCH: &str = "Content-Type: application/offset+octet-stream\r\n";
 
-async fn patch(addr: SocketAddr, location: &str, offset: usize, body: &[u8]) -> Reply {
+pub async fn patch(addr: SocketAddr, location: &str, offset: usize, body: &[u8]) -> Reply {
     let headers = format!("{PATCH}Upload-Offset: {offset}\r\n");
     ask(addr, "PATCH", location, &headers, body).await
 }
 
-fn offset(reply: &Reply) -> usize {
+pub fn offset(reply: &Reply) -> usize {
     reply.header("upload-offset").unwrap().parse().unwrap()
 }
 
@@ -93,6 +98,28 @@ async fn an_upload_goes_on_after_its_connection_broke() {
     // Whose last answer got lost asks again.
     assert_eq!(offset(&ask(addr, "HEAD", &location, "", b"").await), image.len());
     assert_eq!(patch(addr, &location, image.len(), b"").await.status, 204);
+    let late = ask(addr, "DELETE", &location, "", b"").await;
+    assert!(late.status == 409 && late.reason().contains("it is complete"), "{late:?}");
+}
+
+/// A client that was started anew knows no location; it has the order and the file.
+#[tokio::test]
+async fn whoever_begins_the_same_upload_again_goes_on_with_it() {
+    let bench = Bench::<OnDirectory>::new().await;
+    let addr = bench.upload_site().await;
+    let image = vector("tiny.qcow2");
+    let signed = Signed::of(&order(ID, 270));
+    let location = create(addr, &signed, image.len()).await;
+    assert_eq!(patch(addr, &location, 0, &image[..100_000]).await.status, 204);
+    let again = begin(addr, &signed, image.len()).await;
+    assert_eq!((again.status, offset(&again)), (200, 100_000), "{again:?}");
+    assert_eq!(again.header("location"), Some(location.as_str()));
+    let other = begin(addr, &signed, image.len() + 1).await;
+    assert!(other.status == 400 && other.reason().contains("under way"), "another file: {other:?}");
+    assert_eq!(patch(addr, &location, 100_000, &image[100_000..]).await.status, 204);
+    assert_eq!(bench.upload_status(ID).await.status, Some(Completed));
+    let over = begin(addr, &signed, image.len()).await;
+    assert!(over.status == 400 && over.reason().contains("is complete"), "{over:?}");
 }
 
 #[tokio::test]
