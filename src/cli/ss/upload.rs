@@ -27,8 +27,8 @@ Examples:
                  --metadata AAEC --expires 2026-11-28T06:00:00.000Z --signature 59BY
 
 The values are those that getUploadParamsForTemplate, getUploadParamsForIso or
-getUploadParamsForVolume answered. The upload goes on where it broke off, as long as the host's
-upload_pause allows. The host's certificate is checked: --ca takes a self-signed one as it is.";
+getUploadParamsForVolume answered. The upload goes on where it broke off, after Ctrl-C too when the
+same command is given again, as long as the host's upload_pause allows. The host's certificate is checked: --ca takes a self-signed one as it is.";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct UploadOptions {

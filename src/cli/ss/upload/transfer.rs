@@ -1,10 +1,11 @@
 //! The bytes on their way, and what is shown of it.
 
 use std::fmt;
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, StatusCode, Url, header};
@@ -60,13 +61,15 @@ pub(super) enum UploadError {
     Client(String),
     #[error("cannot reach {host}: {reason}")]
     Unreachable { host: String, reason: String },
-    #[error("the connection broke, and could not be made again within {}", span(u64::try_from(.0.as_millis()).unwrap_or(u64::MAX)))]
-    Broken(Duration, #[source] reqwest::Error),
+    #[error("the host could not go on within {}: {reason}", span(u64::try_from(.limit.as_millis()).unwrap_or(u64::MAX)))]
+    Away { limit: Duration, reason: String },
     #[error("the host refused the upload: {0}")]
     Refused(String),
     #[error("the host's answer is not understood: {0}")]
     Answer(&'static str),
-    #[error("interrupted; the host ends the upload after a pause")]
+    #[error("{} changed while it was uploaded", .0.display())]
+    Changed(PathBuf),
+    #[error("interrupted; the same command goes on where it was, until the host ends the pause")]
     Interrupted,
 }
 
@@ -74,6 +77,8 @@ pub(super) enum UploadError {
 #[derive(Debug)]
 pub(super) struct Done {
     bytes: u64,
+    /// What an earlier command had sent.
+    before: u64,
     took: Duration,
     interruptions: u32,
 }
@@ -83,6 +88,7 @@ impl Done {
         serde_json::json!({
             "uploaded": true,
             "bytes": self.bytes,
+            "sent_before": self.before,
             "took_ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
             "interruptions": self.interruptions,
         })
@@ -93,6 +99,9 @@ impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX);
         write!(f, "uploaded {} in {}", size(self.bytes), span(millis))?;
+        if self.before > 0 {
+            write!(f, " ({} were there already)", size(self.before))?;
+        }
         if self.interruptions > 0 {
             write!(f, ", {} broken connections", self.interruptions)?;
         }
@@ -117,19 +126,19 @@ impl Transfer {
         let showing = show(Arc::clone(&progress), self.show);
         let sending = async {
             if self.is_resumable(&client).await? {
-                self.resumable(&client, &progress).await
+                self.resumable(&client, &progress, &metadata).await
             } else {
-                self.form(&client, &progress).await.map(|()| 0)
+                self.form(&client, &progress).await.map(|()| (0, 0))
             }
         };
-        let interruptions = tokio::select! {
+        let (before, interruptions) = tokio::select! {
             sent = sending => {
                 clear(self.show);
                 sent?
             }
             () = showing => return Err(UploadError::Interrupted),
         };
-        Ok(Done { bytes, took: begun.elapsed(), interruptions })
+        Ok(Done { bytes, before, took: begun.elapsed(), interruptions })
     }
 
     fn signed(&self, request: RequestBuilder) -> RequestBuilder {
@@ -163,64 +172,70 @@ impl Transfer {
         Ok(versions.is_some_and(|list| list.split(',').any(|version| version.trim() == "1.0.0")))
     }
 
-    /// Gives the number of broken connections.
-    async fn resumable(&self, client: &Client, progress: &Progress) -> Result<u32, UploadError> {
-        let location = self.create(client, progress.total).await?;
-        let (mut offset, mut broken) = (0, 0);
+    /// Gives how many bytes were there already, and the number of broken connections.
+    async fn resumable(
+        &self,
+        client: &Client,
+        progress: &Progress,
+        file: &Metadata,
+    ) -> Result<(u64, u32), UploadError> {
+        let (location, before) = self.create(client, file).await?;
+        let (mut offset, mut broken) = (before, 0);
         let mut last_good = Instant::now();
         loop {
             progress.sent.store(offset, Ordering::Relaxed);
-            let asked = self.patch(client, &location, offset, progress).await?;
-            let error = match asked.send().await {
+            let asked = self.patch(client, &location, offset, progress, file).await?;
+            let problem = match asked.send().await {
                 Ok(answer) if answer.status() == StatusCode::NO_CONTENT => {
                     offset = self.offset_of(&answer)?;
                     if offset >= progress.total {
-                        return Ok(broken);
+                        return Ok((before, broken));
                     }
                     continue;
                 }
-                Ok(answer) if answer.status() != StatusCode::CONFLICT => {
-                    return Err(UploadError::Refused(words(answer).await));
-                }
                 // It has more or fewer bytes than we think: the offset says.
-                Ok(_) => None,
-                Err(error) => Some(error),
+                Ok(answer) if answer.status() == StatusCode::CONFLICT || passes(&answer) => {
+                    words(answer).await
+                }
+                Ok(answer) => return Err(UploadError::Refused(words(answer).await)),
+                Err(error) => bedrock::chain(error.without_url_text()),
             };
             broken += 1;
             if progress.sent.load(Ordering::Relaxed) > offset {
                 last_good = Instant::now();
             }
-            match self.offset(client, &location, last_good).await? {
-                Some(known) => offset = known,
-                None => match error {
-                    Some(error) => return Err(UploadError::Broken(self.retry_for, error)),
-                    None => return Err(UploadError::Answer("it names no offset")),
-                },
-            }
+            offset = self.offset(client, &location, last_good, problem).await?;
         }
     }
 
-    async fn create(&self, client: &Client, total: u64) -> Result<Url, UploadError> {
+    /// Where the bytes go, and how many are there: the host knows a file again by its name, length and
+    /// time of change.
+    async fn create(&self, client: &Client, file: &Metadata) -> Result<(Url, u64), UploadError> {
         let url = format!("{}/tus", self.order.url);
         let name = self.file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let name = base64_of(name.as_bytes());
+        let modified = file.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let modified = modified.unwrap_or_default().as_millis().to_string();
+        let (name, modified) = (base64_of(name.as_bytes()), base64_of(modified.as_bytes()));
         let request = self
             .signed(client.post(&url))
             .header("tus-resumable", "1.0.0")
-            .header("upload-length", total)
-            .header("upload-metadata", format!("filename {name}"))
+            .header("upload-length", file.len())
+            .header("upload-metadata", format!("filename {name},modified {modified}"))
             .timeout(ASK_TIMEOUT);
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
-        if answer.status() != StatusCode::CREATED {
+        if !matches!(answer.status(), StatusCode::CREATED | StatusCode::OK) {
             return Err(UploadError::Refused(words(answer).await));
         }
+        // A host that begins anew need not say so.
+        let offset = self.offset_of(&answer).unwrap_or(0);
         let location = answer.headers().get(header::LOCATION).and_then(|text| text.to_str().ok());
         let base = Url::parse(&url).map_err(|_odd| UploadError::Answer("its URL is odd"))?;
         let location = location.and_then(|location| base.join(location).ok());
         // A signed upload does not go to another host.
-        location
+        let location = location
             .filter(|url| url.host_str() == base.host_str() && url.scheme() == base.scheme())
-            .ok_or(UploadError::Answer("it names no place for the bytes"))
+            .ok_or(UploadError::Answer("it names no place for the bytes"))?;
+        Ok((location, offset))
     }
 
     async fn patch(
@@ -229,7 +244,13 @@ impl Transfer {
         location: &Url,
         offset: u64,
         progress: &Progress,
+        known: &Metadata,
     ) -> Result<RequestBuilder, UploadError> {
+        let now = tokio::fs::metadata(&self.file).await;
+        let now = now.map_err(|error| UploadError::File(self.file.clone(), error))?;
+        if now.len() != known.len() || now.modified().ok() != known.modified().ok() {
+            return Err(UploadError::Changed(self.file.clone()));
+        }
         let length = progress.total.saturating_sub(offset);
         Ok(client
             .patch(location.clone())
@@ -264,39 +285,33 @@ impl Transfer {
         offset.ok_or(UploadError::Answer("it names no offset"))
     }
 
-    /// How much the host has; asked until it answers or the time is over.
+    /// How much the host has; asked until it answers or the time is over. `problem` is why it is asked.
     async fn offset(
         &self,
         client: &Client,
         location: &Url,
         last_good: Instant,
-    ) -> Result<Option<u64>, UploadError> {
+        mut problem: String,
+    ) -> Result<u64, UploadError> {
         let mut wait = Duration::from_millis(500);
         loop {
             if last_good.elapsed() + wait > self.retry_for {
-                return Ok(None);
+                return Err(UploadError::Away { limit: self.retry_for, reason: problem });
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
+            // As HEAD, but a refusal comes with its reason.
             let asked = client
-                .head(location.clone())
+                .get(location.clone())
                 .header("tus-resumable", "1.0.0")
                 .timeout(ASK_TIMEOUT)
                 .send()
                 .await;
             match asked {
-                Ok(answer) if answer.status().is_success() => {
-                    return self.offset_of(&answer).map(Some);
-                }
-                // A proxy's answer while the host is away.
-                Ok(answer) if answer.status().is_server_error() => {}
-                Ok(answer) => {
-                    let status = answer.status();
-                    let text =
-                        format!("the upload has ended there ({status}); ask the API for a new one");
-                    return Err(UploadError::Refused(text));
-                }
-                Err(_broken) => {}
+                Ok(answer) if answer.status().is_success() => return self.offset_of(&answer),
+                Ok(answer) if passes(&answer) => problem = words(answer).await,
+                Ok(answer) => return Err(UploadError::Refused(words(answer).await)),
+                Err(error) => problem = bedrock::chain(error.without_url_text()),
             }
         }
     }
@@ -376,6 +391,13 @@ fn client(ca: Option<&Path>) -> Result<Client, UploadError> {
         .read_timeout(ANSWER_TIMEOUT)
         .build()
         .map_err(|error| other(&error))
+}
+
+/// Whether an answer that says no is of a host that is away, or not ready yet: a proxy's in front of
+/// it, or its own.
+fn passes(answer: &Response) -> bool {
+    let has = |name: &str| answer.headers().contains_key(name);
+    answer.status().is_server_error() && (!has("tus-resumable") || has("retry-after"))
 }
 
 /// The reason in an answer that says no.
