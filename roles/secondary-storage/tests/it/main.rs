@@ -58,6 +58,7 @@ mod stalled;
 mod stopped;
 mod stores;
 mod upload_client;
+mod upload_page;
 mod uploads;
 mod uploads_again;
 mod uploads_crash;

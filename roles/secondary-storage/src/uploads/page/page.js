@@ -62,6 +62,7 @@ function readOrder() {
                 say($('order-state'), 'postURL is not the URL of an upload: it ends in /upload/ and an id.', 'error');
             } else if (Date.parse(order.expires) < Date.now()) {
                 say($('order-state'), `These values ended at ${new Date(order.expires).toLocaleString()}: ask the API for new ones.`, 'error');
+                order = null;
             } else {
                 say($('order-state'), `For upload ${idOf(order.postURL)}, valid until ${new Date(order.expires).toLocaleString()}.`);
             }
@@ -72,10 +73,31 @@ function readOrder() {
     refresh();
 }
 
-function choose(chosen) {
-    file = chosen ?? null;
-    say($('chosen'), file ? `${file.name}, ${size(file.size)}` : 'Drop a file here, or choose one');
+/** What a folder, an empty or an unreadable file is told at once, not after a try. */
+async function choose(chosen) {
+    file = null;
     refresh();
+    if (!chosen) {
+        say($('chosen'), 'Drop a file here, or choose one');
+    } else if (chosen.size === 0) {
+        say($('chosen'), `${chosen.name} is empty: choose another file`, 'error');
+    } else if (!await isReadable(chosen)) {
+        say($('chosen'), `${chosen.name} cannot be read: choose a file, not a folder`, 'error');
+    } else {
+        file = chosen;
+        say($('chosen'), `${file.name}, ${size(file.size)}`);
+        refresh();
+    }
+}
+
+/** A file that changed since it was chosen cannot be read any more either. */
+async function isReadable(chosen) {
+    try {
+        await chosen.slice(0, 1).arrayBuffer();
+        return true;
+    } catch {
+        return false;
+    }
 }
 
 function refresh() {
@@ -102,6 +124,16 @@ function time(seconds) {
 
 /** An answer that says no; trying again does not help. */
 class Refused extends Error {}
+
+/** What an answer says. The host is away, or not ready yet: that passes. */
+function judge(answer) {
+    const { status } = answer;
+    const isOurs = answer.getResponseHeader('Tus-Resumable') !== null;
+    if (status >= 500 && (!isOurs || answer.getResponseHeader('Retry-After') !== null)) {
+        return new Error(words(answer));
+    }
+    return new Refused(words(answer));
+}
 
 /** One exchange. A connection that breaks is an Error, an answer is an answer. */
 function exchange(method, url, headers, body, run) {
@@ -136,50 +168,69 @@ function words(answer) {
 
 async function create(run) {
     const { postURL, metadata, expires, signature } = order;
-    const name = btoa(String.fromCodePoint(...new TextEncoder().encode(file.name.slice(0, 200))));
+    const encoded = (text) => btoa(String.fromCodePoint(...new TextEncoder().encode(text)));
+    // By these the host knows the file again that an earlier page began to upload.
+    const known = `filename ${encoded(file.name.slice(0, 200))},modified ${encoded(String(file.lastModified))}`;
     const headers = {
         'x-signature': signature, 'x-metadata': metadata, 'x-expires': expires, 'x-post-url': postURL,
-        'Upload-Length': String(file.size), 'Upload-Metadata': `filename ${name}`,
+        'Upload-Length': String(file.size), 'Upload-Metadata': known,
     };
     const answer = await exchange('POST', `/upload/${idOf(postURL)}/tus`, headers, null, run);
-    if (answer.status !== 201) {
-        throw new Refused(words(answer));
+    if (answer.status !== 201 && answer.status !== 200) {
+        throw judge(answer);
     }
-    return answer.getResponseHeader('Location');
+    run.location = answer.getResponseHeader('Location');
+    run.offset = Number(answer.getResponseHeader('Upload-Offset'));
+    run.from = run.offset;
 }
 
+/** Sends, and goes on where it broke off, until the object is there. */
 async function send(run) {
-    run.location = await create(run);
-    // Also with nothing left to send: the last answer says whether the object is there.
+    let known = false;
     for (let failed = 0; ;) {
+        const before = run.offset;
         try {
+            if (run.location === null) {
+                await create(run);
+            } else if (!known) {
+                run.offset = await offset(run);
+            }
+            known = true;
+            say($('state'), 'Uploading.');
+            // Also with nothing left to send: the last answer says whether the object is there.
             const headers = { 'Upload-Offset': String(run.offset), 'Content-Type': 'application/offset+octet-stream' };
             const answer = await exchange('PATCH', run.location, headers, file.slice(run.offset), run);
+            if (answer.status === 409) {
+                throw new Error(words(answer));
+            }
             if (answer.status !== 204) {
-                throw new Refused(words(answer));
+                throw judge(answer);
             }
             run.offset = Number(answer.getResponseHeader('Upload-Offset'));
             if (run.offset >= file.size) {
                 return;
             }
         } catch (problem) {
-            failed += 1;
+            known = false;
+            failed = run.offset > before ? 1 : failed + 1;
             if (problem instanceof Refused || run.cancelled || failed > TRIES) {
                 throw problem;
             }
+            if (!await isReadable(file)) {
+                throw new Refused(`${file.name} cannot be read any more: it was changed, moved or removed`);
+            }
             const wait = Math.min(LONGEST_WAIT, 500 * 2 ** failed);
-            say($('state'), `The connection broke; going on in ${time(wait / 1000)}.`);
-            await new Promise((resolve) => setTimeout(resolve, wait));
-            run.offset = await offset(run).catch(() => run.offset);
-            say($('state'), 'Uploading.');
+            say($('state'), `Interrupted: ${problem.message}. Going on in ${time(wait / 1000)}.`);
+            await run.pause(wait);
         }
     }
 }
 
+/** How much the host has. With GET a refusal comes with its reason. */
 async function offset(run) {
-    const answer = await exchange('HEAD', run.location, {}, null, run);
+    const answer = await exchange('GET', run.location, {}, null, run);
     if (answer.status !== 200) {
-        throw new Error('the offset is not known');
+        throw judge(answer);
     }
     return Number(answer.getResponseHeader('Upload-Offset'));
 }
@@ -188,13 +239,28 @@ async function start() {
     const begun = performance.now();
     running = {
         offset: 0,
+        /** What an earlier page had sent. */
+        from: 0,
         cancelled: false,
         request: null,
         location: null,
+        /** Ends a pause early. */
+        wake: () => {},
+        async pause(wait) {
+            if (!this.cancelled) {
+                await new Promise((resolve) => {
+                    this.wake = resolve;
+                    setTimeout(resolve, wait);
+                });
+            }
+            if (this.cancelled) {
+                throw new Refused('cancelled');
+            }
+        },
         progress(bytes) {
             const seconds = (performance.now() - begun) / 1000;
-            const rate = bytes / Math.max(seconds, 0.001);
-            $('bar').value = file.size === 0 ? 0 : bytes / file.size;
+            const rate = (bytes - running.from) / Math.max(seconds, 0.001);
+            $('bar').value = bytes / file.size;
             const left = bytes < file.size ? `, ${time((file.size - bytes) / Math.max(rate, 1))} left` : '';
             $('numbers').textContent = `${size(bytes)} of ${size(file.size)}, ${size(rate)}/s${left}`;
             if (bytes >= file.size) {
@@ -216,12 +282,25 @@ async function start() {
     refresh();
 }
 
+/** Ends the upload here and at the host; when that is away, its own limit of a pause does it. */
 async function cancel() {
-    const { location, request } = running;
-    running.cancelled = true;
-    request?.abort();
-    if (location) {
-        await fetch(location, { method: 'DELETE', headers: { 'Tus-Resumable': '1.0.0' } });
+    const run = running;
+    if (run === null || run.cancelled) {
+        return;
+    }
+    run.cancelled = true;
+    run.request?.abort();
+    run.wake();
+    if (run.location === null) {
+        return;
+    }
+    try {
+        const answer = await fetch(run.location, { method: 'DELETE', headers: { 'Tus-Resumable': '1.0.0' } });
+        if (answer.status === 409) {
+            say($('state'), 'Too late to cancel: the file is uploaded.', 'good');
+        }
+    } catch {
+        say($('state'), 'Not uploaded: cancelled. The host could not be told; it ends the upload after a pause.', 'error');
     }
 }
 
