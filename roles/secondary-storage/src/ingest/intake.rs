@@ -14,6 +14,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::DownloadContext;
+use super::describe;
 use super::digest::{Checksum, Computed, Expectation};
 use super::error::IngestError;
 use super::journal::{Note, properties_temporary, remove_leftovers};
@@ -21,7 +22,6 @@ use super::progress::Progress;
 use super::publish::{Publication, image_name, publish};
 use super::unpack::unpack;
 use super::write::{Begun, Piece, Target, Written, write};
-use super::describe;
 use crate::objects::inventory::Description;
 use crate::sources::Coding;
 use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Part, Store, Work};

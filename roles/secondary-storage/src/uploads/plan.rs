@@ -129,7 +129,8 @@ fn quota(value: i64) -> Option<u64> {
 fn expectation(given: Option<&str>) -> Result<Expectation, UploadError> {
     let given = given.unwrap_or_default().trim();
     if given.is_empty() {
-        return Expectation::compute("SHA-256").map_err(|error| UploadError::Plan(error.to_string()));
+        return Expectation::compute("SHA-256")
+            .map_err(|error| UploadError::Plan(error.to_string()));
     }
     let tagged = if given.starts_with('{') {
         given.to_owned()

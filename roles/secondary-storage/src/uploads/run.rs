@@ -28,11 +28,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs an upload to its end; never fails, the outcome is in the upload and its record.
-pub(super) async fn run(
-    uploads: Uploads,
-    upload: Arc<Upload>,
-    pieces: mpsc::Receiver<Piece>,
-) {
+pub(super) async fn run(uploads: Uploads, upload: Arc<Upload>, pieces: mpsc::Receiver<Piece>) {
     let guard = EndGuard { uploads: &uploads, upload: &upload, armed: true };
     let cx = uploads.context();
     let outcome = attempt(&uploads, &upload, pieces).await;
@@ -226,7 +222,11 @@ async fn store_again(upload: &Upload, cx: &DownloadContext) -> Arc<Store> {
             Ok(store) => return store,
             Err(error) => {
                 let error = bedrock::chain(&error);
-                tracing::info!(upload = upload.id, error, "the store of an upload is not there yet");
+                tracing::info!(
+                    upload = upload.id,
+                    error,
+                    "the store of an upload is not there yet"
+                );
             }
         }
         tokio::time::sleep(STORE_PAUSE).await;

@@ -147,7 +147,6 @@ impl Upload {
         true
     }
 
-
     /// Of what was announced; 100 is said only by the end.
     pub fn percent(&self) -> u8 {
         let percent = self.received().saturating_mul(100) / self.total.max(1);

@@ -211,7 +211,10 @@ async fn an_ova_is_described_after_a_restart_too() {
         let bench = bench.await;
         let ask = |request| Bench::<OnDirectory>::progress(&command, &answer, request);
         let polled = bench.ask(&ask(DownloadRequest::GetStatus)).await;
-        assert_eq!((&polled.download_status, &polled.ovf_information), (&answer.download_status, &None));
+        assert_eq!(
+            (&polled.download_status, &polled.ovf_information),
+            (&answer.download_status, &None)
+        );
         let machine = bench.ask(&ask(DownloadRequest::Purge)).await.ovf_information.unwrap();
         assert_eq!(machine.disks.unwrap()[0].virtual_size, 16 << 30);
         assert_eq!(machine.guest_os_info.unwrap().t.as_deref(), Some("debian10_64Guest"));

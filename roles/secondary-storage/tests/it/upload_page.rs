@@ -139,7 +139,10 @@ async fn a_browser_uploads_through_the_page() {
         json!({"url": http, "order": answer(&raw_order(306)), "file": big, "how": "choose", "slow": SLOW, "reload": 0.3, "expect": DONE}),
     ];
     let said = browse(files.path(), &scenarios).await;
-    assert!(said[0]["chosen"].as_str().unwrap().starts_with("Größe 1.qcow2, 512.0 KiB"), "{said:?}");
+    assert!(
+        said[0]["chosen"].as_str().unwrap().starts_with("Größe 1.qcow2, 512.0 KiB"),
+        "{said:?}"
+    );
     for (number, expected, content) in [
         (300, Completed, Some(vector("tiny.qcow2"))),
         (301, Completed, Some(vector("tiny.qcow2"))),

@@ -124,7 +124,9 @@ pub async fn as_if_killed_after_publishing(bench: Bench, done: &UploadStatusAnsw
     journal::of_uploads(&state).write(&attempt, &note).unwrap();
     let records = Records::new(&state);
     let (_, record) = records.all().unwrap().remove(0);
-    records.save(ID, &Record { state: State::Receiving { attempt, resume: None }, ..record }).unwrap();
+    records
+        .save(ID, &Record { state: State::Receiving { attempt, resume: None }, ..record })
+        .unwrap();
     bench.restarted().await
 }
 
