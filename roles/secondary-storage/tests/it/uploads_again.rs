@@ -74,8 +74,8 @@ async fn goes_on<K: Kind>() {
 
 #[tokio::test]
 async fn a_resumable_upload_goes_on_where_it_was() {
-    goes_on::<OnDirectory>().await;
-    goes_on::<InMemory>().await;
+    Box::pin(goes_on::<OnDirectory>()).await;
+    Box::pin(goes_on::<InMemory>()).await;
 }
 
 #[tokio::test]
