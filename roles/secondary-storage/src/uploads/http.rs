@@ -192,6 +192,8 @@ pub(super) fn refuse(
     head: &axum::http::request::Parts,
     rest: Option<Body>,
 ) -> Response {
+    // Who comes back anyway is not waited for: the process stops.
+    let rest = rest.filter(|_rest| error != UploadError::Suspended);
     let mut response = error.into_response();
     if head.headers.contains_key(header::EXPECT) {
         // The client waits for this answer before it sends. Reading would tell it to begin.

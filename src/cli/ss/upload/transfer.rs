@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -201,10 +201,12 @@ impl Transfer {
                 Err(error) => bedrock::chain(error.without_url_text()),
             };
             broken += 1;
+            progress.is_broken.store(true, Ordering::Relaxed);
             if progress.sent.load(Ordering::Relaxed) > offset {
                 last_good = Instant::now();
             }
             offset = self.offset(client, &location, last_good, problem).await?;
+            progress.is_broken.store(false, Ordering::Relaxed);
         }
     }
 
@@ -403,6 +405,12 @@ fn passes(answer: &Response) -> bool {
 /// The reason in an answer that says no.
 async fn words(answer: Response) -> String {
     let status = answer.status();
+    // No answer of a storage host of ours.
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        return "a proxy in front of the host takes no request so long: raise its limit (nginx: \
+                client_max_body_size 0)"
+            .to_owned();
+    }
     let body = answer.bytes().await.unwrap_or_default();
     let json = serde_json::from_slice::<serde_json::Value>(&body).ok();
     let message = json.and_then(|body| Some(body.get("message")?.as_str()?.to_owned()));
@@ -418,6 +426,8 @@ async fn words(answer: Response) -> String {
 struct Progress {
     total: u64,
     sent: Arc<AtomicU64>,
+    /// The connection is lost, and made again.
+    is_broken: AtomicBool,
 }
 
 fn clear(show: Show) {
@@ -445,7 +455,11 @@ async fn show(progress: Arc<Progress>, show: Show) {
         let first = looks.front().copied().unwrap_or((Instant::now(), sent));
         let millis = u64::try_from(first.0.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
         let rate = sent.saturating_sub(first.1).saturating_mul(1_000) / millis;
-        let line = line(sent, progress.total, rate);
+        let line = if progress.is_broken.load(Ordering::Relaxed) {
+            format!("{} sent, the host does not answer, trying again", size(sent))
+        } else {
+            line(sent, progress.total, rate)
+        };
         complain(&match show {
             Show::Line => format!("\r\x1b[K{line}"),
             Show::Nothing | Show::Steps => format!("{line}\n"),
