@@ -148,6 +148,8 @@ pub struct ImageSettings {
     pub strays: StrayImages,
     /// Host and port in links to images, instead of the agent's public address and port 80.
     pub link_authority: Option<String>,
+    /// Scheme, host and port of uploads, instead of https and the agent's public address.
+    pub upload_base: Option<String>,
 }
 
 /// Settings of a server. [`ServerConfig::new`] gives those of a stock installation.
@@ -236,6 +238,7 @@ impl ServerConfig {
                 allowed_internal_sites: Vec::new(),
                 strays: StrayImages::Delete,
                 link_authority: None,
+                upload_base: None,
             },
             connection_limit: 256,
             clock: WallClock::default(),

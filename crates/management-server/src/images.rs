@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use agent_protocol::storage::{
-    DataStoreTO, DataTO, DownloadCommand, ImageFormat, ProvisioningType, ResourceType,
-    TemplateObjectTO, VolumeObjectTO, VolumeType,
+    DataStoreTO, DataTO, DownloadCommand, ImageFormat, OVFInformationTO, ProvisioningType,
+    ResourceType, TemplateObjectTO, VolumeObjectTO, VolumeType,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -38,6 +38,8 @@ pub enum ImageKind {
 pub enum ImageState {
     /// Nothing was heard of it yet.
     NotDownloaded,
+    /// It waits for a browser to upload its file.
+    NotUploaded,
     /// The agent works on it.
     InProgress,
     /// It lies on the store.
@@ -53,7 +55,7 @@ pub struct NewImage {
     pub kind: ImageKind,
     /// Name that users see.
     pub name: String,
-    /// Where it is downloaded from.
+    /// Where it is downloaded from; empty of what a browser uploads.
     pub url: String,
     /// Format of the file.
     pub format: ImageFormat,
@@ -75,7 +77,7 @@ pub struct ImageLink {
 }
 
 /// A copy of one record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Image {
     /// Number.
     pub id: i64,
@@ -105,6 +107,8 @@ pub struct Image {
     pub physical_size: i64,
     /// Digest that the agent computed.
     pub checksum: Option<String>,
+    /// The machine that an OVA describes.
+    pub machine: Option<Box<OVFInformationTO>>,
     /// Open link.
     pub link: Option<ImageLink>,
 }
@@ -225,6 +229,7 @@ impl Images {
             size: 0,
             physical_size: 0,
             checksum: None,
+            machine: None,
             link: None,
         };
         self.records.insert(id, Record { image, transfer: None });

@@ -16,7 +16,7 @@
 //! | `requests`, `registration` | what agents ask; from the start-up command to Up |
 //! | `attachment` | numbering, in-sequence order, waiting for answers |
 //! | `hosts`, `host_table` | what is known of hosts, and the table of them |
-//! | `images`, `transfers`, `sync_images` | templates, ISOs and volumes |
+//! | `images`, `transfers`, `uploads`, `sync_images` | templates, ISOs and volumes |
 //! | `console`, `console_access`, `token` | VMs and sessions, links and decisions, tickets and tokens |
 //! | `script`, `malformed` | faults for tests |
 //! | `events` | what happened |
@@ -50,6 +50,7 @@ mod tasks;
 mod tls;
 mod token;
 mod transfers;
+mod uploads;
 mod wire;
 
 pub use attachment::SendError;
@@ -66,4 +67,5 @@ pub use random::RandomError;
 pub use script::{Action, Gate, Malformation, Point, Rule, Script};
 pub use server::{ManagementServer, ServerError};
 pub use tls::ClientCertificates;
+pub use uploads::UploadParameters;
 pub use token::{TokenError, TokenKey};

@@ -25,6 +25,7 @@ use crate::serve;
 use crate::sync::lock;
 use crate::tasks::Tasks;
 use crate::transfers;
+use crate::uploads::{self, UploadParameters};
 
 /// How long tasks may take to end at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -295,6 +296,14 @@ impl ManagementServer {
     /// [`ImageError::NoStore`] without a store that has room.
     pub fn register_template(&self, image: NewImage) -> Result<i64, ImageError> {
         transfers::register(&self.core, image)
+    }
+
+    /// Makes a record that waits for its file, and what a browser needs to upload that.
+    ///
+    /// # Errors
+    /// [`ImageError`] without a store that has room, or an agent.
+    pub fn announce_upload(&self, image: NewImage) -> Result<(i64, UploadParameters), ImageError> {
+        uploads::announce(&self.core, image)
     }
 
     /// One image.

@@ -86,7 +86,7 @@ async fn run(core: &Core, image: &Image) -> Result<(), SendError> {
             ImageState::InProgress
         };
         match state {
-            ImageState::NotDownloaded | ImageState::InProgress => {
+            ImageState::NotDownloaded | ImageState::NotUploaded | ImageState::InProgress => {
                 tokio::time::sleep(core.config.images.poll_interval).await;
                 let status = question(DownloadRequest::GetStatus);
                 answer = download_answer(core.ask(&attachment, &status, timeout).await?)?;

@@ -314,3 +314,34 @@ async fn the_size_of_stores_is_asked_for_and_a_full_store_takes_nothing() {
     assert_eq!(usage.unwrap().used, 950);
     assert!(matches!(server.register_template(plain()), Err(ImageError::NoStore(_))));
 }
+
+#[tokio::test]
+async fn an_upload_is_announced_and_asked_for_until_it_is_over() {
+    const ANSWER: &str = "org.apache.cloudstack.storage.command.UploadStatusAnswer";
+    let server = start(config()).await;
+    let mut agent = registered(&server).await;
+    let wanted = NewImage { url: String::new(), ..plain() };
+    let (id, parameters) = server.announce_upload(wanted).unwrap();
+    assert!(parameters.post_url.starts_with("https://"), "{parameters:?}");
+    assert!(parameters.post_url.ends_with(&format!("/upload/{}", parameters.id)));
+    assert_eq!(server.image(id).unwrap().state, ImageState::NotUploaded);
+    let path = format!("template/tmpl/2/{id}/f.qcow2");
+    for (status, percent, path, expected) in [
+        ("UNKNOWN", 0, String::new(), ImageState::NotUploaded),
+        ("IN_PROGRESS", 40, String::new(), ImageState::InProgress),
+        ("COMPLETED", 100, format!(r#","installPath":"{path}""#), ImageState::Downloaded),
+    ] {
+        let question = agent.receive().await;
+        assert_eq!(question.class(), "UploadStatusCommand");
+        assert_eq!(question.body()["entityUuid"], parameters.id.as_str());
+        let fields = format!(
+            r#""status":"{status}","virtualSize":7,"physicalSize":5,"downloadPercent":{percent}{path}"#
+        );
+        agent.answer(&question, ANSWER, &fields).await;
+        let is_so = |image: &Image| (image.state, image.percent) == (expected, percent);
+        server.wait_for_image(id, SOON, is_so).await.unwrap();
+    }
+    let image = server.image(id).unwrap();
+    assert_eq!((image.size, image.physical_size), (7, 5));
+    assert_eq!(image.install_path, Some(path));
+}
