@@ -8,13 +8,15 @@
 //! | `environment` | server, screens, store, roles: put together, taken apart |
 //! | `page`, `origin` | the page and its JSON; who may use it |
 //! | `cloud` | a server of the CloudStack API, whose zone the dhcp role serves |
-//! | `check` | `--check`: goes through everything once |
-//! | `secure` | a fetch over https |
+//! | `check`, `check_uploads` | `--check`: goes through everything once |
+//! | `secure` | exchanges over https |
+//! | `uploads` | signed orders for the page's uploads |
 //! | `viewer` | an RFB client that looks through a console link |
 //! | `sample`, `bridge` | images to download, an interface for the demo zone |
 
 mod bridge;
 mod check;
+mod check_uploads;
 mod cloud;
 mod environment;
 mod origin;
@@ -22,6 +24,7 @@ mod page;
 mod sample;
 mod screen;
 mod secure;
+mod uploads;
 mod viewer;
 
 use std::net::SocketAddr;

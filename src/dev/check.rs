@@ -14,16 +14,16 @@ use serde_json::Value;
 use status_api::{HealthWord, ProcessStatus};
 
 use super::environment::{DevEnvironment, Machine, ZONE};
-use super::{page, sample, secure, viewer};
+use super::{check_uploads, page, sample, secure, viewer};
 use crate::exit::Outcome;
 use crate::output::say;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 /// The key typed into the consoles: the letter q.
 const KEY: u32 = 0x71;
 const MAC: &str = "02:00:00:00:00:63";
 
-type Step = Result<String, String>;
+pub(super) type Step = Result<String, String>;
 
 /// Runs every step; clean when none failed.
 pub(crate) async fn run(demo: &DevEnvironment) -> Outcome {
@@ -48,6 +48,14 @@ pub(crate) async fn run(demo: &DevEnvironment) -> Outcome {
     report("template", started, template(demo).await);
     let started = Instant::now();
     report("bad template", started, bad_template(demo).await);
+    let started = Instant::now();
+    report("upload", started, check_uploads::template(demo).await);
+    let started = Instant::now();
+    report("volume", started, check_uploads::volume(demo).await);
+    let started = Instant::now();
+    report("ova", started, check_uploads::ova(demo).await);
+    let started = Instant::now();
+    report("bad upload", started, check_uploads::bad(demo).await);
     let started = Instant::now();
     report("reservation", started, reservation(demo).await);
     let started = Instant::now();

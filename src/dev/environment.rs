@@ -73,6 +73,8 @@ pub(crate) struct DevEnvironment {
     pub(crate) page_address: SocketAddr,
     pub(crate) page: Mutex<Option<Listener>>,
     pub(crate) admin_address: SocketAddr,
+    /// Links, uploads and consoles.
+    pub(crate) public: SocketAddr,
     /// Links over https, and the certificate that is shown there.
     pub(crate) secure: SocketAddr,
     pub(crate) certificate: PathBuf,
@@ -126,6 +128,7 @@ impl DevEnvironment {
         let process = process(&sources, &host).await?;
         let environment = Self {
             admin_address: process.admin_addr(),
+            public: SocketAddr::new(LOOPBACK, public),
             secure: SocketAddr::new(LOOPBACK, secure),
             certificate: state.join("ss/own-certificate.pem"),
             host,
@@ -225,6 +228,7 @@ fn server_config(public: u16) -> ServerConfig {
     // The server forgets its records at every start; what a kept store holds stays.
     config.images.strays = StrayImages::Keep;
     config.images.link_authority = Some(format!("{LOOPBACK}:{public}"));
+    config.images.upload_base = Some(format!("http://{LOOPBACK}:{public}"));
     config
 }
 

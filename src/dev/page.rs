@@ -24,7 +24,7 @@ use status_api::ProcessStatus;
 use super::cloud::Cloud;
 use super::environment::{DevEnvironment, Machine, ZONE};
 use super::origin::guarded;
-use super::sample;
+use super::{sample, uploads};
 
 /// The demo zone of the dhcp role.
 pub(crate) const SUBNET: &str = "demo";
@@ -37,6 +37,8 @@ struct Page {
     dhcp: Client,
     cloud: Cloud,
     origin: Arc<str>,
+    /// Of links, and of links over https.
+    links: [Arc<str>; 2],
 }
 
 /// Serves until the demo stops.
@@ -49,6 +51,10 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
         dhcp: Client::unix(&demo.socket),
         cloud: demo.cloud.clone(),
         origin: format!("http://{}", demo.page_address).into(),
+        links: [
+            format!("http://{}", demo.public).into(),
+            format!("https://{}", demo.secure).into(),
+        ],
     };
     let limits = HttpLimits { connections: 64, ..HttpLimits::default() };
     serve_http(listener, guarded(router(page)), limits, demo.tasks.clone(), demo.stop.clone())
@@ -56,10 +62,14 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
 }
 
 fn router(page: Page) -> Router {
+    // Uploads go to the storage role, which is another origin, as in a real cloud.
+    let [storage, _] = &page.links;
+    let policy = format!("default-src 'self'; connect-src 'self' {storage}; frame-ancestors 'none'");
     let asset = |kind: &'static str, text: &'static str| {
+        let policy = policy.clone();
         get(move || async move {
-            let policy = "default-src 'self'; frame-ancestors 'none'";
-            ([(header::CONTENT_TYPE, kind), (header::CONTENT_SECURITY_POLICY, policy)], text)
+            let kind = (header::CONTENT_TYPE, kind.to_owned());
+            ([kind, (header::CONTENT_SECURITY_POLICY, policy)], text)
         })
     };
     Router::new()
@@ -77,6 +87,7 @@ fn router(page: Page) -> Router {
         .route("/samples/{name}", get(download_sample))
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .merge(page.cloud.clone().routes())
+        .merge(uploads::routes(page.server.clone()))
         .with_state(page)
 }
 
@@ -148,6 +159,8 @@ async fn state(State(page): State<Page>) -> Json<Value> {
 fn template(image: &Image) -> Value {
     let (state, error) = match image.state {
         ImageState::NotDownloaded => ("waiting", None),
+        ImageState::NotUploaded => ("waiting for its file", None),
+        ImageState::InProgress if image.wanted.url.is_empty() => ("uploading", None),
         ImageState::InProgress => ("downloading", None),
         ImageState::Downloaded => ("ready", None),
         ImageState::Failed => ("failed", Some(&image.message)),
@@ -156,6 +169,16 @@ fn template(image: &Image) -> Value {
         "id": image.id,
         "name": image.wanted.name,
         "format": image.wanted.format.as_str(),
+        "kind": match image.wanted.kind {
+            ImageKind::Template => "template",
+            ImageKind::Iso => "ISO",
+            ImageKind::Volume => "volume",
+        },
+        "machine": image.machine.as_ref().map(|machine| {
+            let disks = machine.disks.as_ref().map_or(0, Vec::len);
+            let networks = machine.networks.as_ref().map_or(0, Vec::len);
+            format!("a machine with disks: {disks}, networks: {networks}")
+        }),
         "state": state,
         "error": error,
         "percent": image.percent,
@@ -196,6 +219,7 @@ struct Registration {
     name: String,
     url: String,
     format: String,
+    kind: Option<String>,
     checksum: Option<String>,
 }
 
@@ -210,23 +234,35 @@ async fn register(
     register_image(&page.server, wanted)
 }
 
-fn register_image(server: &ManagementServer, wanted: Registration) -> Result<Json<Value>, Refusal> {
-    let format = match wanted.format.as_str() {
+/// What somebody wants to have, as the forms say it.
+pub(super) fn image(
+    name: String,
+    url: String,
+    format: &str,
+    kind: Option<&str>,
+    checksum: Option<String>,
+) -> Result<NewImage, Refusal> {
+    let format = match format {
         "QCOW2" => ImageFormat::Qcow2,
         "RAW" => ImageFormat::Raw,
         "VHD" => ImageFormat::Vhd,
+        "VMDK" => ImageFormat::Vmdk,
+        "OVA" => ImageFormat::Ova,
         "ISO" => ImageFormat::Iso,
-        other => return Err(bad(format!("{other:?} is none of QCOW2, RAW, VHD, ISO"))),
+        other => return Err(bad(format!("{other:?} is none of QCOW2, RAW, VHD, VMDK, OVA, ISO"))),
     };
-    let kind = if format == ImageFormat::Iso { ImageKind::Iso } else { ImageKind::Template };
-    let image = NewImage {
-        kind,
-        name: wanted.name,
-        url: wanted.url,
-        format,
-        hvm: true,
-        checksum: wanted.checksum,
+    let kind = match kind {
+        Some("volume") => ImageKind::Volume,
+        Some("template") | None if format == ImageFormat::Iso => ImageKind::Iso,
+        Some("template") | None => ImageKind::Template,
+        Some(other) => return Err(bad(format!("{other:?} is neither template nor volume"))),
     };
+    Ok(NewImage { kind, name, url, format, hvm: true, checksum })
+}
+
+fn register_image(server: &ManagementServer, wanted: Registration) -> Result<Json<Value>, Refusal> {
+    let Registration { name, url, format, kind, checksum } = wanted;
+    let image = image(name, url, &format, kind.as_deref(), checksum)?;
     let id = server.register_template(image).map_err(|error| failed(&error))?;
     Ok(Json(json!({ "id": id })))
 }
@@ -235,16 +271,19 @@ async fn register_sample(
     State(page): State<Page>,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
-    let (title, format) = match name.as_str() {
-        "qcow2" => ("sample QCOW2", "QCOW2"),
-        "slow" => ("sample RAW, slow", "RAW"),
-        "broken" => ("no image at all", "QCOW2"),
+    let (title, format, kind) = match name.as_str() {
+        "qcow2" => ("sample QCOW2", "QCOW2", None),
+        "slow" => ("sample RAW, slow", "RAW", None),
+        "ova" => ("sample OVA", "OVA", None),
+        "volume" => ("sample volume", "QCOW2", Some("volume")),
+        "broken" => ("no image at all", "QCOW2", None),
         other => return Err(bad(format!("there is no sample {other:?}"))),
     };
     let wanted = Registration {
         name: title.to_owned(),
         url: format!("{}/samples/{name}", page.origin),
         format: format.to_owned(),
+        kind: kind.map(str::to_owned),
         checksum: None,
     };
     register_image(&page.server, wanted)
@@ -257,7 +296,9 @@ async fn remove(State(page): State<Page>, Path(id): Path<i64>) -> Result<StatusC
 
 async fn link(State(page): State<Page>, Path(id): Path<i64>) -> Result<Json<Value>, Refusal> {
     let link = page.server.create_link(id).await.map_err(|error| failed(&error))?;
-    Ok(Json(json!({ "url": link.url })))
+    let [plain, secure] = &page.links;
+    let over_https = link.url.strip_prefix(&**plain).map(|path| format!("{secure}{path}"));
+    Ok(Json(json!({ "url": link.url, "https": over_https })))
 }
 
 async fn console(
@@ -346,7 +387,8 @@ async fn release(State(page): State<Page>, Path(id): Path<String>) -> Result<Sta
 /// Images to register when there is no network. The raw one comes at 2 MiB/s.
 async fn download_sample(Path(name): Path<String>) -> Result<Response, Refusal> {
     match name.as_str() {
-        "qcow2" => Ok(sample::qcow2().into_response()),
+        "qcow2" | "volume" => Ok(sample::qcow2().into_response()),
+        "ova" => Ok(sample::ova().into_response()),
         "broken" => Ok("<html>this is not a disk image</html>\n".repeat(100).into_response()),
         "slow" => {
             let piece = Bytes::from(sample::slow_piece());

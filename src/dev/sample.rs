@@ -51,23 +51,106 @@ pub(crate) fn slow_piece() -> Vec<u8> {
     piece
 }
 
+/// What a machine would see of the sample OVA's disk.
+pub(crate) const OVA_VIRTUAL_SIZE: u64 = 1 << 20;
+const SECTOR: usize = 512;
+
+/// A machine with one empty disk: description and disk in an archive.
+pub(crate) fn ova() -> Vec<u8> {
+    let disk = vmdk();
+    let ovf = format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?>
+<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1"
+ xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
+ <References><File ovf:id="file1" ovf:href="disk.vmdk" ovf:size="{length}"/></References>
+ <DiskSection><Info>Disks</Info>
+  <Disk ovf:diskId="disk1" ovf:fileRef="file1" ovf:capacity="{OVA_VIRTUAL_SIZE}"/></DiskSection>
+ <NetworkSection><Info>Networks</Info><Network ovf:name="demo"><Description>The demo network</Description></Network></NetworkSection>
+ <VirtualSystem ovf:id="sample"><Info>A machine</Info><Name>sample</Name>
+  <VirtualHardwareSection><Info>Hardware</Info>
+   <Item><rasd:ElementName>1 virtual CPU</rasd:ElementName><rasd:InstanceID>1</rasd:InstanceID><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>1</rasd:VirtualQuantity></Item>
+   <Item><rasd:ElementName>Disk 1</rasd:ElementName><rasd:HostResource>ovf:/disk/disk1</rasd:HostResource><rasd:InstanceID>2</rasd:InstanceID><rasd:ResourceType>17</rasd:ResourceType></Item>
+  </VirtualHardwareSection></VirtualSystem>
+</Envelope>
+"#,
+        length = disk.len()
+    );
+    let mut archive = member("sample.ovf", ovf.as_bytes());
+    archive.extend(member("disk.vmdk", &disk));
+    archive.extend_from_slice(&[0; 2 * SECTOR]);
+    archive
+}
+
+/// An empty VMDK in one file: header, description, grain directory, one grain table.
+fn vmdk() -> Vec<u8> {
+    let sectors = OVA_VIRTUAL_SIZE / 512;
+    let description = format!(
+        "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n\
+         createType=\"monolithicSparse\"\n\nRW {sectors} SPARSE \"disk.vmdk\"\n"
+    );
+    let mut image = b"KDMV".to_vec();
+    image.extend_from_slice(&1_u32.to_le_bytes());
+    image.extend_from_slice(&1_u32.to_le_bytes()); // with the test of line ends
+    image.extend_from_slice(&sectors.to_le_bytes());
+    image.extend_from_slice(&128_u64.to_le_bytes()); // sectors of a grain
+    image.extend_from_slice(&1_u64.to_le_bytes()); // the description
+    image.extend_from_slice(&1_u64.to_le_bytes()); // of one sector
+    image.extend_from_slice(&512_u32.to_le_bytes()); // entries of a table
+    image.extend_from_slice(&0_u64.to_le_bytes()); // no second directory
+    image.extend_from_slice(&2_u64.to_le_bytes()); // the directory
+    image.extend_from_slice(&128_u64.to_le_bytes()); // the first grain
+    image.push(0);
+    image.extend_from_slice(b"\n \r\n");
+    image.resize(SECTOR, 0);
+    image.extend_from_slice(description.as_bytes());
+    image.resize(2 * SECTOR, 0);
+    image.extend_from_slice(&3_u32.to_le_bytes()); // the table
+    image.resize(128 * SECTOR, 0);
+    image
+}
+
+/// A file of an archive.
+fn member(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = name.as_bytes().to_vec();
+    header.resize(100, 0);
+    header.extend_from_slice(b"0000644\0");
+    header.resize(124, 0);
+    header.extend_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+    header.resize(148, 0);
+    let tail = [b"0".as_slice(), &[0; 100], b"ustar\x0000"].concat();
+    let sum = header.iter().chain(&tail).map(|byte| u32::from(*byte)).sum::<u32>();
+    // Itself it counts as blanks.
+    header.extend_from_slice(format!("{:06o}\0 ", sum + 8 * u32::from(b' ')).as_bytes());
+    header.extend_from_slice(&tail);
+    header.resize(SECTOR, 0);
+    header.extend_from_slice(content);
+    header.resize(header.len().next_multiple_of(SECTOR), 0);
+    header
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[tokio::test]
-    async fn qemu_finds_nothing_wrong_with_the_sample() {
+    async fn check(program: &str, arguments: &[&str], name: &str, bytes: &[u8]) -> String {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sample.qcow2");
-        std::fs::write(&path, qcow2()).unwrap();
-        let spec = role::CommandSpec::new("qemu-img", Duration::from_secs(20))
-            .arg("check")
-            .arg("-f")
-            .arg("qcow2")
-            .arg(&path);
-        let output = role::Host::system().runner.run(spec).await.unwrap();
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let spec = role::CommandSpec::new(program, Duration::from_secs(20));
+        let spec = arguments.iter().fold(spec, |spec, argument| spec.arg(argument));
+        let output = role::Host::system().runner.run(spec.arg(&path)).await.unwrap();
         assert_eq!(output.code, Some(0), "{} {}", output.stdout, output.stderr);
-        assert!(output.stdout.contains("No errors"), "{}", output.stdout);
+        output.stdout
+    }
+
+    #[tokio::test]
+    async fn qemu_finds_nothing_wrong_with_the_samples() {
+        let said = check("qemu-img", &["check", "-f", "qcow2"], "sample.qcow2", &qcow2()).await;
+        assert!(said.contains("No errors"), "{said}");
+        let said = check("qemu-img", &["check", "-f", "vmdk"], "disk.vmdk", &vmdk()).await;
+        assert!(said.contains("No errors"), "{said}");
+        let said = check("tar", &["-tf"], "sample.ova", &ova()).await;
+        assert_eq!(said, "sample.ovf\ndisk.vmdk\n");
     }
 }

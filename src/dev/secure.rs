@@ -1,4 +1,5 @@
-//! One fetch over https, as a browser does that was told to trust the host's own certificate.
+//! Exchanges over https, as a browser does that was told to trust the host's own certificate, and one
+//! over plain http with headers and a body.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,12 +9,16 @@ use std::time::Duration;
 use bedrock::chain;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const LIMIT: u64 = 64 << 20;
+
+/// Status and body.
+pub(crate) type Reply = (u16, Vec<u8>);
 
 /// The body of a successful answer; the certificate has to be the one in `authority`, for this address.
 pub(crate) async fn fetch(
@@ -21,23 +26,42 @@ pub(crate) async fn fetch(
     path: &str,
     authority: &Path,
 ) -> Result<Vec<u8>, String> {
-    let fetching = exchange(address, path, authority);
-    let answer = tokio::time::timeout(TIMEOUT, fetching)
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let (status, body) = send(address, request.as_bytes(), Some(authority)).await?;
+    if status == 200 { Ok(body) } else { Err(format!("https answers {status}")) }
+}
+
+/// One exchange on a connection of its own, over TLS when there is an `authority`.
+pub(crate) async fn send(
+    address: SocketAddr,
+    request: &[u8],
+    authority: Option<&Path>,
+) -> Result<Reply, String> {
+    let exchanging = async {
+        let stream = TcpStream::connect(address).await.map_err(|e| chain(&e))?;
+        match authority {
+            Some(authority) => talk(over_tls(address, stream, authority).await?, request).await,
+            None => talk(stream, request).await,
+        }
+    };
+    let answer = tokio::time::timeout(TIMEOUT, exchanging)
         .await
-        .map_err(|_elapsed| format!("https://{address} does not answer"))??;
+        .map_err(|_elapsed| format!("{address} does not answer"))??;
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
     let (head, body) = end
         .and_then(|at| answer.split_at_checked(at + 4))
-        .ok_or_else(|| "the answer over https has no head".to_owned())?;
+        .ok_or_else(|| format!("the answer of {address} has no head"))?;
     let head = String::from_utf8_lossy(head);
-    let status = head.lines().next().unwrap_or_default();
-    if !status.starts_with("HTTP/1.1 200 ") {
-        return Err(format!("https answers {status}"));
-    }
-    Ok(body.to_vec())
+    let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    let status = status.ok_or_else(|| format!("the answer of {address} has no status"))?;
+    Ok((status, body.to_vec()))
 }
 
-async fn exchange(address: SocketAddr, path: &str, authority: &Path) -> Result<Vec<u8>, String> {
+async fn over_tls(
+    address: SocketAddr,
+    stream: TcpStream,
+    authority: &Path,
+) -> Result<TlsStream<TcpStream>, String> {
     let text = |error: &(dyn std::error::Error + 'static)| chain(error);
     let certificate = CertificateDer::from_pem_file(authority).map_err(|e| text(&e))?;
     let mut roots = rustls::RootCertStore::empty();
@@ -46,15 +70,18 @@ async fn exchange(address: SocketAddr, path: &str, authority: &Path) -> Result<V
     let builder = rustls::ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| text(&e))?;
     let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.map_err(|e| text(&e))?;
-    let name = ServerName::from(address.ip());
-    let mut stream = TlsConnector::from(Arc::new(config))
-        .connect(name, stream)
-        .await
-        .map_err(|error| format!("the certificate of https is not right: {}", chain(&error)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(|e| text(&e))?;
+    let connecting = TlsConnector::from(Arc::new(config))
+        .connect(ServerName::from(address.ip()), stream)
+        .await;
+    connecting.map_err(|error| format!("the certificate of https is not right: {}", chain(&error)))
+}
+
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
+) -> Result<Vec<u8>, String> {
+    stream.write_all(request).await.map_err(|e| chain(&e))?;
     let mut answer = Vec::new();
-    stream.take(LIMIT).read_to_end(&mut answer).await.map_err(|e| text(&e))?;
+    stream.take(LIMIT).read_to_end(&mut answer).await.map_err(|e| chain(&e))?;
     Ok(answer)
 }

@@ -108,8 +108,8 @@ function show(state) {
   }, 'no machine');
   fill('templates', state.templates, (row, template) => {
     cell(row, template.name);
-    cell(row, template.format);
-    why(cell(row, template.state, states[template.state] ?? 'warn'), template.error);
+    cell(row, `${template.kind === 'volume' ? 'volume, ' : ''}${template.format}`);
+    why(cell(row, template.state, states[template.state] ?? 'warn'), template.error ?? template.machine);
     const bar = document.createElement('progress');
     bar.max = 100;
     bar.value = template.percent;
@@ -121,6 +121,10 @@ function show(state) {
       actions.append(button('Link', () => act(async () => {
         const { url } = await call('POST', `api/templates/${template.id}/link`);
         window.open(url, '_blank', 'noopener');
+      })), ' ');
+      actions.append(button('https', () => act(async () => {
+        const { https } = await call('POST', `api/templates/${template.id}/link`);
+        window.open(https, '_blank', 'noopener');
       })), ' ');
     }
     actions.append(button('Delete', () => act(() => call('DELETE', `api/templates/${template.id}`)), 'quiet'));
@@ -169,6 +173,81 @@ form('deploy', 'api/machines');
 for (const sample of document.querySelectorAll('[data-sample]')) {
   sample.addEventListener('click', () => act(() => call('POST', `api/samples/${sample.dataset.sample}`)));
 }
+
+// An upload as the UI of a cloud does it: the server signs, the file goes straight to the storage host.
+const upload = document.getElementById('upload');
+const chosen = document.getElementById('chosen');
+const uploadState = document.getElementById('upload-state');
+const drop = document.getElementById('drop');
+const sent = document.getElementById('sent');
+const formats = { qcow2: 'QCOW2', img: 'QCOW2', raw: 'RAW', vhd: 'VHD', vmdk: 'VMDK', ova: 'OVA', iso: 'ISO' };
+let file = null;
+let request = null;
+
+function choose(picked) {
+  if (!picked || request) return;
+  file = picked;
+  chosen.textContent = `${file.name}, ${size(file.size)}`;
+  // What a compressed file is compressed with says nothing of the image.
+  const ends = file.name.toLowerCase().replace(/\.(gz|bz2|xz|zip|zst)$/, '').split('.');
+  upload.elements.format.value = formats[ends.at(-1)] ?? upload.elements.format.value;
+  upload.querySelector('button').disabled = false;
+}
+
+function post({ url, headers }) {
+  return new Promise((resolve, reject) => {
+    request = new XMLHttpRequest();
+    request.open('POST', url);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.upload.onprogress = ({ loaded, total }) => {
+      sent.value = loaded / total;
+      uploadState.textContent = loaded < total ? `${size(loaded)} of ${size(total)} sent` : 'all is sent, the storage host checks and installs it';
+    };
+    request.onload = () => {
+      if (request.status === 200) return resolve();
+      let why = `${request.status} ${request.statusText}`;
+      try { why = JSON.parse(request.responseText).message; } catch { /* no words of ours */ }
+      return reject(new Error(why));
+    };
+    request.onerror = () => reject(new Error('the connection to the storage host broke'));
+    request.onabort = () => reject(new Error('cancelled'));
+    const body = new FormData();
+    body.append('files[]', file);
+    request.send(body);
+  });
+}
+
+upload.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const submit = upload.querySelector('button');
+  const cancel = document.getElementById('cancel');
+  submit.disabled = true;
+  [sent.hidden, cancel.hidden] = [false, false];
+  sent.value = 0;
+  uploadState.className = 'hint';
+  try {
+    const { format, kind } = Object.fromEntries(new FormData(upload));
+    await post(await call('POST', 'api/uploads', { name: file.name.slice(0, 60), format, kind }));
+    uploadState.textContent = `${file.name} is uploaded`;
+  } catch (failure) {
+    uploadState.textContent = `${file.name} is not uploaded: ${failure.message}`;
+    uploadState.className = 'hint bad';
+  }
+  request = null;
+  submit.disabled = false;
+  [sent.hidden, cancel.hidden] = [true, true];
+});
+document.getElementById('cancel').addEventListener('click', () => request?.abort());
+document.getElementById('file').addEventListener('change', (event) => choose(event.target.files[0]));
+for (const kind of ['dragenter', 'dragover', 'dragleave', 'drop']) {
+  drop.addEventListener(kind, (event) => {
+    event.preventDefault();
+    drop.classList.toggle('over', kind.startsWith('drage') || kind === 'dragover');
+    if (kind === 'drop') choose(event.dataTransfer.files[0]);
+  });
+}
+// A file that misses the field must not replace the page.
+for (const kind of ['dragover', 'drop']) addEventListener(kind, (event) => event.preventDefault());
 
 // The row of a running download does change every second.
 let pressed = false;
