@@ -1,4 +1,4 @@
-//! What download links give, against nginx in the same run.
+//! What download links give and uploads take, against nginx in the same run.
 //!
 //! `cargo xtask bench storage` builds the release binary and runs this. Server, peer and client share
 //! the machine, so only the ratio says something. Both servers send the same file of the page cache to
@@ -13,6 +13,9 @@
     clippy::disallowed_methods,
     reason = "a measuring program: it prints, and ends when anything is not as expected"
 )]
+
+#[path = "links/uploads.rs"]
+mod uploads;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -40,6 +43,7 @@ fn main() {
         return;
     };
     links(&binary);
+    uploads::uploads(&binary);
 }
 
 /// A process that ends with its owner.
@@ -152,6 +156,7 @@ fn quickcloud(binary: &Path, directory: &Path, store: &Path, server: &Server) ->
         format!("management.servers=[\"127.0.0.1:{}\"]", free_port()),
         format!("{ss}.name=s-1-VM"),
         format!("{ss}.private_address=127.0.0.1"),
+        format!("{ss}.upload_key=\"{}\"", uploads::KEY),
         format!("{ss}.stores=[{{url=\"nfs://127.0.0.1/b\",directory=\"{}\"}}]", store.display()),
         format!("{ss}.listen=[\"127.0.0.1:{}\"]", server.http),
         format!("{ss}.tls_listen=[\"127.0.0.1:{}\"]", server.https),
@@ -165,20 +170,29 @@ fn quickcloud(binary: &Path, directory: &Path, store: &Path, server: &Server) ->
 }
 
 fn nginx(directory: &Path, store: &Path, pem: &Path, server: &Server) -> Option<Running> {
-    let (dir, pem) = (directory.display(), pem.display());
+    let pem = pem.display();
+    let servers = format!(
+        "server {{ listen 127.0.0.1:{}; listen 127.0.0.1:{} ssl; root {};\n\
+         ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3; }}",
+        server.http,
+        server.https,
+        store.display(),
+    );
+    nginx_with(directory, "nginx.conf", &servers)
+}
+
+/// Serves with the given blocks of its configuration; `None` when it is not installed.
+fn nginx_with(directory: &Path, name: &str, servers: &str) -> Option<Running> {
+    let dir = directory.display();
     let config = format!(
         "daemon off; worker_processes auto; pid {dir}/nginx.pid; error_log {dir}/nginx.log; user root;\n\
          events {{ worker_connections 256; }}\n\
          http {{ access_log off; sendfile on; tcp_nopush on; sendfile_max_chunk 2m;\n\
          client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
          uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-         server {{ listen 127.0.0.1:{}; listen 127.0.0.1:{} ssl; root {};\n\
-         ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3; }} }}\n",
-        server.http,
-        server.https,
-        store.display(),
+         {servers} }}\n"
     );
-    let file = directory.join("nginx.conf");
+    let file = directory.join(name);
     std::fs::write(&file, config).unwrap();
     let mut command = Command::new("nginx");
     command.args(["-c", &file.display().to_string(), "-e", &format!("{dir}/nginx.log")]);

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 /// The figures of secondary storage: of library calls, every bench target of its crate; of the
-/// binary, its links.
+/// binary, its links and uploads.
 fn storage(arguments: &[String]) -> Result<()> {
     setup::packages(setup::PEERS)?;
     let mut line = vec!["bench", "--locked", "-p", "secondary-storage", "--benches", "--"];
