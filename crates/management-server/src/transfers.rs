@@ -94,7 +94,14 @@ async fn run(core: &Core, image: &Image) -> Result<(), SendError> {
             ImageState::Downloaded => {
                 tokio::time::sleep(PURGE_DELAY).await;
                 let purge = question(DownloadRequest::Purge);
-                core.ask(&attachment, &purge, timeout).await?;
+                let answer = core.ask(&attachment, &purge, timeout).await?;
+                // It is the only one that tells of the machine.
+                if let Some(machine) = download_answer(answer)?.ovf_information {
+                    lock(&core.images).update(image.id, |image| {
+                        image.machine = Some(Box::new(machine));
+                    });
+                    core.journal.record(0, None, EventKind::Image { id: image.id });
+                }
                 return Ok(());
             }
             ImageState::Failed => return Ok(()),

@@ -394,6 +394,8 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     reload::handle(&cx, &parts, &link);
     // Before the link: the server's first question finds the jobs of the run before.
     parts.commands.downloads.restore().await;
+    // Before this host looks for work of its own past, and before its clients come back.
+    parts.uploads.go_on().await;
     let takeover = Arc::clone(&parts.takeover).run(cx.shutdown.clone());
     cx.tasks.spawn_vital("look after other hosts", takeover);
     let recovering = (parts.downloads.clone(), cx.shutdown.clone());
@@ -417,7 +419,7 @@ async fn run(config: SecondaryStorageConfig, cx: RoleContext) -> Result<(), Role
     cx.tasks.spawn_vital("end links", end_links(parts.links.clone(), cx.clone()));
     let certificates = parts.serving.certificates.clone();
     cx.tasks.spawn_vital("renew certificates", listeners::renew(cx.clone(), certificates));
-    uploads::start(&parts.uploads, &cx).await;
+    uploads::start(&parts.uploads, &cx);
     cx.admin.publish(crate::admin::router(&parts));
     let serving = listeners::serve(cx.clone(), config.serving, parts.web());
     let serving = cx.tasks.spawn_vital("serve links", serving);

@@ -81,7 +81,7 @@ pub struct Left {
 }
 
 /// How far a piece of work is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Doing {
     pub received: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,7 @@ pub struct Doing {
 }
 
 /// A piece of work as it lies on the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shown {
     /// Of the hosts that did it before, and of the one that does it now.
     pub left: Vec<Left>,

@@ -57,11 +57,9 @@ use http::UploadService;
 /// Between two looks for records that nobody needs any more.
 const TIDY_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Takes up what an earlier run left, and starts what goes on beside the requests, for the time of one
-/// run.
-pub(crate) async fn start(service: &UploadService, cx: &RoleContext) {
-    // Before the rest is cleaned up, and before its clients come back.
-    service.go_on().await;
+/// Starts what goes on beside the requests, for the time of one run. What an earlier run left goes on
+/// already.
+pub(crate) fn start(service: &UploadService, cx: &RoleContext) {
     let (uploads, shutdown) = (service.uploads.clone(), cx.shutdown.clone());
     cx.tasks.spawn("recover uploads", async move { uploads.recover(shutdown).await });
     let (uploads, shutdown) = (service.uploads.clone(), cx.shutdown.clone());

@@ -225,6 +225,7 @@ upload.addEventListener('submit', async (event) => {
   [sent.hidden, cancel.hidden] = [false, false];
   sent.value = 0;
   uploadState.className = 'hint';
+  uploadState.textContent = 'asking the server for a place';
   try {
     const { format, kind } = Object.fromEntries(new FormData(upload));
     await post(await call('POST', 'api/uploads', { name: file.name.slice(0, 60), format, kind }));

@@ -75,10 +75,13 @@ impl Takeover {
         }
     }
 
-    /// Somebody here was asked for it and waits for its turn: it takes over itself.
+    /// Somebody here was asked for it and waits for its turn, or goes on with what an earlier run of
+    /// this process had: it takes over itself.
     fn is_begun(&self, store: &Store, work: &FileName) -> bool {
-        super::place_of(work)
-            .is_some_and(|place| self.downloads.downloads.is_making(store.url(), &place))
+        super::place_of(work).is_some_and(|place| {
+            self.downloads.downloads.is_making(store.url(), &place)
+                || self.uploads.is_making(store.url(), &place)
+        })
     }
 
     async fn take_over(

@@ -100,6 +100,17 @@ pub struct Record {
     pub state: State,
 }
 
+impl Record {
+    /// What other hosts may know: whoever can read a store must not go on with an upload.
+    pub(super) fn for_others(&self) -> Self {
+        let mut record = self.clone();
+        if let State::Receiving { resume, .. } = &mut record.state {
+            *resume = None;
+        }
+        record
+    }
+}
+
 /// The directory of records.
 #[derive(Debug, Clone)]
 pub struct Records {

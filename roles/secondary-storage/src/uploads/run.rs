@@ -19,8 +19,8 @@ use crate::ingest::journal::{Note, take_back};
 use crate::ingest::publish::{Publishing, is_published};
 use crate::ingest::write::Piece;
 use crate::ingest::{DownloadContext, IngestError, resume};
-use crate::objects::inventory;
-use crate::stores::Store;
+use crate::objects::inventory::{self, Item};
+use crate::stores::{InstallPath, Store};
 
 /// Between two looks at how far an upload is, to keep it on disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
@@ -73,7 +73,10 @@ pub(super) async fn run(uploads: Uploads, upload: Arc<Upload>, pieces: mpsc::Rec
             uploads.metrics().ended("failed", seconds);
         }
     }
-    if let Ok(store) = cx.stores.open(&upload.plan.store, None).await {
+    // What is suspended stays this host's, for its next start.
+    if !matches!(outcome, Err(UploadError::Suspended))
+        && let Ok(store) = cx.stores.open(&upload.plan.store, None).await
+    {
         cx.sharing.end(&store, &upload.attempt).await;
     }
     guard.disarm();
@@ -167,6 +170,7 @@ async fn work(
     let failed = |error: IngestError| UploadError::of_ingest(&error, &format);
     let store = if upload.is_restored {
         let store = store_again(upload, cx).await;
+        uploads.claim(upload, &store).await?;
         if let Some(completed) = published_before(upload, cx, &store).await.map_err(failed)? {
             return Ok(completed);
         }
@@ -258,7 +262,17 @@ pub(super) async fn listed(
     let Some(item) = inventory::find(store, note.kind, &note.directory).await? else {
         return Ok(None);
     };
-    let ovf = describe::of_object(&cx.tasks, store, &item, &note.directory).await?;
+    completed(cx, store, item, &note.directory).await
+}
+
+/// What an upload became that is listed.
+pub(super) async fn completed(
+    cx: &DownloadContext,
+    store: &Store,
+    item: Item,
+    directory: &InstallPath,
+) -> Result<Option<Completed>, IngestError> {
+    let ovf = describe::of_object(&cx.tasks, store, &item, directory).await?;
     let sizes = u64::try_from(item.virtual_size).ok().zip(u64::try_from(item.physical_size).ok());
     let sizes = sizes.map(|(virtual_size, physical_size)| Sizes { virtual_size, physical_size });
     let path = item.install_path.parse().ok();

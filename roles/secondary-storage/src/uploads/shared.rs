@@ -16,11 +16,12 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::error::UploadError;
-use super::record::{Completed, Record, State};
+use super::record::{Record, State};
+use super::run;
 use super::table::{KEPT, Told, Uploads};
 use super::upload::Upload;
 use crate::objects::inventory::Item;
-use crate::sharing::{Begun, Doing, Worker, reclaim, work_of};
+use crate::sharing::{Begun, Doing, Left, Worker, reclaim, work_of};
 use crate::stores::facts::{self, FactError};
 use crate::stores::path::PathError;
 use crate::stores::{FileName, InstallPath, ObjectKind, Store, StoreUrl, Work};
@@ -48,7 +49,8 @@ impl Worker for Upload {
     }
 
     fn is_over(&self) -> bool {
-        self.outcome().is_some()
+        // What is suspended goes on at the next start.
+        !matches!(self.outcome(), None | Some(Err(UploadError::Suspended)))
     }
 
     fn lose(&self) {
@@ -100,8 +102,10 @@ impl Uploads {
                 Err(UploadError::Used(text.to_owned()))
             }
             Ok(Begun::Ours(Some(former))) => {
-                // Its client is gone, and comes again here.
-                let removed = reclaim(store, &former.left).await;
+                // Its client is gone, and comes again here. What this host left itself it goes on with.
+                let is_other = |left: &&Left| left.owner != upload.attempt;
+                let others: Vec<Left> = former.left.iter().filter(is_other).cloned().collect();
+                let removed = reclaim(store, &others).await;
                 removed.map_err(|error| broken(bedrock::chain(&error)))?;
                 let shown = sharing.reclaimed(store, &work).await;
                 shown.map_err(|error| broken(bedrock::chain(&error)))
@@ -123,9 +127,10 @@ impl Uploads {
             }
         };
         let Some(store) = store.filter(|store| store.engine().can_claim()) else { return };
+        let record = record.for_others();
         let written = async {
             let (directory, file) = place(id)?;
-            facts::write(&store, "keep an upload", &directory, file, record).await
+            facts::write(&store, "keep an upload", &directory, file, &record).await
         };
         if let Err(error) = written.await {
             let error = bedrock::chain(&error);
@@ -245,13 +250,13 @@ impl Uploads {
                 return;
             }
         };
-        let completed = published.and_then(|item| {
-            Some(Completed {
-                install_path: item.install_path.parse().ok()?,
-                virtual_size: u64::try_from(item.virtual_size).ok()?,
-                physical_size: u64::try_from(item.physical_size).ok()?,
-            })
-        });
+        let completed = match (published, &record.directory) {
+            (Some(item), Some(directory)) => {
+                let completed = run::completed(self.context(), store, item, directory).await;
+                completed.ok().flatten()
+            }
+            _ => None,
+        };
         let failed = || State::Failed { text: UploadError::Stopped.to_string(), told: false };
         let state = completed.map_or_else(failed, State::Completed);
         self.share(id, &Record { state, at_ms: self.now_ms(), ..record }).await;

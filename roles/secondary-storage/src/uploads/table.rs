@@ -265,14 +265,13 @@ impl Uploads {
 
     /// Writes down how an upload ended.
     pub(super) async fn remember(&self, upload: &Upload, outcome: &Outcome) {
-        let _writing = upload.writing.lock().await;
         let record = self.ended_record(upload, outcome);
-        if upload.is_lost() {
-            // What all hosts know of it is another host's word now.
-            self.save_here(&upload.id, record).await;
-        } else {
-            self.save(&upload.id, record).await;
+        // What all hosts know of a lost one is another host's word now.
+        if !upload.is_lost() {
+            self.share(&upload.id, &record).await;
         }
+        let _writing = upload.writing.lock().await;
+        self.save_here(&upload.id, record).await;
     }
 
     fn ended_record(&self, upload: &Upload, outcome: &Outcome) -> Record {
@@ -344,6 +343,14 @@ impl Uploads {
         let table = self.table();
         let others = table.running().filter(|it| it.plan.account == account && it.id != but);
         others.map(|upload| upload.total).fold(0, u64::saturating_add)
+    }
+
+    /// Whether an upload makes this now.
+    pub(crate) fn is_making(&self, store: &StoreUrl, directory: &InstallPath) -> bool {
+        let is_it = |upload: Arc<Upload>| {
+            upload.plan.store.key() == store.key() && upload.plan.directory == *directory
+        };
+        self.table().running().any(is_it)
     }
 
     /// The upload of an id while it runs.

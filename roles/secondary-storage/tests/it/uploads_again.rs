@@ -132,6 +132,10 @@ async fn a_role_that_stops_suspends_resumable_uploads() {
     let refused = patch(addr, &location, PART, &raw(BIG)[PART..]).await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, Some("2")), "{refused:?}");
     let kept = bench.kept_of_upload().unwrap();
+    // Whoever can read the store must not go on with it.
+    let shown = bench.read(&format!(".quickcloud/uploads/{ID}/upload.json"));
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("receiving") && !shown.contains("token"), "{shown}");
     let (bench, addr) = bench.again(|| {}).await;
     assert_eq!(offset(&ask(addr, "HEAD", &location, "", b"").await), kept);
     // Nobody comes back: its pause is over.
