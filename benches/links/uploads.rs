@@ -99,7 +99,8 @@ fn post(port: u16, number: i64, length: u64) {
         account_id: 2,
         ..PostUploadOrder::default()
     };
-    let expires = jiff::Timestamp::try_from(SystemTime::now() + Duration::from_secs(3_600)).unwrap();
+    let expires =
+        jiff::Timestamp::try_from(SystemTime::now() + Duration::from_secs(3_600)).unwrap();
     let expires = expires.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
     let url = format!("http://127.0.0.1:{port}/upload/{id}");
     let signed = UploadParameters::sign(KEY, &order, url, expires).unwrap();

@@ -30,8 +30,7 @@ async fn uploaded(
     let address = if authority.is_some() { demo.secure } else { demo.public };
     let request = form(&parameters, &address.to_string(), file);
     let (status, body) = secure::send(address, &request, authority).await?;
-    let over =
-        |image: &Image| matches!(image.state, ImageState::Downloaded | ImageState::Failed);
+    let over = |image: &Image| matches!(image.state, ImageState::Downloaded | ImageState::Failed);
     let image = demo.server.wait_for_image(id, TIMEOUT, over).await.map_err(|e| chain(&e))?;
     let body = String::from_utf8_lossy(&body).into_owned();
     Ok((image, status, body))
@@ -124,7 +123,10 @@ pub(super) async fn bad(demo: &DevEnvironment) -> Step {
     let (image, status, body) = uploaded(demo, wanted, &file, None).await?;
     let said: Value = serde_json::from_str(&body).unwrap_or_default();
     let said = said.get("message").and_then(Value::as_str).unwrap_or_default();
-    if status != 400 || image.state != ImageState::Failed || said.is_empty() || said != image.message
+    if status != 400
+        || image.state != ImageState::Failed
+        || said.is_empty()
+        || said != image.message
     {
         return Err(format!("the browser is told {status} {body}, the server {}", image.message));
     }

@@ -64,7 +64,8 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
 fn router(page: Page) -> Router {
     // Uploads go to the storage role, which is another origin, as in a real cloud.
     let [storage, _] = &page.links;
-    let policy = format!("default-src 'self'; connect-src 'self' {storage}; frame-ancestors 'none'");
+    let policy =
+        format!("default-src 'self'; connect-src 'self' {storage}; frame-ancestors 'none'");
     let asset = |kind: &'static str, text: &'static str| {
         let policy = policy.clone();
         get(move || async move {

@@ -70,9 +70,8 @@ async fn over_tls(
     let builder = rustls::ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| text(&e))?;
     let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let connecting = TlsConnector::from(Arc::new(config))
-        .connect(ServerName::from(address.ip()), stream)
-        .await;
+    let connecting =
+        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await;
     connecting.map_err(|error| format!("the certificate of https is not right: {}", chain(&error)))
 }
 

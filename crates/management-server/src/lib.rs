@@ -67,5 +67,5 @@ pub use random::RandomError;
 pub use script::{Action, Gate, Malformation, Point, Rule, Script};
 pub use server::{ManagementServer, ServerError};
 pub use tls::ClientCertificates;
-pub use uploads::UploadParameters;
 pub use token::{TokenError, TokenKey};
+pub use uploads::UploadParameters;

@@ -239,7 +239,8 @@ mod tests {
         // The first bytes of every order are the same, and so is what they are sealed to.
         assert!(made.metadata.starts_with("AAECAwQFBgcICQoLf9hi01FbBA3eLBg7"), "{}", made.metadata);
         let signed = [made.metadata.as_str(), &made.post_url, &made.expires].concat();
-        let mut mac = <Hmac<Sha1> as hmac::digest::KeyInit>::new_from_slice(KEY.as_bytes()).unwrap();
+        let mut mac =
+            <Hmac<Sha1> as hmac::digest::KeyInit>::new_from_slice(KEY.as_bytes()).unwrap();
         mac.update(signed.as_bytes());
         mac.verify_slice(&STANDARD.decode(&made.signature).unwrap()).unwrap();
     }
