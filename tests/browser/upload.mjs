@@ -105,8 +105,9 @@ async function play(browser, scenario) {
         }
         if (scenario.reload) {
             await sent(page, scenario.reload);
-            await session.detach();
+            // In this order: at full speed it would be over before.
             await page.reload();
+            await session.detach();
             await give(page, scenario);
             await page.click('#start');
         }

@@ -124,7 +124,7 @@ async fn a_browser_uploads_through_the_page() {
         )
     };
     const DONE: &str = "Uploaded. CloudStack shows it within a minute.";
-    const SLOW: usize = 2 << 20;
+    const SLOW: usize = 1 << 20;
     let scenarios = [
         json!({"url": http, "order": of(300), "file": small, "how": "choose", "expect": DONE, "accessible": true}),
         json!({"url": https, "order": of(301), "by_fragment": true, "file": small, "how": "drop", "expect": DONE,
