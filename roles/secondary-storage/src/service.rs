@@ -260,7 +260,7 @@ pub async fn assemble_on(
             sharing: context.sharing.clone(),
         },
         inventory: InventoryCommands { access: access.clone(), metrics: Arc::clone(&metrics) },
-        objects: objects(&context, &downloads, &uploads, &links, &moves),
+        objects: objects(&context, &access, &downloads, &uploads, &links, &moves),
         drives: DriveCommands { access: access.clone(), moves: moves.clone() },
         links: LinkCommands { access, links: links.clone(), host: cx.host.clone() },
         uploads: UploadCommands { uploads: uploads.clone() },
@@ -294,13 +294,14 @@ pub async fn assemble_on(
 /// Whatever writes has to end before an object goes.
 fn objects(
     context: &DownloadContext,
+    access: &StoreAccess,
     downloads: &Downloads,
     uploads: &Uploads,
     links: &Links,
     moves: &Moves,
 ) -> ObjectCommands {
     ObjectCommands {
-        access: StoreAccess { stores: context.stores.clone() },
+        access: access.clone(),
         downloads: downloads.clone(),
         uploads: uploads.clone(),
         links: links.clone(),

@@ -222,7 +222,7 @@ impl Client {
             if !again || attempt > self.settings.retries {
                 return Err(error);
             }
-            tracing::debug!(attempt, %error, "S3 request is tried again");
+            tracing::debug!(attempt, %error, "trying a request to the bucket again");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
