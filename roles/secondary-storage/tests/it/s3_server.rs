@@ -193,18 +193,7 @@ impl S3Server {
         let upload = query.get("uploadId").cloned();
         match (method, upload) {
             ("GET", None) if query.contains_key("list-type") => page(&state, &query),
-            ("GET", None) if query.contains_key("uploads") => {
-                let ours = |key: &String| key.starts_with(&query["prefix"]);
-                let uploads = state.uploads.iter().filter(|(_, (key, _))| ours(key));
-                let begun = uploads.map(|(upload, (key, _))| {
-                    format!(
-                        "<Upload><Key>{key}</Key><UploadId>{upload}</UploadId>\
-                             <Initiated>2020-01-01T00:00:00.000Z</Initiated></Upload>"
-                    )
-                });
-                let begun: String = begun.collect();
-                xml(&format!("<ListMultipartUploadsResult>{begun}</ListMultipartUploadsResult>"))
-            }
+            ("GET", None) if query.contains_key("uploads") => begun(&state, &query["prefix"]),
             ("GET" | "HEAD", None) => match state.objects.get(&key) {
                 Some(object) => object_answer(head, object),
                 None => answer("404 Not Found", "", b""),
@@ -257,6 +246,19 @@ impl S3Server {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The uploads below a prefix that nobody has ended.
+fn begun(state: &State, prefix: &str) -> Vec<u8> {
+    let uploads = state.uploads.iter().filter(|(_, (key, _))| key.starts_with(prefix));
+    let begun = uploads.map(|(upload, (key, _))| {
+        format!(
+            "<Upload><Key>{key}</Key><UploadId>{upload}</UploadId>\
+             <Initiated>2020-01-01T00:00:00.000Z</Initiated></Upload>"
+        )
+    });
+    let begun: String = begun.collect();
+    xml(&format!("<ListMultipartUploadsResult>{begun}</ListMultipartUploadsResult>"))
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {

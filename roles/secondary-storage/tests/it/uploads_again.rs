@@ -33,7 +33,7 @@ impl<K: Kind> Bench<K> {
 
     /// The same host after its process ended, with what was under way taken up.
     async fn again(self, meanwhile: impl FnOnce()) -> (Self, SocketAddr) {
-        let bench = self.restarted_after(meanwhile).await;
+        let bench = Box::pin(self.restarted_after(meanwhile)).await;
         assert!(bench.listed().await.is_empty());
         bench.parts.uploads.go_on().await;
         bench.parts.uploads.uploads.recover(bench.cx.shutdown.clone()).await;

@@ -127,7 +127,7 @@ pub async fn as_if_killed_after_publishing(bench: Bench, done: &UploadStatusAnsw
     records
         .save(ID, &Record { state: State::Receiving { attempt, resume: None }, ..record })
         .unwrap();
-    bench.restarted().await
+    Box::pin(bench.restarted()).await
 }
 
 /// An orderly stop is no better than a kill for the server, which counts the upload as lost.
