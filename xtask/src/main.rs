@@ -33,7 +33,7 @@ cargo xtask COMMAND
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
-  autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs python3)
+  autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs Python 2.7)
   package                 release build with unit, manual pages and completions: archive and Debian package
   image [BINARY]          a container image (OCI archive) of a release build or of BINARY, without an engine
   page [--update]         compare noVNC's core with the locked npm package and the console page's script

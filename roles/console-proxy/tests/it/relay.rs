@@ -138,3 +138,37 @@ async fn a_slow_viewer_slows_the_vm_and_nothing_piles_up() {
     }
     assert_eq!(read, written);
 }
+
+/// A frame as bytes: first byte, length as given, mask of zeros, payload.
+fn raw_frame(first: u8, length: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&[first][..], length, &[0; 4], payload].concat()
+}
+
+/// What no browser sends, and clients in the field do: each is closed with its code, at once, and the
+/// session is reported like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_break_the_protocol_end_the_console_with_their_code() {
+    let world = start(Options::default()).await;
+    let huge = [&[0xff][..], &(1_u64 << 62).to_be_bytes()].concat();
+    let cases: [(&str, Vec<u8>, u16); 8] = [
+        ("not masked", vec![0x82, 1, b'x'], 1002),
+        ("a reserved bit", raw_frame(0xc2, &[0x81], b"x"), 1002),
+        ("an unknown kind", raw_frame(0x83, &[0x81], b"x"), 1002),
+        ("a fragmented ping", raw_frame(0x09, &[0x80], b""), 1002),
+        ("a ping too long", raw_frame(0x89, &[0xfe, 0, 126], &[0; 126]), 1002),
+        ("a continuation of nothing", raw_frame(0x80, &[0x81], b"x"), 1002),
+        ("a message of 4 EiB", raw_frame(0x82, &huge, b""), 1009),
+        ("a close of one byte", raw_frame(0x88, &[0x81], b"x"), 1002),
+    ];
+    for (what, bytes, code) in cases {
+        let (link, mut viewer) = world.console(1).await;
+        viewer.socket.get_mut().write_all(&bytes).await.unwrap();
+        let closed = close_of(&mut viewer.socket).await;
+        assert_eq!(closed.map(|(code, _)| code), Some(code), "{what}");
+        world.closed_in_books(&link).await;
+    }
+    // One that says nothing more is gone: also when it only says so for its own side.
+    let (link, mut viewer) = world.console(1).await;
+    viewer.socket.get_mut().shutdown().await.unwrap();
+    world.closed_in_books(&link).await;
+}
