@@ -442,7 +442,7 @@ pub enum ReloadMode {
 pub struct LastApply {
     /// Generation.
     pub id: u64,
-    /// What it took: `names`, `add`, `reload`, `restart` or `start`.
+    /// What it took: `main`, `names`, `add`, `reload`, `restart` or `start`.
     pub kind: String,
     pub duration_ms: u64,
     /// `ok`; what went wrong is an alarm.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::layout::Layout;
 use crate::leases;
 use crate::machine::RunAs;
-use crate::plan::OnDisk;
+use crate::plan::{Addition, OnDisk};
 use crate::render::{HostLine, Rendered, Settings};
 
 /// A file operation that failed, with its object.
@@ -108,14 +108,13 @@ pub(crate) fn is_reserved(hosts: &[HostLine], lease: &leases::Lease) -> bool {
 
 /// Reads every file as it is.
 pub(crate) fn read(layout: &Layout) -> Result<OnDisk, FileError> {
-    let names = read_directory(&layout.names_directory())?;
     Ok(OnDisk {
         main: read_file(&layout.main())?,
         options: read_file(&layout.options())?,
         base: read_file(&layout.base_hosts())?,
         deltas: read_directory(&layout.hosts_directory())?,
-        names: names.get("base").cloned(),
-        strays: names.into_keys().filter(|name| name != "base").collect(),
+        names: read_file(&layout.base_names())?,
+        name_deltas: read_directory(&layout.names_directory())?,
     })
 }
 
@@ -199,29 +198,44 @@ pub(crate) fn write_all(layout: &Layout, rendered: &Rendered) -> Result<(), File
     replace(layout, &layout.main(), &rendered.main)?;
     replace(layout, &layout.base_hosts(), &rendered.hosts_text())?;
     replace(layout, &layout.options(), &rendered.options)?;
-    write_names(layout, rendered)?;
-    clear(&layout.hosts_directory(), None)
+    replace(layout, &layout.base_names(), &rendered.names)?;
+    clear(&layout.names_directory())?;
+    clear(&layout.hosts_directory())
+}
+
+/// Writes the watched files of an addition. Names come last: that they were read means that
+/// complaints about the hosts have been made. Gives what dnsmasq will read.
+pub(crate) fn add(
+    layout: &Layout,
+    rendered: &Rendered,
+    added: &Addition,
+    name: &str,
+) -> Result<Vec<PathBuf>, FileError> {
+    let hosts = (layout.hosts_directory().join(name), added.hosts_text());
+    let names = (layout.names_directory().join(name), added.names.clone());
+    let mut written = Vec::new();
+    for (path, text) in [hosts, names].into_iter().filter(|(_, text)| !text.is_empty()) {
+        replace(layout, &path, &text)?;
+        written.push(path);
+    }
+    write_main(layout, rendered)?;
+    Ok(written)
 }
 
 /// Writes the base file with every host; the watched files are of no use then.
 pub(crate) fn fold(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
     replace(layout, &layout.base_hosts(), &rendered.hosts_text())?;
-    clear(&layout.hosts_directory(), None)
+    clear(&layout.hosts_directory())
 }
 
-/// Writes the names, and the main file, which nobody re-reads.
-pub(crate) fn write_names(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
-    replace(layout, &layout.main(), &rendered.main)?;
-    clear(&layout.names_directory(), Some("base"))?;
-    replace(layout, &layout.names(), &rendered.names)
+/// Writes the main file, which nobody re-reads.
+pub(crate) fn write_main(layout: &Layout, rendered: &Rendered) -> Result<(), FileError> {
+    replace(layout, &layout.main(), &rendered.main)
 }
 
-fn clear(directory: &Path, keep: Option<&str>) -> Result<(), FileError> {
+fn clear(directory: &Path) -> Result<(), FileError> {
     for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
         let entry = entry.map_err(failed("list", directory))?;
-        if keep.is_some_and(|keep| entry.file_name() == keep) {
-            continue;
-        }
         let path = entry.path();
         let is_directory = entry.file_type().map_err(failed("look at", &path))?.is_dir();
         let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };

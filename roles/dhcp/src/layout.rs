@@ -35,13 +35,15 @@ impl Layout {
         self.directory.join("hosts.d")
     }
 
-    /// Watched: names.
-    pub fn names_directory(&self) -> PathBuf {
-        self.directory.join("names.d")
+    /// All names as of the last reload; not watched: dnsmasq compares every name of a watched file
+    /// with every name it knows.
+    pub fn base_names(&self) -> PathBuf {
+        self.directory.join("base.names")
     }
 
-    pub fn names(&self) -> PathBuf {
-        self.names_directory().join("base")
+    /// Watched: names added since the last reload.
+    pub fn names_directory(&self) -> PathBuf {
+        self.directory.join("names.d")
     }
 
     /// The only directory dnsmasq writes to.

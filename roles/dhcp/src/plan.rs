@@ -1,8 +1,8 @@
 //! PURE: what a running dnsmasq has, what it should have → the least that gets it there.
 //!
 //! A watched directory is only good for hosts this process has never seen: dnsmasq does not forget
-//! a removed line and refuses a known address for another MAC until it reloads. Everything else in
-//! hosts and options is a reload, the main file is a restart, names are always live.
+//! a removed line and refuses a known address for another MAC until it reloads. Names that come are
+//! live, too. Everything else in hosts, options and names is a reload, the main file is a restart.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
@@ -14,6 +14,10 @@ use dhcp_api::words::MacAddress;
 /// So many watched files are folded into the base file. dnsmasq has read their lines and keeps them,
 /// so it need not be told.
 const MAX_DELTAS: usize = 64;
+/// Names of so many watched files are folded by a reload: dnsmasq forgets those of a file that goes.
+const MOST_NAME_DELTAS: usize = 500;
+/// dnsmasq compares each line of a watched file with everything it knows; a reload is faster then.
+const MOST_ADDED: usize = 200;
 
 /// What one dnsmasq process has in memory, as far as it confirmed.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +27,9 @@ pub(crate) struct Loaded {
     pub(crate) base: String,
     /// Content of the watched files added since, by name.
     pub(crate) deltas: BTreeMap<String, String>,
+    /// The same two for names.
+    pub(crate) base_names: String,
+    pub(crate) name_deltas: BTreeMap<String, String>,
     /// Whatever stood in a line since the last reload.
     seen_addresses: HashSet<Ipv4Addr>,
     seen_macs: HashSet<MacAddress>,
@@ -37,35 +44,31 @@ impl Loaded {
             rendered: Arc::clone(rendered),
             base: rendered.hosts_text(),
             deltas: BTreeMap::new(),
+            base_names: rendered.names.clone(),
+            name_deltas: BTreeMap::new(),
             seen_addresses: rendered.hosts.iter().map(|host| host.ipv4).collect(),
             seen_macs: rendered.hosts.iter().map(|host| host.mac).collect(),
             next_delta: 0,
         }
     }
 
-    /// The watched file for `added`, by name and content.
-    pub(crate) fn delta(&mut self, added: &[HostLine]) -> (String, String) {
+    /// Name of the next watched files.
+    pub(crate) fn next_delta(&mut self) -> String {
         self.next_delta += 1;
-        let text: String = added.iter().map(|host| format!("{}\n", host.text)).collect();
-        (format!("{:06}", self.next_delta), text)
+        format!("{:06}", self.next_delta)
     }
 
-    /// Names are confirmed, and nothing else differs.
-    pub(crate) fn named(&mut self, rendered: &Arc<Rendered>) {
+    /// What is watched is confirmed, under this name.
+    pub(crate) fn added(&mut self, rendered: &Arc<Rendered>, added: &Addition, name: &str) {
+        self.seen_addresses.extend(added.hosts.iter().map(|host| host.ipv4));
+        self.seen_macs.extend(added.hosts.iter().map(|host| host.mac));
         self.rendered = Arc::clone(rendered);
-    }
-
-    /// The watched file and the names are confirmed.
-    pub(crate) fn added(
-        &mut self,
-        rendered: &Arc<Rendered>,
-        added: &[HostLine],
-        delta: (String, String),
-    ) {
-        self.seen_addresses.extend(added.iter().map(|host| host.ipv4));
-        self.seen_macs.extend(added.iter().map(|host| host.mac));
-        self.rendered = Arc::clone(rendered);
-        self.deltas.insert(delta.0, delta.1);
+        if !added.hosts.is_empty() {
+            self.deltas.insert(name.to_owned(), added.hosts_text());
+        }
+        if !added.names.is_empty() {
+            self.name_deltas.insert(name.to_owned(), added.names.clone());
+        }
     }
 
     /// Whether the watched files are enough to be folded.
@@ -92,18 +95,32 @@ pub(crate) struct OnDisk {
     pub(crate) names: Option<String>,
     pub(crate) base: Option<String>,
     pub(crate) deltas: BTreeMap<String, String>,
-    /// Files in the names directory that are not ours.
-    pub(crate) strays: Vec<String>,
+    pub(crate) name_deltas: BTreeMap<String, String>,
+}
+
+/// What a running dnsmasq takes without a signal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Addition {
+    pub(crate) hosts: Vec<HostLine>,
+    /// Lines of names.
+    pub(crate) names: String,
+}
+
+impl Addition {
+    /// The hosts as a watched file.
+    pub(crate) fn hosts_text(&self) -> String {
+        self.hosts.iter().map(|host| format!("{}\n", host.text)).collect()
+    }
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Plan {
     Nothing,
-    /// Write the names (and what nobody has to re-read); dnsmasq watches them.
-    Names,
-    /// Write the names and one more watched file.
-    Add(Vec<HostLine>),
+    /// Write the main file, which nobody has to re-read.
+    Main,
+    /// Write one more watched file for hosts, for names, or for both.
+    Add(Addition),
     /// Write everything, then SIGHUP.
     Reload,
     /// Write everything, then start anew.
@@ -114,7 +131,8 @@ impl Plan {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Nothing => "noop",
-            Self::Names => "names",
+            Self::Main => "main",
+            Self::Add(added) if added.hosts.is_empty() => "names",
             Self::Add(_) => "add",
             Self::Reload => "reload",
             Self::Restart => "restart",
@@ -131,25 +149,49 @@ pub(crate) fn plan(rendered: &Rendered, loaded: &Loaded, disk: &OnDisk) -> Plan 
     // Somebody else touched what dnsmasq reads.
     let touched = disk.options.as_deref() != Some(&known.options)
         || disk.base.as_deref() != Some(&loaded.base)
-        || disk.deltas != loaded.deltas;
+        || disk.deltas != loaded.deltas
+        || disk.names.as_deref() != Some(&loaded.base_names)
+        || disk.name_deltas != loaded.name_deltas;
     if touched || rendered.options != known.options {
         return Plan::Reload;
     }
-    match additions(&known.hosts, &rendered.hosts) {
-        None => return Plan::Reload,
-        Some(added) if added.is_empty() => {}
-        Some(added) => {
-            let seen = added.iter().any(|host| loaded.has_seen(host));
-            return if seen { Plan::Reload } else { Plan::Add(added) };
-        }
+    let hosts = additions(&known.hosts, &rendered.hosts);
+    let (Some(hosts), Some(names)) = (hosts, new_names(&known.names, &rendered.names)) else {
+        return Plan::Reload;
+    };
+    let added = Addition { hosts, names };
+    if added != Addition::default() {
+        let seen = added.hosts.iter().any(|host| loaded.has_seen(host));
+        let many = added.hosts.len().max(added.names.lines().count()) > MOST_ADDED;
+        let full = loaded.name_deltas.len() >= MOST_NAME_DELTAS;
+        return if seen || many || full { Plan::Reload } else { Plan::Add(added) };
     }
-    let names_differ = rendered.names != known.names
-        || disk.names.as_deref() != Some(&rendered.names)
-        || !disk.strays.is_empty();
-    if names_differ || disk.main.as_deref() != Some(&rendered.main) {
-        return Plan::Names;
+    if disk.main.as_deref() != Some(&rendered.main) {
+        return Plan::Main;
     }
     Plan::Nothing
+}
+
+/// The lines of `new` that `old` lacks; `None` when a line of `old` is gone or changed, or one that
+/// comes is for an address that has a name: the first one answers for it.
+fn new_names(old: &str, new: &str) -> Option<String> {
+    if old == new {
+        return Some(String::new());
+    }
+    let (mut added, mut rest) = (Vec::new(), old.lines().peekable());
+    for line in new.lines() {
+        if rest.next_if_eq(&line).is_none() {
+            added.push(line);
+        }
+    }
+    let taken: HashSet<&str> = old.lines().map(address_in).collect();
+    let is_new = rest.next().is_none() && added.iter().all(|line| !taken.contains(address_in(line)));
+    is_new.then(|| added.iter().map(|line| format!("{line}\n")).collect())
+}
+
+/// The address of a line of names.
+fn address_in(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
 }
 
 /// The lines of `new` that `old` lacks; `None` when a line of `old` is gone or changed. Both are
@@ -188,7 +230,7 @@ mod tests {
             main: "main".to_owned(),
             hosts,
             options: "options".to_owned(),
-            names: "names".to_owned(),
+            names: "names\n".to_owned(),
             ..Rendered::default()
         })
     }
@@ -197,10 +239,10 @@ mod tests {
         OnDisk {
             main: Some(loaded.rendered.main.clone()),
             options: Some(loaded.rendered.options.clone()),
-            names: Some(loaded.rendered.names.clone()),
+            names: Some(loaded.base_names.clone()),
             base: Some(loaded.base.clone()),
             deltas: loaded.deltas.clone(),
-            strays: Vec::new(),
+            name_deltas: loaded.name_deltas.clone(),
         }
     }
 
@@ -213,8 +255,11 @@ mod tests {
     fn only_hosts_never_seen_are_added_live() {
         let (a, b) = (host(50, 1), host(51, 2));
         check(&[], &[], &Plan::Nothing);
-        check(std::slice::from_ref(&a), &[a.clone(), b.clone()], &Plan::Add(vec![b.clone()]));
-        check(std::slice::from_ref(&b), &[a.clone(), b.clone()], &Plan::Add(vec![a.clone()]));
+        let add = |host: &HostLine| {
+            Plan::Add(Addition { hosts: vec![host.clone()], ..Addition::default() })
+        };
+        check(std::slice::from_ref(&a), &[a.clone(), b.clone()], &add(&b));
+        check(std::slice::from_ref(&b), &[a.clone(), b.clone()], &add(&a));
         // removed; moved to another MAC; MAC moved to another address
         check(&[a.clone(), b.clone()], std::slice::from_ref(&b), &Plan::Reload);
         check(&[a.clone(), b], &[host(50, 1), host(51, 3)], &Plan::Reload);
@@ -232,11 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn main_restarts_options_reload_and_names_are_live() {
+    fn main_restarts_options_reload_and_names_that_come_are_live() {
         let loaded = Loaded::all(&rendered(&[]));
         let mut new = Rendered::clone(&rendered(&[]));
-        new.names = "x".to_owned();
-        assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Names);
+        new.names = "10.0.0.1 a\nnames\n".to_owned();
+        let names = "10.0.0.1 a\n".to_owned();
+        let added = Plan::Add(Addition { names, ..Addition::default() });
+        assert_eq!((plan(&new, &loaded, &disk(&loaded)), added.kind()), (added.clone(), "names"));
+        // One that goes or changes, and a second one for an address.
+        for changed in ["", "other\n", "names\nnames b\n"] {
+            new.names = changed.to_owned();
+            assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Reload, "{changed}");
+        }
         new.options = "x".to_owned();
         assert_eq!(plan(&new, &loaded, &disk(&loaded)), Plan::Reload);
         new.main = "x".to_owned();
@@ -255,9 +307,9 @@ mod tests {
         check(|disk| disk.base = None, Plan::Reload);
         check(|disk| disk.options = Some(String::new()), Plan::Reload);
         check(|disk| drop(disk.deltas.insert("x".to_owned(), "y".to_owned())), Plan::Reload);
-        check(|disk| disk.names = None, Plan::Names);
-        check(|disk| disk.strays.push("x".to_owned()), Plan::Names);
-        check(|disk| disk.main = None, Plan::Names);
+        check(|disk| disk.names = None, Plan::Reload);
+        check(|disk| drop(disk.name_deltas.insert("x".to_owned(), "y".to_owned())), Plan::Reload);
+        check(|disk| disk.main = None, Plan::Main);
     }
 
     proptest! {

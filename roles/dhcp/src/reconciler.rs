@@ -353,9 +353,9 @@ impl Reconciler {
         let kind = plan.kind();
         match plan {
             Plan::Nothing => {}
-            Plan::Names => self.names(rendered).await?,
+            Plan::Main => self.write_main(rendered).await?,
             Plan::Add(added) => {
-                self.add(rendered, &added).await?;
+                self.add(rendered, added).await?;
                 self.fold(rendered).await?;
             }
             Plan::Reload => self.reload(rendered).await?,

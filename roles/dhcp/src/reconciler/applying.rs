@@ -8,52 +8,35 @@ use super::{ApplyError, REJECTED, Reconciler, WATCHED, rejections};
 use crate::child::ChildError;
 use crate::dnsmasq_log::LogEvent;
 use crate::files;
-use crate::plan::Loaded;
-use crate::render::{HostLine, Rendered};
+use crate::plan::{Addition, Loaded};
+use crate::render::Rendered;
 
 impl Reconciler {
-    pub(super) async fn names(&mut self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
+    pub(super) async fn write_main(&self, rendered: &Arc<Rendered>) -> Result<(), ApplyError> {
         let (layout, text) = (self.settings.layout.clone(), Arc::clone(rendered));
-        self.cx.tasks.blocking("names", move || files::write_names(&layout, &text)).await??;
-        if !self.settings.dns
-            || self
-                .confirm(&[self.settings.layout.names()], watched_time(rendered))
-                .await?
-                .is_some()
-        {
-            if let Some((_, loaded)) = &mut self.process {
-                loaded.named(rendered);
-            }
-            return Ok(());
-        }
-        self.reload(rendered).await
+        let write = move || files::write_main(&layout, &text);
+        Ok(self.cx.tasks.blocking("main", write).await??)
     }
 
     pub(super) async fn add(
         &mut self,
         rendered: &Arc<Rendered>,
-        added: &[HostLine],
+        added: Addition,
     ) -> Result<(), ApplyError> {
         let Some((_, loaded)) = &mut self.process else { return Ok(()) };
-        let delta = loaded.delta(added);
-        let path = self.settings.layout.hosts_directory().join(&delta.0);
-        let (layout, text, content) =
-            (self.settings.layout.clone(), Arc::clone(rendered), delta.1.clone());
-        let target = path.clone();
-        // Names last: that they were read means that complaints about the hosts have been made.
-        let write = move || {
-            files::replace(&layout, &target, &content)
-                .and_then(|()| files::write_names(&layout, &text))
-        };
-        self.cx.tasks.blocking("add", write).await??;
-        let mut awaited = vec![path];
-        if self.settings.dns {
-            awaited.push(self.settings.layout.names());
+        let name = loaded.next_delta();
+        let (layout, text, file) =
+            (self.settings.layout.clone(), Arc::clone(rendered), name.clone());
+        let lines = added.clone();
+        let write = move || files::add(&layout, &text, &lines, &file);
+        let mut awaited = self.cx.tasks.blocking("add", write).await??;
+        if !self.settings.dns {
+            awaited.retain(|path| !path.starts_with(self.settings.layout.names_directory()));
         }
         match self.confirm(&awaited, watched_time(rendered)).await? {
             Some(complaints) if complaints.is_empty() => {
                 if let Some((_, loaded)) = &mut self.process {
-                    loaded.added(rendered, added, delta);
+                    loaded.added(rendered, &added, &name);
                 }
                 Ok(())
             }
@@ -126,7 +109,7 @@ impl Reconciler {
         if rendered.serves_dhcp() {
             return vec![layout.base_hosts(), layout.options()];
         }
-        if self.settings.dns { vec![layout.names()] } else { Vec::new() }
+        if self.settings.dns { vec![layout.base_names()] } else { Vec::new() }
     }
 
     /// Waits until dnsmasq has read every file of `awaited`; gives its complaints meanwhile, or

@@ -128,6 +128,7 @@ fn dns_lines(
     for upstream in upstreams {
         line!(out, "server={upstream}");
     }
+    line!(out, "addn-hosts={}", settings.layout.base_names().display());
     line!(out, "hostsdir={}", settings.layout.names_directory().display());
     let domains: BTreeSet<_> = state
         .zones

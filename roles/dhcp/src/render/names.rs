@@ -1,4 +1,4 @@
-//! `names.d`: names that dnsmasq takes while it runs.
+//! `base.names`: every name; what comes while dnsmasq runs lies in `names.d` until the next reload.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

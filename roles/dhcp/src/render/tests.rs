@@ -136,6 +136,7 @@ fn without_dns_no_port_is_opened() {
     assert!(
         rendered.main.contains("port=0\n")
             && !rendered.main.contains("hostsdir=/s/dhcp/dnsmasq/names.d")
+            && !rendered.main.contains("addn-hosts=")
     );
 }
 

@@ -73,7 +73,7 @@ const OK: Test = |_| ("dnsmasq: syntax check OK.".to_owned(), 0);
 /// Confirms start and reloads like dnsmasq. The `sleep` is in the background, so that the shell
 /// takes its signals.
 const SERVES: &str = "echo 'dnsmasq: started, version 2.90' >&2; \
-    tell() { echo 'dnsmasq[1]: read DIR/names.d/base - 0 names' >&2; \
+    tell() { echo 'dnsmasq[1]: read DIR/base.names - 0 names' >&2; \
              echo 'dnsmasq-dhcp[1]: read DIR/base.hosts' >&2; \
              echo 'dnsmasq-dhcp[1]: read DIR/base.opts' >&2; }; \
     trap tell HUP; trap 'kill $!; exit 0' TERM; tell; \

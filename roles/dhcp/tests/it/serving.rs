@@ -266,9 +266,9 @@ fn files_edited_by_hand_are_put_right() {
         api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
         let files = directory.path().join("dhcp/dnsmasq");
         std::fs::write(files.join("hosts.d/zz"), "02:00:00:00:00:77,10.77.0.77\n").unwrap();
-        std::fs::remove_file(files.join("names.d/base")).unwrap();
+        std::fs::remove_file(files.join("base.names")).unwrap();
         eventually("the stray host is forgotten", async || {
-            (!files.join("hosts.d/zz").exists() && files.join("names.d/base").exists())
+            (!files.join("hosts.d/zz").exists() && files.join("base.names").exists())
                 .then_some(())
         })
         .await;
