@@ -185,7 +185,8 @@ fn new_names(old: &str, new: &str) -> Option<String> {
         }
     }
     let taken: HashSet<&str> = old.lines().map(address_in).collect();
-    let is_new = rest.next().is_none() && added.iter().all(|line| !taken.contains(address_in(line)));
+    let is_new =
+        rest.next().is_none() && added.iter().all(|line| !taken.contains(address_in(line)));
     is_new.then(|| added.iter().map(|line| format!("{line}\n")).collect())
 }
 

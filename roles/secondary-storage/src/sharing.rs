@@ -156,6 +156,9 @@ struct Held {
     note: Option<Note>,
     /// Another host has it.
     lost: bool,
+    /// Held while its file on the store is written or removed: a sign of life that was under way must not
+    /// bring back what its end has removed.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Held {
@@ -255,7 +258,8 @@ impl Sharing {
         let (own, left): (Vec<Left>, _) = all.into_iter().partition(|left| left.owner == owner);
         let note = own.into_iter().next_back().map(|left| left.note);
         let owner = owner.to_owned();
-        let held = Held { lease, owner, worker, former, left, note, lost: false };
+        let writing = Arc::default();
+        let held = Held { lease, owner, worker, former, left, note, lost: false, writing };
         self.held().insert(Self::key(store, work), held);
     }
 
@@ -290,8 +294,13 @@ impl Sharing {
     }
 
     async fn show(&self, store: &Store, work: &FileName) -> Result<(), SharingError> {
-        let held = self.held().get(&Self::key(store, work)).cloned();
-        let Some(held) = held.filter(|held| !held.lost) else { return Ok(()) };
+        let key = Self::key(store, work);
+        let writing = self.held().get(&key).map(|held| Arc::clone(&held.writing));
+        let Some(writing) = writing else { return Ok(()) };
+        let _writing = writing.lock().await;
+        let held = self.held().get(&key).cloned();
+        let is_same = |held: &Held| Arc::ptr_eq(&held.writing, &writing) && !held.lost;
+        let Some(held) = held.filter(is_same) else { return Ok(()) };
         let Some(worker) = &held.worker else { return Ok(()) };
         let shown = Shown { left: held.left(), doing: worker.doing() };
         let (directory, file) = place(work)?;
@@ -345,6 +354,7 @@ impl Sharing {
         work: &FileName,
         held: &Held,
     ) -> Result<(), SharingError> {
+        let _writing = held.writing.lock().await;
         if !held.lost && self.leases().is_held(store, &held.lease).await? {
             self.hide(store, work).await?;
             self.leases().release(store, &held.lease).await?;

@@ -269,9 +269,9 @@ pub(super) async fn config(
     let text = match file {
         File::Main => disk.main,
         File::Opts => disk.options,
-        File::Names => {
-            disk.names.map(|base| disk.name_deltas.into_values().fold(base, |all, more| all + &more))
-        }
+        File::Names => disk
+            .names
+            .map(|base| disk.name_deltas.into_values().fold(base, |all, more| all + &more)),
         File::Hosts => {
             disk.base.map(|base| disk.deltas.into_values().fold(base, |all, more| all + &more))
         }

@@ -268,8 +268,7 @@ fn files_edited_by_hand_are_put_right() {
         std::fs::write(files.join("hosts.d/zz"), "02:00:00:00:00:77,10.77.0.77\n").unwrap();
         std::fs::remove_file(files.join("base.names")).unwrap();
         eventually("the stray host is forgotten", async || {
-            (!files.join("hosts.d/zz").exists() && files.join("base.names").exists())
-                .then_some(())
+            (!files.join("hosts.d/zz").exists() && files.join("base.names").exists()).then_some(())
         })
         .await;
         // The next write is applied after that pass.
