@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use agent_protocol::Sequence;
 use agent_protocol::agent::CheckHealthAnswer;
+use agent_protocol::storage::{CopyCommand, DownloadCommand};
+use agent_protocol::{Body as _, Sequence};
 use role::BoxFuture;
 
 use super::*;
@@ -127,7 +128,7 @@ async fn a_panic_is_answered_with_a_reference_and_nothing_more() {
 
 #[test]
 fn a_panic_is_answered_by_the_class_the_server_casts_to() {
-    let copy = "org.apache.cloudstack.storage.command.CopyCommand";
+    let copy = CopyCommand::CLASS;
     let kept = Envelope {
         class: copy.to_owned(),
         body: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
@@ -167,7 +168,7 @@ async fn what_has_no_answer_when_the_role_gives_up_fails_by_its_class() {
         tasks: TaskScope::new(),
         state_directory: PathBuf::new(),
     };
-    let steps = ["test.A", "org.apache.cloudstack.storage.command.DownloadCommand", "test.B"]
+    let steps = ["test.A", DownloadCommand::CLASS, "test.B"]
         .into_iter()
         .map(|class| {
             let body = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();

@@ -65,6 +65,7 @@ pub(super) fn tokens(
 
 #[cfg(test)]
 mod tests {
+    use agent_protocol::Body as _;
     use serde_json::json;
 
     use super::*;
@@ -79,13 +80,13 @@ mod tests {
         let start = line(
             "m2a",
             0x27,
-            "com.cloud.agent.api.proxy.StartConsoleProxyAgentHttpHandlerCommand",
+            StartConsoleProxyAgentHttpHandlerCommand::CLASS,
             json!({"encryptorPassword": TokenKey::generate().unwrap().encryptor_password()}),
         );
         let question = line(
             "a2m",
             0x03,
-            "com.cloud.agent.api.ConsoleAccessAuthenticationCommand",
+            ConsoleAccessAuthenticationCommand::CLASS,
             json!({"_host": "10.0.0.1", "_port": "5901", "sessionUuid": "s"}),
         );
         let text = [start, question.clone()].join("\n");
