@@ -45,7 +45,7 @@ pub enum OvfError {
     #[error("does not refer to the file {0:?}")]
     NoSuchFile(String),
     /// It needs another disk.
-    #[error("has a disk {0:?} that needs a parent disk")]
+    #[error("has a disk {0:?} that needs a parent disk: export the machine without snapshots")]
     Parent(String),
     /// In pieces.
     #[error(

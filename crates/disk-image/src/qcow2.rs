@@ -37,7 +37,7 @@ pub enum Qcow2Error {
     #[error("version {0} is not 2 or 3")]
     Version(u32),
     /// It needs another file, which would be one of the host's.
-    #[error("it has a backing file")]
+    #[error("it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)")]
     BackingFile,
     /// Its name is not where names are.
     #[error("the name of its backing file ({length} bytes at byte {offset}) is not valid")]
@@ -48,16 +48,20 @@ pub enum Qcow2Error {
         length: u32,
     },
     /// The same for its data.
-    #[error("its data is in another file")]
+    #[error(
+        "its data is in another file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)"
+    )]
     DataFile,
     /// Incompatible features nobody here knows.
     #[error("it needs features that are not supported (bits {0:#x})")]
     Features(u64),
     /// A feature that CloudStack's hosts refuse.
-    #[error("it uses extended L2 entries (subclusters), which are not supported")]
+    #[error(
+        "it uses extended L2 entries (subclusters), which are not supported: convert it (qemu-img convert -O qcow2 IMAGE PLAIN)"
+    )]
     ExtendedL2,
     /// By AES or LUKS.
-    #[error("it is encrypted")]
+    #[error("it is encrypted, and the hosts have no key: convert it to an image without encryption")]
     Encrypted,
     /// Outside 512 bytes to 2 MiB.
     #[error("its cluster size is 2^{0} bytes, allowed are 2^9 to 2^21")]

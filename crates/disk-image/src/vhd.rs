@@ -29,10 +29,10 @@ pub enum VhdError {
     #[error("its footer is damaged (wrong checksum)")]
     Checksum,
     /// It needs another file.
-    #[error("it is a differencing disk that needs a parent file")]
+    #[error("it is a differencing disk that needs a parent file: merge it first")]
     Differencing,
     /// And does not say which.
-    #[error("it is a differencing disk that does not name its parent file")]
+    #[error("it is a differencing disk that does not name its parent file: merge it first")]
     NoParent,
     /// Neither fixed nor dynamic.
     #[error("its disk type is {0}, not 2 (fixed) or 3 (dynamic)")]

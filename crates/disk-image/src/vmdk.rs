@@ -69,7 +69,7 @@ pub enum VmdkError {
     #[error("it needs a parent disk{}: give the whole disk, without snapshots", named(.0))]
     Parent(Option<String>),
     /// By VMware.
-    #[error("it is encrypted")]
+    #[error("it is encrypted, and the hosts have no key: export the disk without encryption")]
     Encrypted,
     /// Zero or absurd.
     #[error("its capacity is {0} sectors")]

@@ -98,7 +98,7 @@ fn images_that_qemu_makes_are_accepted() {
     }
     make(root, "create -f qcow2 -b disk.raw -F raw backed");
     let error = judge(Format::Qcow2, &std::fs::read(root.join("backed")).unwrap()).unwrap_err();
-    assert!(error.ends_with("it has a backing file"), "{error}");
+    assert!(error.contains("it has a backing file: make one image of both"), "{error}");
 }
 
 /// Rules for templates that QEMU does not have.

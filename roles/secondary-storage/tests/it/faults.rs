@@ -47,7 +47,7 @@ async fn content_that_is_something_else() {
     check("golden/tiny.qcow2.gz", ImageFormat::Raw, &text("QEMU QCOW Image")).await;
     check("golden/tiny.raw", ImageFormat::Qcow2, &text("data")).await;
     check("golden/tiny.raw", ImageFormat::Iso, &text("data")).await;
-    let backing = "Failed post download script: The downloaded file is not a valid QCOW2: it has a backing file";
+    let backing = "Failed post download script: The downloaded file is not a valid QCOW2: it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)";
     check("golden/backing.qcow2", ImageFormat::Qcow2, backing).await;
     let vhd =
         "Failed post download script: The downloaded file is not a valid VHD: it has no VHD footer";

@@ -27,7 +27,7 @@ const DIFFERENCES: &[(&str, &str, &str)] = &[
 /// Texts of the original that ours replaces by more helpful ones.
 const TEXTS: &[(&str, &str)] = &[(
     "Failed post download script: The downloaded file is not a valid QCOW2. Ask the administrator to check the logs for more details.",
-    "Failed post download script: The downloaded file is not a valid QCOW2: it has a backing file",
+    "Failed post download script: The downloaded file is not a valid QCOW2: it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)",
 )];
 
 fn conversation() -> Vec<Value> {

@@ -70,7 +70,7 @@ const DIFFERENCES: &[(&str, u16, &str, &str)] = &[
     (
         "backing",
         400,
-        "The uploaded file is not a valid QCOW2: it has a backing file",
+        "The uploaded file is not a valid QCOW2: it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)",
         "the client's fault, with the reason",
     ),
     ("gz-qcow2", 200, "upload successful.", "decompressed on the way"),
