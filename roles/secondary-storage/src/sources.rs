@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use role::BoxFuture;
 
-pub use error::SourceError;
+pub use error::{SourceError, all_seen};
 pub use file::FileSource;
 pub use http::HttpSource;
 pub use metalink::MetalinkSource;

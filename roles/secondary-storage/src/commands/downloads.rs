@@ -28,7 +28,9 @@ use crate::sharing::{Sharing, work_of};
 use crate::sources::http::address::AddressPolicy;
 use crate::sources::http::trust::Trust;
 use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
-use crate::sources::{FileSource, HttpSource, MetalinkSource, NfsSource, Source, SourceError};
+use crate::sources::{
+    FileSource, HttpSource, MetalinkSource, NfsSource, Source, SourceError, all_seen,
+};
 use crate::stores::{InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
 use management_link::AnswerNow;
@@ -164,6 +166,7 @@ impl DownloadCommands {
         expectation: &Expectation,
         sites: &[Network],
     ) -> Result<Source, SourceError> {
+        all_seen(url)?;
         if FileSource::is_meant(url) {
             return Ok(Source::File(FileSource::parse(url, &self.access.stores)?));
         }

@@ -12,6 +12,10 @@ pub enum SourceError {
     #[error("{url} is not a usable URL: {reason}")]
     Url { url: RedactedUrl, reason: &'static str },
     #[error(
+        "{url} is not a usable URL: its character {place} is {}, which is not seen; remove it, or write it as {} if it is meant", unseen_name(*.character), percent_encoded(*.character)
+    )]
+    Unseen { url: RedactedUrl, character: char, place: usize },
+    #[error(
         "nothing is downloaded by {0:?}; give a URL of http, https or nfs (nfs://HOST/EXPORT/PATH), or file:// for a file of a store of this host{hint}", hint = scheme_hint(.0)
     )]
     Scheme(String),
@@ -79,6 +83,39 @@ pub enum SourceError {
     Internal,
 }
 
+/// Refuses characters that nobody sees. The URL parser would drop some of them without a word, and
+/// put others into the path: another file than the one that was meant either way.
+pub fn all_seen(text: &str) -> Result<(), SourceError> {
+    let is_unseen = |c: &char| {
+        c.is_control()
+            // Without width, marks of the direction of text, and what a file may begin with.
+            || matches!(c, '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut numbered = text.trim().chars().zip(1..);
+    match numbered.find(|(character, _place)| is_unseen(character)) {
+        Some((character, place)) => {
+            Err(SourceError::Unseen { url: RedactedUrl::of(text), character, place })
+        }
+        None => Ok(()),
+    }
+}
+
+fn unseen_name(character: char) -> String {
+    match character {
+        '\n' => "a line break (U+000A)".to_owned(),
+        '\r' => "a carriage return (U+000D)".to_owned(),
+        '\t' => "a tab (U+0009)".to_owned(),
+        other => format!("U+{:04X}", u32::from(other)),
+    }
+}
+
+fn percent_encoded(character: char) -> String {
+    let mut buffer = [0; 4];
+    let bytes = character.encode_utf8(&mut buffer).bytes();
+    bytes.map(|byte| format!("%{byte:02X}")).collect()
+}
+
 /// What to do about the usual ones.
 fn scheme_hint(scheme: &str) -> &'static str {
     match scheme {
@@ -108,5 +145,30 @@ impl SourceError {
     pub const fn can_begin_again(&self, had_begun: bool) -> bool {
         let is_away = matches!(self, Self::Connect(_) | Self::Resolve { .. } | Self::Proxy(_));
         matches!(self, Self::Restart(_)) || (had_begun && is_away)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_that_nobody_sees_are_named() {
+        let check = |text: &str, expected: &str| {
+            let error = all_seen(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("http://h/a\nb.qcow2", "its character 11 is a line break (U+000A)");
+        check("http://h/a\r\nb", "a carriage return (U+000D), which is not seen");
+        check("nfs://h/a\tb", "a tab (U+0009), which is not seen; remove it, or write it as %09");
+        check("http://h/a\u{200b}.iso?sig=geheim", "U+200B");
+        check("\u{feff}http://h/a", "its character 1 is U+FEFF");
+        check("http://h/\u{202e}osi.a", "write it as %E2%80%AE if it is meant");
+        check("http://h/a\0", "U+0000");
+        let secret = all_seen("http://u:geheim@h/a\u{7}?geheim").unwrap_err().to_string();
+        assert!(!secret.contains("geheim"), "{secret}");
+        for good in ["  http://h/a\n", "http://h/größe 1.iso", "http://h/👩\u{200d}💻.iso"] {
+            all_seen(good).unwrap();
+        }
     }
 }
