@@ -25,10 +25,6 @@ use disk_image::Sizes;
 /// How long the store may take to let go of an ended download before that is told.
 const LET_GO_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often, and after which pauses, a store is looked for that is not there after a start.
-const STORE_ATTEMPTS: u32 = 30;
-const STORE_PAUSE: Duration = Duration::from_secs(10);
-
 /// Runs a job to its end; never fails, the outcome is in the job.
 pub(super) async fn run(job: Arc<Job>, cx: DownloadContext, turns: Turns) {
     let mut guard = EndGuard { job: &job, armed: true };
@@ -285,18 +281,15 @@ async fn published_before(
 /// Opens the store. When the process has just started, its network may not be there yet: a download
 /// that goes on waits for that a while.
 async fn open_store(job: &Job, cx: &DownloadContext) -> Result<Arc<Store>, IngestError> {
-    let mut left = if job.is_restored { STORE_ATTEMPTS } else { 0 };
-    loop {
-        let error = match cx.stores.open(&job.request.store, None).await {
-            Ok(store) => return Ok(store),
-            Err(error) if left == 0 => return Err(error.into()),
-            Err(error) => bedrock::chain(&error),
-        };
-        left -= 1;
+    let (stores, url) = (&cx.stores, &job.request.store);
+    if !job.is_restored {
+        return Ok(stores.open(url, None).await?);
+    }
+    let told = |error: &str| {
         tracing::info!(job = job.id, error, "the store of a download is not there yet");
         job.update(|report| report.text = format!("waiting for its store: {error}"));
-        tokio::time::sleep(STORE_PAUSE).await;
-    }
+    };
+    Ok(stores.open_patiently(url, None, told).await?)
 }
 
 /// One pass over the image, and others when its source has to begin again.

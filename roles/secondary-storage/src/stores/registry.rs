@@ -21,6 +21,9 @@ const MAX_STORES: usize = 32;
 const FAILURE_MEMORY: Duration = Duration::from_secs(600);
 /// For the first look at a store that can be reached.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// How often, and after which pauses, a store is looked for that is not there after a start.
+const PATIENT_ATTEMPTS: u32 = 30;
+const PATIENT_PAUSE: Duration = Duration::from_secs(10);
 
 type Outcome = Option<Result<Arc<Store>, String>>;
 
@@ -83,6 +86,24 @@ impl Stores {
     ) -> Result<Arc<Store>, StoreError> {
         let version = wire_version(version).map(str::to_owned);
         self.open_wanted(url, Wanted { version, at: Instant::now() }).await
+    }
+
+    /// As [`Stores::open`], for what goes on after a start of the process: the network may not be
+    /// there yet, so it is tried again for some minutes. `told` hears why, before each pause.
+    pub async fn open_patiently(
+        &self,
+        url: &StoreUrl,
+        version: Option<&str>,
+        told: impl Fn(&str),
+    ) -> Result<Arc<Store>, StoreError> {
+        for _attempt in 0..PATIENT_ATTEMPTS {
+            match self.open(url, version).await {
+                Ok(store) => return Ok(store),
+                Err(error) => told(&bedrock::chain(&error)),
+            }
+            tokio::time::sleep(PATIENT_PAUSE).await;
+        }
+        self.open(url, version).await
     }
 
     async fn open_wanted(&self, url: &StoreUrl, wanted: Wanted) -> Result<Arc<Store>, StoreError> {

@@ -24,36 +24,21 @@ use crate::stores::{InstallPath, Store};
 
 /// Between two looks at how far an upload is, to keep it on disk.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
-/// Between two looks for a store that is not there after a start.
-const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs an upload to its end; never fails, the outcome is in the upload and its record.
 pub(super) async fn run(uploads: Uploads, upload: Arc<Upload>, pieces: mpsc::Receiver<Piece>) {
     let guard = EndGuard { uploads: &uploads, upload: &upload, armed: true };
     let cx = uploads.context();
-    let outcome = attempt(&uploads, &upload, pieces).await;
-    // On NFS a file that is removed while open leaves a name behind.
-    upload.work.ended().await;
-    let outcome = match outcome {
-        Ok(completed) => {
-            // Before the note goes: a crash in between finds one of them.
-            uploads.remember(&upload, &Ok(completed.clone())).await;
-            settle(cx, &upload.attempt).await;
-            Ok(completed)
-        }
-        Err(UploadError::Suspended) => {
-            upload.take_note();
-            uploads.remember_progress(&upload).await;
-            Err(UploadError::Suspended)
-        }
-        Err(error) => {
-            if let Err(error) = clean_up(cx, &upload.attempt).await {
-                // The note stays: the next start tries again.
-                let error = bedrock::chain(&error);
-                tracing::warn!(upload = upload.id, error, "cannot remove what an upload left");
-            }
-            uploads.remember(&upload, &Err(error.clone())).await;
-            Err(error)
+    let (outcome, published) = attempt(&uploads, &upload, pieces).await;
+    let mut leaving = Box::pin(leave(&uploads, &upload, outcome.clone(), published));
+    let patience = cx.settings.get().cancel_limit;
+    let outcome = match tokio::time::timeout(patience, &mut leaving).await {
+        Ok(outcome) => outcome,
+        Err(_late) => {
+            tracing::warn!(upload = upload.id, "the store does not let go of an ended upload");
+            // Client and server are told in time; its place stays taken until then.
+            upload.finish(outcome);
+            leaving.await
         }
     };
     let seconds = upload.started.elapsed().as_secs_f64();
@@ -108,12 +93,58 @@ impl Drop for EndGuard<'_> {
 /// What is being made an object, and where.
 type Published = (Arc<Store>, Publishing, Option<Arc<OVFInformationTO>>);
 
-/// The upload itself, and whether it took effect when it seems to have failed.
+/// Waits until the store has let go of the upload, then keeps or removes what is there and writes
+/// down how it ended: well, when its publication took effect although it seemed to have failed.
+async fn leave(
+    uploads: &Uploads,
+    upload: &Arc<Upload>,
+    outcome: Outcome,
+    published: Option<Published>,
+) -> Outcome {
+    let cx = uploads.context();
+    // On NFS a file that is removed while open leaves a name behind.
+    upload.work.ended().await;
+    let outcome = match (outcome, published) {
+        (Err(error), Some(published)) => took_effect(upload, published).await.ok_or(error),
+        (outcome, _) => outcome,
+    };
+    match &outcome {
+        Ok(_) => {
+            // Before the note goes: a crash in between finds one of them.
+            uploads.remember(upload, &outcome).await;
+            settle(cx, &upload.attempt).await;
+        }
+        Err(UploadError::Suspended) => {
+            upload.take_note();
+            uploads.remember_progress(upload).await;
+        }
+        Err(_) => {
+            if let Err(error) = clean_up(cx, &upload.attempt).await {
+                // The note stays: the next start tries again.
+                let error = bedrock::chain(&error);
+                tracing::warn!(upload = upload.id, error, "cannot remove what an upload left");
+            }
+            uploads.remember(upload, &outcome).await;
+        }
+    }
+    outcome
+}
+
+/// What an upload became whose publication took effect.
+async fn took_effect(upload: &Upload, published: Published) -> Option<Completed> {
+    let (store, publishing, ovf) = published;
+    let plan = &upload.plan;
+    let done = is_published(&store, plan.kind, &plan.directory, &publishing).await;
+    let Publishing { install_path, sizes, .. } = publishing;
+    done.is_ok_and(|done| done).then(|| Completed::new(install_path, sizes, ovf))
+}
+
+/// The upload itself, and what it was about to publish.
 async fn attempt(
     uploads: &Uploads,
     upload: &Arc<Upload>,
     pieces: mpsc::Receiver<Piece>,
-) -> Outcome {
+) -> (Outcome, Option<Published>) {
     let mut publishing = None;
     let mut work = Box::pin(work(uploads, upload, pieces, &mut publishing));
     let outcome = tokio::select! {
@@ -130,20 +161,12 @@ async fn attempt(
     };
     // Its writer ends with it.
     drop(work);
-    let Err(error) = outcome else { return outcome };
-    upload.work.ended().await;
-    if let Some((store, publishing, ovf)) = publishing {
-        let plan = &upload.plan;
-        let done = is_published(&store, plan.kind, &plan.directory, &publishing).await;
-        if done.is_ok_and(|done| done) {
-            return Ok(Completed::new(publishing.install_path, publishing.sizes, ovf));
-        }
-    }
-    Err(match error {
-        // Whoever closed the way in knows why.
+    // Whoever closed the way in knows why.
+    let outcome = outcome.map_err(|error| match error {
         UploadError::Lost => upload.reason().unwrap_or(UploadError::Lost),
         error => error,
-    })
+    });
+    (outcome, publishing)
 }
 
 /// Keeps on disk how far a resumable upload is, now and then.
@@ -169,7 +192,7 @@ async fn work(
     let format = plan.format.extension().to_ascii_uppercase();
     let failed = |error: IngestError| UploadError::of_ingest(&error, &format);
     let store = if upload.is_restored {
-        let store = store_again(upload, cx).await;
+        let store = store_again(upload, cx).await.map_err(failed)?;
         uploads.claim(upload, &store).await?;
         if let Some(completed) = published_before(upload, cx, &store).await.map_err(failed)? {
             return Ok(completed);
@@ -219,22 +242,13 @@ async fn work(
 }
 
 /// The store of an upload that goes on. When the process has just started, its network may not be
-/// there yet; the upload's own limit of a pause ends the waiting.
-async fn store_again(upload: &Upload, cx: &DownloadContext) -> Arc<Store> {
-    loop {
-        match cx.stores.open(&upload.plan.store, upload.plan.nfs_version.as_deref()).await {
-            Ok(store) => return store,
-            Err(error) => {
-                let error = bedrock::chain(&error);
-                tracing::info!(
-                    upload = upload.id,
-                    error,
-                    "the store of an upload is not there yet"
-                );
-            }
-        }
-        tokio::time::sleep(STORE_PAUSE).await;
-    }
+/// there yet.
+async fn store_again(upload: &Upload, cx: &DownloadContext) -> Result<Arc<Store>, IngestError> {
+    let (url, version) = (&upload.plan.store, upload.plan.nfs_version.as_deref());
+    let told = |error: &str| {
+        tracing::info!(upload = upload.id, error, "the store of an upload is not there yet");
+    };
+    Ok(cx.stores.open_patiently(url, version, told).await?)
 }
 
 /// What an earlier run of this process did with the complete file: it is an object, or its

@@ -173,6 +173,10 @@ impl Uploads {
             return Err(UploadError::Stopped);
         }
         let used = match table.uploads.get(&upload.id) {
+            Some(Slot::Running(upload)) if upload.outcome().is_some() => Some(
+                "its upload has ended, but its store does not let go of it; try again later"
+                    .to_owned(),
+            ),
             Some(Slot::Running(_)) => Some("its upload is under way".to_owned()),
             Some(Slot::Ended(record)) => match &record.state {
                 State::Completed(_) => Some("its upload is complete".to_owned()),
@@ -278,7 +282,7 @@ impl Uploads {
         let state = match outcome {
             Ok(completed) => State::Completed(completed.clone()),
             Err(UploadError::Suspended) => return self.receiving(upload),
-            Err(error) => State::Failed { text: error.to_string(), told: false },
+            Err(error) => State::Failed { text: error.to_string(), told: upload.is_told() },
         };
         self.record(Some(upload), state)
     }
@@ -315,6 +319,7 @@ impl Uploads {
             tracing::info!(upload = upload.id, "upload aborted");
         }
         upload.finish(outcome);
+        upload.gone.cancel();
     }
 
     /// An upload that was to go on cannot.
@@ -381,13 +386,16 @@ impl Uploads {
         let local = match slot {
             None => None,
             Some(Slot::Ended(record)) => Some(*record),
-            Some(Slot::Running(upload)) => {
-                return Told::InProgress {
-                    percent: upload.percent(),
-                    received: upload.received(),
-                    is_volume: upload.plan.kind == crate::stores::ObjectKind::Volume,
-                };
-            }
+            Some(Slot::Running(upload)) => match upload.outcome() {
+                Some(outcome) => Some(self.ended_record(&upload, &outcome)),
+                None => {
+                    return Told::InProgress {
+                        percent: upload.percent(),
+                        received: upload.received(),
+                        is_volume: upload.plan.kind == crate::stores::ObjectKind::Volume,
+                    };
+                }
+            },
         };
         let Some(record) = self.known_to_all(id, local).await else { return Told::Unknown };
         match record.state.clone() {
@@ -411,7 +419,7 @@ impl Uploads {
             let mut table = self.table();
             match table.uploads.get_mut(id) {
                 Some(Slot::Ended(known)) => **known = record.clone(),
-                Some(Slot::Running(_)) => return,
+                Some(Slot::Running(upload)) => return upload.set_told(),
                 // Another host's.
                 None => {
                     let ended = Slot::Ended(Box::new(record.clone()));
@@ -427,7 +435,7 @@ impl Uploads {
         if let Some(upload) = self.running(id) {
             upload.end(UploadError::Aborted);
             let limit = self.shared.cx.settings.get().cancel_limit;
-            if tokio::time::timeout(limit, upload.ended()).await.is_err() {
+            if tokio::time::timeout(limit, upload.gone.cancelled()).await.is_err() {
                 tracing::warn!(upload = id, "an aborted upload does not end");
                 return true;
             }
@@ -454,7 +462,7 @@ impl Uploads {
         let Some(upload) = running else { return true };
         upload.end(UploadError::Aborted);
         let limit = self.shared.cx.settings.get().cancel_limit;
-        tokio::time::timeout(limit, upload.ended()).await.is_ok()
+        tokio::time::timeout(limit, upload.gone.cancelled()).await.is_ok()
     }
 
     /// Stops everything. Of resumable uploads what is there stays, for the next run to go on; of others
@@ -470,7 +478,7 @@ impl Uploads {
             upload.end(if goes_on { UploadError::Suspended } else { UploadError::Stopped });
         }
         let limit = self.shared.cx.settings.get().cancel_limit;
-        let ended = running.iter().map(|upload| tokio::time::timeout(limit, upload.ended()));
+        let ended = running.iter().map(|upload| tokio::time::timeout(limit, upload.gone.cancelled()));
         futures_util::future::join_all(ended).await;
     }
 }

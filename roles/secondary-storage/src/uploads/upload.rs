@@ -48,6 +48,10 @@ pub struct Upload {
     /// Why it has to end; the first reason counts.
     reason: Mutex<Option<UploadError>>,
     outcome: watch::Sender<Option<Outcome>>,
+    /// Cancelled when it has ended and nothing of it is under way on its store any more.
+    pub(super) gone: CancellationToken,
+    /// The server knows that it failed, and it is not gone yet.
+    told: AtomicBool,
 }
 
 /// What somebody wants to upload.
@@ -97,6 +101,8 @@ impl Upload {
             file: Mutex::default(),
             reason: Mutex::default(),
             outcome: watch::Sender::new(None),
+            gone: CancellationToken::new(),
+            told: AtomicBool::default(),
         }
     }
 
@@ -193,6 +199,14 @@ impl Upload {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn is_told(&self) -> bool {
+        self.told.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_told(&self) {
+        self.told.store(true, Ordering::SeqCst);
+    }
+
     pub(super) fn finish(&self, outcome: Outcome) {
         self.outcome.send_replace(Some(outcome));
     }
@@ -202,7 +216,8 @@ impl Upload {
         self.outcome.borrow().clone()
     }
 
-    /// Waits for the end: the object is listed, or nothing is left of it.
+    /// Waits for the end: the object is listed, or nothing is left of it unless its store is dead,
+    /// see [`Upload::gone`].
     pub async fn ended(&self) -> Outcome {
         let mut outcome = self.outcome.subscribe();
         let ended = outcome.wait_for(Option::is_some).await;

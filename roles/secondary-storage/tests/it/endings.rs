@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use agent_protocol::storage::{
     DataTO, DeleteCommand, DownloadAnswer, DownloadRequest, DownloadStatus, ImageFormat,
+    UploadStatusState,
 };
 use secondary_storage::stores::StoreUrl;
 
 use crate::bench::{InMemory, NAME, SOON, STORE, error_of};
+use crate::images::vector;
+use crate::upload_client::{Signed, order, upload};
+use crate::uploads::ID;
 
 type Bench = crate::bench::Bench<InMemory>;
 
@@ -111,6 +115,39 @@ async fn a_download_whose_store_dies_ends_within_the_stores_deadline() {
         assert_eq!(state.download_status == expected, operation == "put", "{state:?}");
         let again = bench.finish(&command).await;
         assert_eq!(again.download_status, expected, "{operation}: {again:?}");
+    }
+}
+
+/// The same for an upload: client and server are told in time.
+#[tokio::test]
+async fn an_upload_whose_store_dies_is_told_in_time_and_keeps_its_place() {
+    for operation in ["create", "write", "finish", "rename", "put"] {
+        let bench = Bench::impatient().await;
+        let addr = bench.upload_site().await;
+        let memory = bench.memory.clone().unwrap();
+        assert!(bench.listed().await.is_empty(), "opened");
+        memory.hang(operation);
+        memory.deadline(Duration::from_millis(50));
+        let signed = Signed::of(&order(ID, 270));
+        let image = vector("tiny.qcow2");
+        let reply = upload(addr, &signed, "a.qcow2", &image).await;
+        let why = "the store does not answer (nothing within 50ms)";
+        assert!(reply.status == 503 && reply.reason().ends_with(why), "{operation}: {reply:?}");
+        let state = UploadStatusState::Error;
+        assert_eq!(bench.told(ID).await, (state, reply.reason()), "{operation}");
+        let again = upload(addr, &signed, "a.qcow2", &image).await;
+        assert!(again.reason().contains("does not let go of it"), "{operation}: {again:?}");
+        memory.release();
+        let uploads = bench.parts.uploads.uploads.clone();
+        let gone = || uploads.running(ID).is_none().then_some(());
+        testkit::eventually("let go", SOON, gone).await;
+        // What took effect late counts; of everything else nothing is left.
+        let took_effect = operation == "put";
+        assert_eq!(bench.listed().await.len(), usize::from(took_effect), "{operation}");
+        assert_eq!(bench.files().len(), 2 * usize::from(took_effect), "{operation}");
+        // The server has given it up: nobody may begin it again.
+        let late = upload(addr, &signed, "a.qcow2", &image).await;
+        assert!(late.reason().contains("already used"), "{operation}: {late:?}");
     }
 }
 
