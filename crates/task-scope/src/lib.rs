@@ -21,6 +21,10 @@ const BLOCKING_LIMIT: usize = 16;
 #[derive(Debug, Clone)]
 pub struct TaskScope {
     tracker: TaskTracker,
+    /// Of tasks that the others need until their end.
+    supporting: TaskTracker,
+    /// Ends these.
+    unneeded: CancellationToken,
     kill: CancellationToken,
     blocking: Arc<Semaphore>,
     fault: Arc<watch::Sender<Option<String>>>,
@@ -45,6 +49,8 @@ impl TaskScope {
     pub fn new() -> Self {
         Self {
             tracker: TaskTracker::new(),
+            supporting: TaskTracker::new(),
+            unneeded: CancellationToken::new(),
             kill: CancellationToken::new(),
             blocking: Arc::new(Semaphore::new(BLOCKING_LIMIT)),
             fault: Arc::new(watch::Sender::new(None)),
@@ -88,9 +94,40 @@ impl TaskScope {
         self.spawn_guarded(span, name, future, || {})
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    /// Starts a task that others need until their end, as a connection that they share: it is dropped
+    /// at its next await when all others of a closed scope have ended, and nobody waits for it before.
+    pub fn spawn_supporting<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let unneeded = self.unneeded.clone();
+        let supporting = async move {
+            tokio::select! {
+                () = unneeded.cancelled() => {}
+                () = future => {}
+            }
+        };
+        drop(self.spawn_tracked(&self.supporting, Span::current(), name, supporting, || {}));
+    }
+
     fn spawn_guarded<F>(
         &self,
+        span: Span,
+        name: &'static str,
+        future: F,
+        on_panic: impl FnOnce() + Send + 'static,
+    ) -> JoinHandle<Option<F::Output>>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.spawn_tracked(&self.tracker, span, name, future, on_panic)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
+    fn spawn_tracked<F>(
+        &self,
+        tracker: &TaskTracker,
         span: Span,
         name: &'static str,
         future: F,
@@ -114,7 +151,7 @@ impl TaskScope {
                 ),
             }
         };
-        tokio::spawn(self.tracker.track_future(guarded.instrument(span)))
+        tokio::spawn(tracker.track_future(guarded.instrument(span)))
     }
 
     /// Runs file work on a blocking thread, at most [`BLOCKING_LIMIT`] at a time for this role.
@@ -152,11 +189,14 @@ impl TaskScope {
     /// No new wait is started after this; [`TaskScope::wait`] then ends when all tasks did.
     pub fn close(&self) {
         self.tracker.close();
+        self.supporting.close();
     }
 
     /// Waits until every task of a closed scope has ended.
     pub async fn wait(&self) {
         self.tracker.wait().await;
+        self.unneeded.cancel();
+        self.supporting.wait().await;
     }
 
     /// Number of tasks still running.
@@ -196,6 +236,29 @@ mod tests {
         scope.kill();
         scope.wait().await;
         assert!(matches!(task.await, Ok(None)));
+    }
+
+    #[tokio::test]
+    async fn what_supports_others_lasts_as_long_as_they_do() {
+        let scope = TaskScope::new();
+        let (ask, mut asked) = tokio::sync::mpsc::channel::<tokio::sync::oneshot::Sender<u8>>(1);
+        scope.spawn_supporting("connection", async move {
+            // The way in is never closed.
+            while let Some(answer) = asked.recv().await {
+                answer.send(7).unwrap();
+            }
+        });
+        let asking = ask.clone();
+        let task = scope.spawn("operation", async move {
+            tokio::task::yield_now().await;
+            let (answer, answered) = tokio::sync::oneshot::channel();
+            asking.send(answer).await.unwrap();
+            answered.await.unwrap()
+        });
+        scope.close();
+        scope.wait().await;
+        assert_eq!(task.await.unwrap(), Some(7));
+        assert!(ask.is_closed());
     }
 
     #[tokio::test]

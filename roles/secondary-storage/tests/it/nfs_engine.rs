@@ -111,6 +111,18 @@ async fn survives(what: &str, faults: impl FnOnce(&mut Faults)) -> Rig {
     rig
 }
 
+/// Whoever shows the store's figures keeps it; its connections do not hold up the role's stop.
+#[tokio::test]
+async fn a_scope_that_ends_does_not_wait_for_idle_connections() {
+    let rig = Rig::new();
+    let target = rig.target(SOON);
+    let tasks = target.tasks.clone();
+    let store = NfsStore::connect(target, MODES).await.unwrap();
+    tasks.close();
+    tokio::time::timeout(SOON, tasks.wait()).await.expect("its connections end");
+    drop(store);
+}
+
 #[tokio::test]
 async fn a_file_survives_everything_a_server_may_do() {
     survives("nothing", |_| {}).await;

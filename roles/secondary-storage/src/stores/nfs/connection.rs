@@ -83,7 +83,8 @@ impl Connection {
             closing: CancellationToken::new(),
         });
         let served = Arc::clone(&shared);
-        tasks.spawn("nfs connection", async move {
+        // Whoever shows the store's figures keeps it after the end of the role's work.
+        tasks.spawn_supporting("nfs connection", async move {
             let error = tokio::select! {
                 error = serve(&served, &dial, queue) => error,
                 () = served.closing.cancelled() => NfsError::Broken(ErrorKind::TimedOut.into()),
