@@ -34,6 +34,7 @@ mod speed;
 mod transfer;
 pub mod turns;
 mod unpack;
+mod windows;
 pub mod write;
 mod zip;
 

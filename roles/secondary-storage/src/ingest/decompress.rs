@@ -12,7 +12,8 @@ use disk_image::{Format, HEAD_LEN, Kind};
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::error::IngestError;
-use super::members::{Ignored, Members, Peeked, WINDOW_LIMIT, Wrapper};
+use super::members::{Ignored, Members, Peeked, Wrapper};
+use super::windows;
 use super::zip;
 use crate::sources::Coding;
 
@@ -172,7 +173,8 @@ pub(super) fn failed(error: &Error, what: &'static str) -> IngestError {
     let what = coding.map_or(what, |coding| coding.what);
     let reason = match error.to_string() {
         text if text.contains("memory limit") || text.contains("too much memory") => format!(
-            "it needs a window of more than {WINDOW_LIMIT} bytes; compress it again, xz with -9 or less, zstd without --long"
+            "it needs a window of more than {} bytes; compress it again, xz with -9 or less, zstd without --long",
+            windows::LIMIT
         ),
         text => text,
     };

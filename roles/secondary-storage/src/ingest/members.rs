@@ -13,6 +13,8 @@ use flate2::bufread::GzDecoder;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 
+use super::windows::{self, Window};
+
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrapper {
@@ -21,13 +23,6 @@ pub(super) enum Wrapper {
     Xz,
     Zstd,
 }
-
-/// Memory for the window of one file. What xz -9 and zstd --ultra -22 make needs half of it and all of
-/// it; a header may ask for gigabytes.
-pub(super) const WINDOW_LIMIT: u64 = 1 << WINDOW_LOG;
-const WINDOW_LOG: u32 = 27;
-/// The rest of a decoder's memory.
-const BESIDES: u64 = 2 << 20;
 
 impl Wrapper {
     /// What each member begins with.
@@ -130,18 +125,42 @@ enum State<R: BufRead> {
 pub(super) struct Members<R: BufRead> {
     wrapper: Wrapper,
     state: State<R>,
+    /// Memory of the member at hand.
+    window: Option<Window>,
     ignored: Option<Ignored>,
 }
 
 impl<R: BufRead> Members<R> {
     pub(super) fn new(wrapper: Wrapper, from: Peeked<R>) -> std::io::Result<Self> {
         let from = if wrapper == Wrapper::Zstd { skip_frames(from)? } else { from };
-        Ok(Self { wrapper, state: State::begin(wrapper, from)?, ignored: None })
+        let mut members = Self { wrapper, state: State::Over, window: None, ignored: None };
+        members.begin(from)?;
+        Ok(members)
     }
 
     /// What followed the last member; known at the end.
     pub(super) const fn ignored(&self) -> Option<Ignored> {
         self.ignored
+    }
+
+    /// A member begins, once there is memory for it.
+    fn begin(&mut self, from: Peeked<R>) -> std::io::Result<()> {
+        let (from, window) = match self.wrapper {
+            Wrapper::Xz => {
+                let from = from.again(windows::HEAD)?;
+                let window = windows::of_xz(from.front());
+                (from, window)
+            }
+            Wrapper::Zstd => {
+                let from = from.again(windows::HEAD)?;
+                let window = windows::of_zstd(from.front());
+                (from, window)
+            }
+            Wrapper::Gzip | Wrapper::Bzip2 => (from, Some(0)),
+        };
+        self.window = Some(Window::wait_for(window));
+        self.state = State::begin(self.wrapper, from)?;
+        Ok(())
     }
 
     /// A member has ended.
@@ -153,6 +172,7 @@ impl<R: BufRead> Members<R> {
             State::Zstd(member) => member.finish(),
             State::Over => return Ok(()),
         };
+        self.window = None;
         let (rest, padding) = match self.wrapper {
             Wrapper::Xz => skip_zeros(rest)?,
             Wrapper::Zstd => (skip_frames(rest)?, 0),
@@ -161,7 +181,7 @@ impl<R: BufRead> Members<R> {
         let magic = self.wrapper.magic();
         let rest = rest.again(magic.len())?;
         if rest.front().starts_with(magic) && padding % XZ_PADDING == 0 {
-            self.state = State::begin(self.wrapper, rest)?;
+            self.begin(rest)?;
         } else if !rest.front().is_empty() {
             let rest = ignore(rest)?;
             let only_zeros = rest.only_zeros;
@@ -184,14 +204,14 @@ impl<R: BufRead> State<R> {
 
 /// One stream of xz, in bounded memory.
 pub(super) fn xz<R: BufRead>(from: R) -> std::io::Result<XzDecoder<R>> {
-    let stream = Stream::new_stream_decoder(WINDOW_LIMIT + BESIDES, 0)?;
+    let stream = Stream::new_stream_decoder(windows::LIMIT + windows::BESIDES, 0)?;
     Ok(XzDecoder::new_stream(from, stream))
 }
 
 /// One frame of zstd, in bounded memory.
 pub(super) fn zstd_frame<R: BufRead>(from: R) -> std::io::Result<zstd::Decoder<'static, R>> {
     let mut decoder = zstd::Decoder::with_buffer(from)?.single_frame();
-    decoder.window_log_max(WINDOW_LOG)?;
+    decoder.window_log_max(windows::LIMIT_LOG)?;
     Ok(decoder)
 }
 

@@ -10,6 +10,7 @@ use liblzma::bufread::XzDecoder;
 use super::super::decompress::failed;
 use super::super::error::IngestError;
 use super::super::members::{Peeked, xz, zstd_frame};
+use super::super::windows::Window;
 use super::{WHAT, shown, wrong};
 
 const ENCRYPTED: u16 = 1 | 1 << 6 | 1 << 13;
@@ -167,6 +168,7 @@ enum Method<R: BufRead> {
 /// The content of an entry, counted and summed.
 pub(super) struct Content<R: BufRead> {
     method: Method<Counted<Peeked<R>>>,
+    _window: Window,
     /// Taken from the archive before the content.
     before: u64,
     size: u64,
@@ -183,6 +185,8 @@ impl<R: BufRead> Content<R> {
             return Err(wrong(format!("{name} is encrypted: pack it without a password")));
         }
         let before = from.taken;
+        // Those that have a window do not tell it here.
+        let window = Window::wait_for((!matches!(entry.method, 93 | 95)).then_some(0));
         let broken = |error: Error| failed(&error, WHAT);
         let method = match entry.method {
             0 if entry.sizes_follow() && !entry.is_directory() => {
@@ -199,7 +203,7 @@ impl<R: BufRead> Content<R> {
                 )));
             }
         };
-        Ok(Self { method, before, size: 0, crc: Crc::new() })
+        Ok(Self { method, _window: window, before, size: 0, crc: Crc::new() })
     }
 
     /// Compares what was read with what the entry says; gives back the archive.
