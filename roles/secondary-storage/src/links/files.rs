@@ -2,8 +2,8 @@
 //!
 //! Two ways lead to the client with the same head. A plain GET of a file that has a descriptor goes
 //! from the page cache to the socket (see `http_front::Files`). Everything else is read in blocks on
-//! the store's own threads, one ahead of the client; a slow client holds one block, a stalled store
-//! ends the response at its deadline.
+//! the store's own threads, two ahead of the client; a slow client holds these, a stalled store ends
+//! the response at its deadline.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,13 +12,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
 use http_front::{FileAnswer, FileFuture, FileThreads, SendError};
 
 use super::range::{Part, Version, part};
 use crate::metrics::Metrics;
 use crate::stores::{InstallPath, LocalFile, Opened, Store, StoreError, Work};
 
-const BLOCK: u64 = 512 * 1024;
+const BLOCK: u64 = 256 * 1024;
+/// Blocks that are read while the client takes the one before them.
+const AHEAD: usize = 2;
 /// 9999-12-31T23:59:59Z, the last moment that an HTTP date can name.
 const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
 
@@ -162,22 +166,24 @@ fn disposition(name: &str) -> String {
     format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
 }
 
-/// The range in blocks, each read when the one before has been taken.
+/// The range in blocks.
 fn blocks(
     serving: Serving,
     range: Range<u64>,
     metrics: Arc<Metrics>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, StoreError>> {
-    let start = (serving, range, metrics);
-    futures_util::stream::try_unfold(start, |(serving, range, metrics)| async move {
-        let end = range.start.saturating_add(BLOCK).min(range.end);
-        if range.start >= end {
-            return Ok(None);
+    let start = (serving, range, FuturesOrdered::new(), metrics);
+    futures_util::stream::try_unfold(start, |(serving, mut range, mut reads, metrics)| async move {
+        while range.start < range.end && reads.len() < AHEAD {
+            let end = range.start.saturating_add(BLOCK).min(range.end);
+            let (store, reading) =
+                (Arc::clone(&serving.store), serving.file.read(range.start..end));
+            reads.push_back(async move { store.run("read a file", reading).await });
+            range.start = end;
         }
-        let reading = serving.file.read(range.start..end);
-        let block = serving.store.run("read a file", reading).await?;
+        let Some(block) = reads.next().await.transpose()? else { return Ok(None) };
         metrics.served(block.len() as u64);
-        Ok(Some((block, (serving, end..range.end, metrics))))
+        Ok(Some((block, (serving, range, reads, metrics))))
     })
 }
 

@@ -31,6 +31,10 @@ const OWN: usize = 1 << 20;
 const MOST: usize = 8 << 20;
 /// Calls of one file that are under way at a time.
 const AT_A_TIME: usize = 8;
+/// What comes in pieces of so many bytes is sent as it is.
+const ENOUGH: usize = 128 << 10;
+/// Less is put together to so many, which copies it.
+const GATHERED: usize = 256 << 10;
 /// How often in a row a server may lose what it was sent.
 const LOSSES: u8 = 10;
 
@@ -223,15 +227,19 @@ impl Writer {
         let size = usize::try_from(self.root.write_size).unwrap_or(usize::MAX).max(1);
         let mut bytes = bytes;
         while !bytes.is_empty() {
-            if self.gathered.is_empty() && bytes.len() >= size {
-                let piece = bytes.split_to(size);
+            if self.gathered.is_empty() && bytes.len() >= size.min(ENOUGH) {
+                let piece = bytes.split_to(size.min(bytes.len()));
                 self.take(piece, bytes.len()).await?;
                 continue;
             }
-            let room = size.saturating_sub(self.gathered.len());
+            let full = size.min(GATHERED);
+            if self.gathered.is_empty() {
+                self.gathered.reserve(full);
+            }
+            let room = full.saturating_sub(self.gathered.len());
             self.gathered.extend_from_slice(bytes.get(..room).unwrap_or(&bytes));
             bytes.advance(room.min(bytes.len()));
-            if self.gathered.len() >= size {
+            if self.gathered.len() >= full {
                 let piece = self.gathered.split().freeze();
                 self.take(piece, bytes.len()).await?;
             }
