@@ -15,9 +15,10 @@ use testkit::eventually;
 
 use crate::running::{LIMIT, request};
 
-const STORE: &str = "nfs://127.0.0.1/export/sec";
+pub(crate) const STORE: &str = "nfs://127.0.0.1/export/sec";
 
-async fn server() -> ManagementServer {
+/// A server with one store that knows one system VM of each registering role.
+pub(crate) async fn server() -> ManagementServer {
     let mut config = ServerConfig::new("127.0.0.1:0".parse().unwrap());
     config.ping_interval = Duration::from_secs(1);
     config.stores = vec![ImageStore { url: STORE.to_owned(), writable: true }];
@@ -33,24 +34,23 @@ async fn server() -> ManagementServer {
     ManagementServer::start(config).await.unwrap()
 }
 
-fn settings(state: &Path, server: SocketAddr) -> Vec<String> {
-    let directory = state.join("store");
-    std::fs::create_dir_all(&directory).unwrap();
-    let directory = directory.display();
+/// Both registering roles for that server, without listeners; state and store are in `directory`.
+pub(crate) fn settings(directory: &Path, server: SocketAddr) -> Vec<String> {
+    let store = directory.join("sec");
+    std::fs::create_dir_all(&store).unwrap();
+    let store = store.display();
     [
-        format!("supervisor.state_directory={}", state.display()),
+        format!("supervisor.state_directory={}", directory.join("state").display()),
         "supervisor.admin_address=127.0.0.1:0".to_owned(),
         format!("management.servers=[\"{server}\"]"),
         "management.zone=z1".to_owned(),
         "management.pod=p1".to_owned(),
         "roles.secondary_storage.name=s-900-VM".to_owned(),
         "roles.secondary_storage.private_address=127.0.0.1".to_owned(),
-        format!("roles.secondary_storage.stores=[{{url=\"{STORE}\",directory=\"{directory}\"}}]"),
-        "roles.secondary_storage.listen=[\"127.0.0.1:0\"]".to_owned(),
+        format!("roles.secondary_storage.stores=[{{url=\"{STORE}\",directory=\"{store}\"}}]"),
         "roles.console_proxy.name=v-901-VM".to_owned(),
         "roles.console_proxy.proxy_vm=901".to_owned(),
         "roles.console_proxy.private_address=127.0.0.1".to_owned(),
-        "roles.console_proxy.listen=[\"127.0.0.1:0\"]".to_owned(),
     ]
     .into()
 }
@@ -59,9 +59,14 @@ fn settings(state: &Path, server: SocketAddr) -> Vec<String> {
 async fn both_registering_roles_become_ready_are_pinged_and_stop() {
     let server = server().await;
     let state = tempfile::tempdir().unwrap();
+    let mut set = settings(state.path(), server.address());
+    set.extend(
+        ["secondary_storage", "console_proxy"]
+            .map(|role| format!("roles.{role}.listen=[\"127.0.0.1:0\"]")),
+    );
     let sources = Sources {
         roles: Some("ss,cp".to_owned()),
-        set: settings(state.path(), server.address()),
+        set,
         ..Sources::default()
     };
     let loaded = load(&sources, ROLES).unwrap();

@@ -8,38 +8,21 @@ use std::sync::Arc;
 use agent_protocol::storage::{
     CreateEntityDownloadURLCommand, DataStoreTO, DataTO, TemplateObjectTO,
 };
-use management_server::{
-    CertificateAuthority, HostKind, HostState, ImageStore, ManagementServer, ServerConfig, SystemVm,
-};
+use management_server::{CertificateAuthority, HostKind, HostState};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::real_roles::{self, STORE};
 use crate::running::LIMIT;
 use crate::zone::spawn;
 
-const STORE: &str = "nfs://127.0.0.1/export/sec";
 const IMAGE: &str = "template/tmpl/2/320/a.qcow2";
 const LINK: &str = "/userdata/245aa84f-36c2-4a2b-ab08-c2efa8b16f18/a.qcow2";
 const CONSOLE: &str = "/resource/noVNC/vnc.html";
 const STORAGE_NAME: &str = "storage.example";
 const CONSOLE_NAME: &str = "console.example";
-
-async fn server() -> ManagementServer {
-    let mut config = ServerConfig::new("127.0.0.1:0".parse().unwrap());
-    config.stores = vec![ImageStore { url: STORE.to_owned(), writable: true }];
-    config.system_vms =
-        [(HostKind::SecondaryStorage, 900, "s-900-VM"), (HostKind::ConsoleProxy, 901, "v-901-VM")]
-            .map(|(kind, id, name)| SystemVm {
-                kind,
-                id,
-                name: name.to_owned(),
-                public_address: "127.0.0.1".to_owned(),
-            })
-            .into();
-    ManagementServer::start(config).await.unwrap()
-}
 
 /// Certificate and key for `name`, in two files of the directory.
 fn certify(authority: &CertificateAuthority, directory: &Path, name: &str) {
@@ -51,33 +34,17 @@ fn certify(authority: &CertificateAuthority, directory: &Path, name: &str) {
 fn settings(directory: &Path, server: SocketAddr, web: SocketAddr) -> Vec<String> {
     let file =
         |name: &str, ending: &str| directory.join(format!("{name}.{ending}")).display().to_string();
-    let (ss, cp) = ("roles.secondary_storage", "roles.console_proxy");
-    [
-        format!("supervisor.state_directory={}", directory.join("state").display()),
-        "supervisor.admin_address=127.0.0.1:0".to_owned(),
-        format!("management.servers=[\"{server}\"]"),
-        format!("management.ca_file={}", directory.join("ca.pem").display()),
-        "management.zone=z1".to_owned(),
-        "management.pod=p1".to_owned(),
-        format!("{ss}.name=s-900-VM"),
-        format!("{ss}.private_address=127.0.0.1"),
-        format!(
-            "{ss}.stores=[{{url=\"{STORE}\",directory=\"{}\"}}]",
-            directory.join("sec").display()
-        ),
-        format!("{ss}.listen=[]"),
-        format!("{ss}.tls_listen=[\"{web}\"]"),
-        format!("{ss}.certificate_file={}", file(STORAGE_NAME, "crt")),
-        format!("{ss}.certificate_key_file={}", file(STORAGE_NAME, "key")),
-        format!("{cp}.name=v-901-VM"),
-        format!("{cp}.proxy_vm=901"),
-        format!("{cp}.private_address=127.0.0.1"),
-        format!("{cp}.listen=[]"),
-        format!("{cp}.tls_listen=[\"{web}\"]"),
-        format!("{cp}.certificate_file={}", file(CONSOLE_NAME, "crt")),
-        format!("{cp}.certificate_key_file={}", file(CONSOLE_NAME, "key")),
-    ]
-    .into()
+    let mut settings = real_roles::settings(directory, server);
+    settings.push(format!("management.ca_file={}", directory.join("ca.pem").display()));
+    for (role, name) in [("secondary_storage", STORAGE_NAME), ("console_proxy", CONSOLE_NAME)] {
+        settings.extend([
+            format!("roles.{role}.listen=[]"),
+            format!("roles.{role}.tls_listen=[\"{web}\"]"),
+            format!("roles.{role}.certificate_file={}", file(name, "crt")),
+            format!("roles.{role}.certificate_key_file={}", file(name, "key")),
+        ]);
+    }
+    settings
 }
 
 struct Client {
@@ -136,7 +103,7 @@ impl Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn links_and_consoles_share_a_tls_port_with_a_certificate_each() {
-    let (server, temp) = (server().await, tempfile::tempdir().unwrap());
+    let (server, temp) = (real_roles::server().await, tempfile::tempdir().unwrap());
     let (directory, authority) = (temp.path(), server.authority().clone());
     std::fs::create_dir_all(directory.join("sec").join(IMAGE).parent().unwrap()).unwrap();
     std::fs::write(directory.join("sec").join(IMAGE), "image").unwrap();

@@ -9,6 +9,7 @@ use agent_protocol::storage::{
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 use crate::bench::{Bench, STORE, error_of, store_to};
 use crate::images::vector;
@@ -24,8 +25,8 @@ async fn https_server_for(name: &str) -> (SocketAddr, String) {
     https_server_with(parameters).await
 }
 
-async fn https_server_with(mut parameters: rcgen::CertificateParams) -> (SocketAddr, String) {
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+/// Takes connections of TLS with a certificate of its own making; gives it as PEM.
+pub fn acceptor(parameters: &rcgen::CertificateParams) -> (TlsAcceptor, String) {
     let key = rcgen::KeyPair::generate().unwrap();
     let made = parameters.self_signed(&key).unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
@@ -36,7 +37,12 @@ async fn https_server_with(mut parameters: rcgen::CertificateParams) -> (SocketA
         .with_no_client_auth()
         .with_single_cert(vec![made.der().clone()], key)
         .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    (TlsAcceptor::from(Arc::new(config)), made.pem())
+}
+
+async fn https_server_with(mut parameters: rcgen::CertificateParams) -> (SocketAddr, String) {
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (acceptor, pem) = acceptor(&parameters);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -54,7 +60,7 @@ async fn https_server_with(mut parameters: rcgen::CertificateParams) -> (SocketA
             stream.shutdown().await.unwrap();
         }
     });
-    (addr, made.pem())
+    (addr, pem)
 }
 
 #[tokio::test]

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use agent_protocol::storage::UploadStatusState::{Completed, Error, Unknown};
 use agent_protocol::storage::{ImageFormat, PostUploadOrder};
-use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::bench::Bench;
 use crate::images::{raw, vector};
+use crate::secure::acceptor;
 use crate::upload_client::{HOST, Signed, order};
 
 fn id(number: i64) -> String {
@@ -50,18 +50,8 @@ async fn browse(directory: &Path, scenarios: &[Value]) -> Vec<Value> {
 
 /// TLS in front of a listener. The first connection that carries so many bytes to it breaks.
 async fn over_tls(plain: SocketAddr, breaks_after: u64) -> SocketAddr {
-    let key = rcgen::KeyPair::generate().unwrap();
     let parameters = rcgen::CertificateParams::new(["storage.test".to_owned()]).unwrap();
-    let certificate = parameters.self_signed(&key).unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (acceptor, _pem) = acceptor(&parameters);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let is_broken = Arc::new(AtomicBool::new(false));
