@@ -44,7 +44,7 @@ pub enum Kind {
 const DESCRIPTOR: usize = 32_769;
 
 /// Magic numbers too long to be met by chance, in the order they are looked for.
-const MAGICS: [(usize, &[u8], Kind); 45] = [
+const MAGICS: [(usize, &[u8], Kind); 48] = [
     (0, b"QFI\xfb\0\0\0\x01", Kind::Foreign("QEMU QCOW Image (v1)")),
     (0, b"QFI\xfb", Kind::Qcow2),
     (0, b"conectix", Kind::Vhd),
@@ -87,6 +87,9 @@ const MAGICS: [(usize, &[u8], Kind); 45] = [
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind::Foreign("Composite Document File")),
     (0, b"SQLite format 3\0", Kind::Foreign("SQLite 3.x database")),
     (0, b"OggS\0", Kind::Foreign("Ogg data")),
+    (0, b"#!/", Kind::Foreign("script")),
+    (0, b"d8:announce", Kind::Foreign(TORRENT)),
+    (0, b"d13:announce-list", Kind::Foreign(TORRENT)),
     (4, b"ftyp", Kind::Foreign("ISO Media")),
     (257, b"ustar", Kind::Tar),
     (
@@ -189,6 +192,8 @@ impl Kind {
     }
 }
 
+/// Not the image but where to get it.
+pub const TORRENT: &str = "BitTorrent file";
 const SPARSE: &str = "VMware4 disk image (monolithic sparse)";
 
 /// Zstandard files of some writers begin with a frame that readers pass over.

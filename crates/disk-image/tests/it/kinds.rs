@@ -278,6 +278,11 @@ fn a_beginning_is_judged_for_the_chosen_format() {
     assert_eq!(Kind::of(b"BZh91AY&SY"), Kind::Bzip2);
     assert_eq!(Kind::of(b"BZhello"), Kind::Foreign("ASCII text"));
     assert_eq!(Kind::of(b""), Kind::Data);
+    // Programs that unpack themselves are text in front only.
+    let packed = [&b"#!/bin/sh\nexec tail -c +40 $0\n"[..], &[0; 4096]].concat();
+    assert_eq!(Kind::of(&packed), Kind::Foreign("script"));
+    let torrent = [&b"d8:announce35:udp://tracker.example"[..], &[7; 600]].concat();
+    assert_eq!(Kind::of(&torrent), Kind::Foreign(disk_image::sniff::TORRENT));
     for format in Format::ALL {
         assert_eq!(Format::by_name(format.name()), Some(format));
     }

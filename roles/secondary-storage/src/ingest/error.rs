@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use disk_image::sniff::TORRENT;
 use disk_image::{ImageError, Kind};
 
 use crate::sources::SourceError;
@@ -75,11 +76,12 @@ pub enum IngestError {
 }
 
 /// What to do about content of another kind.
-const fn hint(kind: Kind) -> &'static str {
+fn hint(kind: Kind) -> &'static str {
     match kind {
         // What was around the image was taken off already.
         kind if kind.is_wrapper() => " inside another one: compress the image once",
         Kind::Tar => " (an OVA is one)",
+        Kind::Foreign(TORRENT) => ", which names an image: give the URL of the image itself",
         _ => "",
     }
 }
