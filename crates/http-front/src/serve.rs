@@ -304,7 +304,8 @@ impl Server {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
-            .max_buf_size(64 * 1024);
+            // What an upload is read by; each piece costs several threads a turn.
+            .max_buf_size(128 * 1024);
         let serving = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         tokio::pin!(serving);
         let outcome = tokio::select! {
