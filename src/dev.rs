@@ -5,7 +5,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | `environment` | server, screens, store, roles: put together, taken apart |
+//! | `environment` | server, store, roles: put together, taken apart |
+//! | `machines` | rows of the server with a screen behind each, on hosts that they may leave |
+//! | `consoles` | consoles over https, moving, coming back, ended by an operator |
 //! | `page`, `origin` | the page and its JSON; who may use it |
 //! | `cloud` | a server of the CloudStack API, whose zone the dhcp role serves |
 //! | `check`, `check_uploads` | `--check`: goes through everything once |
@@ -18,7 +20,9 @@ mod bridge;
 mod check;
 mod check_uploads;
 mod cloud;
+mod consoles;
 mod environment;
+mod machines;
 mod origin;
 mod page;
 mod sample;
@@ -122,10 +126,11 @@ async fn dev(options: &DevOptions) -> Outcome {
 async fn greet(demo: &DevEnvironment, open: bool) {
     let url = format!("http://{}/", demo.page_address);
     say(&format!(
-        "\nQuickCloud dev is running.\n  page    {url}\n  links   https://{}/ (self-signed)\n  \
-         status  quickcloud status --admin {}\n  server  {} (agent protocol)\n  store   {}\n{}\
+        "\nQuickCloud dev is running.\n  page    {url}\n  links   https://{}/ (self-signed)\n  console https://{}/ \
+         (self-signed)\n  status  quickcloud status --admin {}\n  server  {} (agent protocol)\n  store   {}\n{}\
          Ctrl-C stops it.\n\n",
         demo.secure,
+        demo.console_secure,
         demo.admin_address,
         demo.server.address(),
         demo.store.display(),

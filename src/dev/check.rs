@@ -13,8 +13,10 @@ use management_server::{HostState, ImageKind, ImageState, NewImage};
 use serde_json::Value;
 use status_api::{HealthWord, ProcessStatus};
 
-use super::environment::{DevEnvironment, Machine, ZONE};
-use super::{check_uploads, page, sample, secure, viewer};
+use super::environment::{DevEnvironment, ZONE};
+use super::machines::Machine;
+use super::viewer::{self, Viewer};
+use super::{check_uploads, consoles, page, sample, secure};
 use crate::exit::Outcome;
 use crate::output::say;
 
@@ -44,6 +46,10 @@ pub(crate) async fn run(demo: &DevEnvironment) -> Outcome {
         let started = Instant::now();
         report(&machine.name, started, console(demo, machine).await);
     }
+    let started = Instant::now();
+    report("https", started, consoles::over_https(demo, KEY).await);
+    let started = Instant::now();
+    report("moving", started, consoles::moved_and_ended(demo).await);
     let started = Instant::now();
     report("template", started, template(demo).await);
     let started = Instant::now();
@@ -86,7 +92,7 @@ async fn console(demo: &DevEnvironment, machine: &Machine) -> Step {
     if !status.is_success() || !body.starts_with(b"<!") {
         return Err(format!("the page of the link answers {status}"));
     }
-    let seen = viewer::look(&link.url, KEY).await?;
+    let seen = Viewer::open(&link.url, viewer::Client::Plain).await?.look(KEY).await?;
     let deadline = Instant::now() + TIMEOUT;
     while !machine.screen.keys().contains(&KEY) {
         if Instant::now() > deadline {
@@ -94,8 +100,8 @@ async fn console(demo: &DevEnvironment, machine: &Machine) -> Step {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    if let Ok(again) = viewer::look(&link.url, KEY).await {
-        return Err(format!("the link worked a second time, with {} colours", again.colours));
+    if Viewer::open(&link.url, viewer::Client::Plain).await.is_ok() {
+        return Err("the link worked a second time".to_owned());
     }
     Ok(format!(
         "{}x{} pixels, more than {} colours, key arrived, second use refused",

@@ -4,11 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use demo_screen::{DemoOptions, DemoScreen};
 use http_front::{BindError, Listener};
 use management_server::{
     ConsoleMode, HostKind, ImageStore, ManagementServer, ServerConfig, ServerError, StrayImages,
-    SystemVm, Vm,
+    SystemVm,
 };
 use role::{Host, TaskScope};
 use tokio::sync::Mutex;
@@ -17,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::DevOptions;
 use super::bridge::{Bridge, INTERFACE};
 use super::cloud::Cloud;
+use super::consoles::ConsolePorts;
+use super::machines::{Hosts, Machine};
 use crate::config::{self, Loaded, Sources};
 use crate::lock::{DirectoryLock, LockError};
 use crate::process::{Environment, Process, StartError};
@@ -29,8 +30,6 @@ pub(crate) const SS_NAME: &str = "s-1-VM";
 pub(crate) const CP_NAME: &str = "v-2-VM";
 const STORE_URL: &str = "nfs://127.0.0.1/demo/secondary";
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// Password of the first screen; the second has none.
-const SCREEN_PASSWORD: &str = "demoscrn";
 
 const NO_DNSMASQ: &str = "dnsmasq is not installed (Debian package dnsmasq-base)";
 
@@ -47,21 +46,14 @@ pub(crate) enum DevError {
     Page(#[source] BindError),
     #[error("cannot start the embedded management server")]
     Server(#[source] ServerError),
+    #[error("cannot start the demo's machines")]
+    Machines(#[source] std::io::Error),
     #[error("cannot start the demo's API")]
     Cloud(#[source] std::io::Error),
     #[error("the demo's own configuration is wrong: {0}")]
     Config(String),
     #[error("cannot start the roles")]
     Roles(#[source] StartError),
-}
-
-/// A machine of the demo: a row of the server and the screen behind it.
-#[derive(Debug, Clone)]
-pub(crate) struct Machine {
-    pub(crate) name: String,
-    pub(crate) uuid: String,
-    pub(crate) address: SocketAddr,
-    pub(crate) screen: DemoScreen,
 }
 
 /// Everything that runs besides the roles.
@@ -78,6 +70,9 @@ pub(crate) struct DevEnvironment {
     /// Links over https, and the certificate that is shown there.
     pub(crate) secure: SocketAddr,
     pub(crate) certificate: PathBuf,
+    /// The same for the console page.
+    pub(crate) console_secure: SocketAddr,
+    pub(crate) console_certificate: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) cloud: Cloud,
     pub(crate) store: PathBuf,
@@ -105,11 +100,12 @@ impl DevEnvironment {
         let listen = if options.check { SocketAddr::new(LOOPBACK, 0) } else { options.listen };
         let page = Listener::tcp(listen).await.map_err(DevError::Page)?;
         let page_address = reachable(page.local_addr().unwrap_or(listen));
-        let (public, secure) = (free_port()?, free_port()?);
+        let (public, secure, console_secure) = (free_port()?, free_port()?, free_port()?);
         let server =
             ManagementServer::start(server_config(public)).await.map_err(DevError::Server)?;
         let (tasks, stop) = (TaskScope::new(), CancellationToken::new());
-        let machines = machines(&server, &tasks, &stop).await?;
+        let hosts = Hosts { server: server.clone(), tasks: tasks.clone(), stop: stop.clone() };
+        let machines = hosts.machines().await.map_err(DevError::Machines)?;
         let dnsmasq = find("dnsmasq");
         let (bridge, no_bridge) = match Bridge::create(&host).await {
             Ok(bridge) => (Some(bridge), None),
@@ -122,6 +118,7 @@ impl DevEnvironment {
         let texts = Texts { state: &state, store: &store, authority: &authority, socket: &socket };
         let cloud = Cloud::start(&state, &tasks, &stop).await.map_err(DevError::Cloud)?;
         let mut set = settings(&texts, server.address(), public, secure);
+        set.push(format!("roles.console_proxy.tls_listen=[\"{LOOPBACK}:{console_secure}\"]"));
         set.extend(cloud.settings.iter().cloned());
         set.extend(dnsmasq.as_ref().map(|path| format!("roles.dhcp.dnsmasq={}", quoted(path))));
         let sources = Sources { set, roles: Some("ss,cp,dhcp".to_owned()), ..Sources::default() };
@@ -131,6 +128,8 @@ impl DevEnvironment {
             public: SocketAddr::new(LOOPBACK, public),
             secure: SocketAddr::new(LOOPBACK, secure),
             certificate: state.join("ss/own-certificate.pem"),
+            console_secure: SocketAddr::new(LOOPBACK, console_secure),
+            console_certificate: state.join("cp/self-signed.pem"),
             host,
             server,
             machines,
@@ -147,6 +146,16 @@ impl DevEnvironment {
             _temporary: temporary,
         };
         Ok((environment, process))
+    }
+
+    /// What serves the machines' screens.
+    pub(crate) fn hosts(&self) -> Hosts {
+        let (server, tasks) = (self.server.clone(), self.tasks.clone());
+        Hosts { server, tasks, stop: self.stop.clone() }
+    }
+
+    pub(crate) const fn console_ports(&self) -> ConsolePorts {
+        ConsolePorts { plain: self.public.port(), tls: self.console_secure.port() }
     }
 
     /// Ends everything, after the roles.
@@ -230,41 +239,6 @@ fn server_config(public: u16) -> ServerConfig {
     config.images.link_authority = Some(format!("{LOOPBACK}:{public}"));
     config.images.upload_base = Some(format!("http://{LOOPBACK}:{public}"));
     config
-}
-
-async fn machines(
-    server: &ManagementServer,
-    tasks: &TaskScope,
-    stop: &CancellationToken,
-) -> Result<Vec<Machine>, DevError> {
-    let mut machines = Vec::new();
-    for (id, password) in [(1_u8, Some(SCREEN_PASSWORD)), (2, None)] {
-        let name = format!("demo-{id}");
-        let screen = DemoScreen::new(DemoOptions {
-            password: password.map(str::to_owned),
-            name: name.clone(),
-            ..DemoOptions::default()
-        });
-        let listener =
-            tokio::net::TcpListener::bind((LOOPBACK, 0)).await.map_err(DevError::Port)?;
-        let address = listener.local_addr().map_err(DevError::Port)?;
-        let (serving, token) = (screen.clone(), stop.clone());
-        tasks.spawn("demo screen", async move { serving.serve(listener, token).await });
-        let uuid = format!("00000000-0000-4000-8000-00000000000{id}");
-        server.put_vm(Vm {
-            id: i64::from(id),
-            uuid: uuid.clone(),
-            name: name.clone(),
-            host_address: address.ip().to_string(),
-            port: address.port(),
-            vnc_password: password.unwrap_or_default().into(),
-            keyboard: None,
-            windows: false,
-            running: true,
-        });
-        machines.push(Machine { name, uuid, address, screen });
-    }
-    Ok(machines)
 }
 
 struct Texts<'a> {

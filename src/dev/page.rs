@@ -22,7 +22,9 @@ use serde_json::{Value, json};
 use status_api::ProcessStatus;
 
 use super::cloud::Cloud;
-use super::environment::{DevEnvironment, Machine, ZONE};
+use super::consoles::{ConsolePorts, Consoles};
+use super::environment::{DevEnvironment, ZONE};
+use super::machines::Machine;
 use super::origin::guarded;
 use super::{sample, uploads};
 
@@ -36,6 +38,8 @@ struct Page {
     admin: Client,
     dhcp: Client,
     cloud: Cloud,
+    consoles: Consoles,
+    console_ports: ConsolePorts,
     origin: Arc<str>,
     /// Of links, and of links over https.
     links: [Arc<str>; 2],
@@ -50,6 +54,12 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
         admin: Client::tcp(demo.admin_address),
         dhcp: Client::unix(&demo.socket),
         cloud: demo.cloud.clone(),
+        consoles: Consoles {
+            machines: demo.machines.clone(),
+            hosts: demo.hosts(),
+            admin: Client::tcp(demo.admin_address),
+        },
+        console_ports: demo.console_ports(),
         origin: format!("http://{}", demo.page_address).into(),
         links: [
             format!("http://{}", demo.public).into(),
@@ -89,6 +99,7 @@ fn router(page: Page) -> Router {
         .route("/favicon.ico", get(|| async { StatusCode::NO_CONTENT }))
         .merge(page.cloud.clone().routes())
         .merge(uploads::routes(page.server.clone()))
+        .merge(page.consoles.clone().routes())
         .with_state(page)
 }
 
@@ -137,7 +148,9 @@ async fn state(State(page): State<Page>) -> Json<Value> {
         .map(|machine| {
             let keys: String =
                 machine.screen.keys().into_iter().filter_map(char::from_u32).collect();
-            json!({"name": machine.name, "screen": format!("vnc {}", machine.address), "keys": keys})
+            let tls = if machine.encrypted { ", TLS" } else { "" };
+            let screen = format!("vnc {}{tls}", machine.address());
+            json!({"name": machine.name, "screen": screen, "keys": keys})
         })
         .collect();
     let (reservations, dhcp) = match reservations(&page.dhcp).await {
@@ -318,7 +331,8 @@ async fn console(
     };
     let link = page.server.console_link(&machine.uuid, client, None).await;
     let link = link.map_err(|error| failed(&error))?;
-    Ok(Json(json!({ "url": link.url })))
+    let secure = page.console_ports.over_https(&link.url);
+    Ok(Json(json!({ "url": link.url, "secure_url": secure })))
 }
 
 #[derive(Debug, Deserialize)]

@@ -6,24 +6,34 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
-/// Bytes of binary messages, in order; a close message ends the stream.
+/// What comes beside the bytes.
 #[derive(Debug)]
-pub(crate) struct ByteStream {
-    socket: WebSocketStream<TcpStream>,
-    pending: Bytes,
+pub(crate) enum Said {
+    Text(String),
+    /// Code and reason.
+    Closed(u16, String),
 }
 
-impl ByteStream {
-    pub(crate) const fn new(socket: WebSocketStream<TcpStream>) -> Self {
-        Self { socket, pending: Bytes::new() }
+/// Bytes of binary messages, in order; a close message ends the stream.
+#[derive(Debug)]
+pub(crate) struct ByteStream<S> {
+    socket: WebSocketStream<S>,
+    pending: Bytes,
+    /// What nobody reads is dropped.
+    said: mpsc::Sender<Said>,
+}
+
+impl<S> ByteStream<S> {
+    pub(crate) const fn new(socket: WebSocketStream<S>, said: mpsc::Sender<Said>) -> Self {
+        Self { socket, pending: Bytes::new(), said }
     }
 }
 
-impl AsyncRead for ByteStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ByteStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -33,10 +43,16 @@ impl AsyncRead for ByteStream {
             match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(Message::Binary(bytes))) => self.pending = bytes,
                 Some(Ok(Message::Close(frame))) => {
-                    let reason = frame.map(|f| f.reason.to_string()).unwrap_or_default();
+                    let (code, reason) = frame
+                        .map(|frame| (frame.code.into(), frame.reason.to_string()))
+                        .unwrap_or_default();
+                    self.said.try_send(Said::Closed(code, reason.clone())).ok();
                     return Poll::Ready(Err(io::Error::other(format!("closed: {reason}"))));
                 }
-                Some(Ok(_control_or_text)) => {}
+                Some(Ok(Message::Text(text))) => {
+                    self.said.try_send(Said::Text(text.to_string())).ok();
+                }
+                Some(Ok(_control)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
                 None => return Poll::Ready(Ok(())),
             }
@@ -48,7 +64,7 @@ impl AsyncRead for ByteStream {
     }
 }
 
-impl AsyncWrite for ByteStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ByteStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

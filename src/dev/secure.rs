@@ -38,10 +38,12 @@ pub(crate) async fn send(
     authority: Option<&Path>,
 ) -> Result<Reply, String> {
     let exchanging = async {
-        let stream = TcpStream::connect(address).await.map_err(|e| chain(&e))?;
         match authority {
-            Some(authority) => talk(over_tls(address, stream, authority).await?, request).await,
-            None => talk(stream, request).await,
+            Some(authority) => talk(connect(address, authority).await?, request).await,
+            None => {
+                let stream = TcpStream::connect(address).await.map_err(|e| chain(&e))?;
+                talk(stream, request).await
+            }
         }
     };
     let answer = tokio::time::timeout(TIMEOUT, exchanging)
@@ -57,9 +59,9 @@ pub(crate) async fn send(
     Ok((status, body.to_vec()))
 }
 
-async fn over_tls(
+/// A connection over TLS; the certificate has to be the one in `authority`, for this address.
+pub(crate) async fn connect(
     address: SocketAddr,
-    stream: TcpStream,
     authority: &Path,
 ) -> Result<TlsStream<TcpStream>, String> {
     let text = |error: &(dyn std::error::Error + 'static)| chain(error);
@@ -70,8 +72,9 @@ async fn over_tls(
     let builder = rustls::ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().map_err(|e| text(&e))?;
     let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let connecting =
-        TlsConnector::from(Arc::new(config)).connect(ServerName::from(address.ip()), stream).await;
+    let stream = TcpStream::connect(address).await.map_err(|e| text(&e))?;
+    let name = ServerName::from(address.ip());
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
     connecting.map_err(|error| format!("the certificate of https is not right: {}", chain(&error)))
 }
 

@@ -14,12 +14,14 @@ use std::time::Duration;
 use rfb::{ServerSecurity, Version};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::scene::{KEYS_SHOWN, Scene, key_text};
 
+mod encrypted;
 mod font;
 mod scene;
 mod viewer;
@@ -43,6 +45,8 @@ pub struct DemoOptions {
     pub name: String,
     /// Highest protocol version offered.
     pub version: Version,
+    /// Viewers are let in over VeNCrypt with X.509 alone, with this certificate.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl std::fmt::Debug for DemoOptions {
@@ -53,6 +57,7 @@ impl std::fmt::Debug for DemoOptions {
             .field("password", &self.password.as_ref().map(|_| "***"))
             .field("name", &self.name)
             .field("version", &self.version)
+            .field("tls", &self.tls.is_some())
             .finish()
     }
 }
@@ -65,6 +70,7 @@ impl Default for DemoOptions {
             password: None,
             name: "QuickCloud demo screen".to_owned(),
             version: Version::V8,
+            tls: None,
         }
     }
 }
@@ -78,6 +84,7 @@ pub struct DemoScreen {
 pub(crate) struct Shared {
     password: Option<Zeroizing<String>>,
     version: Version,
+    tls: Option<TlsAcceptor>,
     scene: watch::Sender<Scene>,
     keys: Mutex<VecDeque<u32>>,
     viewers: AtomicUsize,
@@ -103,6 +110,7 @@ impl DemoScreen {
             shared: Arc::new(Shared {
                 password: options.password.map(Zeroizing::new),
                 version: options.version,
+                tls: options.tls.map(TlsAcceptor::from),
                 scene: watch::Sender::new(scene),
                 keys: Mutex::default(),
                 viewers: AtomicUsize::new(0),

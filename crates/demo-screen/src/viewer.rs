@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use rfb::message::{MessageDecoder, MessageError, encoding, server_type};
 use rfb::{ClientMessage, PixelFormat, ServerHandshake, ServerHandshakeError, ServerInit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::Shared;
+use crate::encrypted;
 use crate::scene::{Rect, Scene};
 
 /// From accept to the end of the handshake.
@@ -23,6 +24,8 @@ pub(crate) enum ViewerError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Handshake(#[from] ServerHandshakeError),
+    #[error("the viewer does not begin its encryption")]
+    Unencrypted,
     #[error("the handshake took longer than {HANDSHAKE_LIMIT:?}")]
     SlowHandshake,
     #[error("the viewer took no picture for {WRITE_LIMIT:?}")]
@@ -36,19 +39,30 @@ pub(crate) enum ViewerError {
 /// Serves one viewer until it closes the connection or breaks the protocol.
 pub(crate) async fn serve(mut stream: TcpStream, shared: &Shared) -> Result<(), ViewerError> {
     stream.set_nodelay(true)?;
+    if let Some(acceptor) = &shared.tls {
+        let init = init(shared);
+        let entering = encrypted::enter(stream, acceptor, shared.security().0, &init);
+        let inside = timeout(HANDSHAKE_LIMIT, entering).await;
+        let stream = inside.map_err(|_elapsed| ViewerError::SlowHandshake)??;
+        return Viewer::new(shared).run(stream).await;
+    }
     let ahead = timeout(HANDSHAKE_LIMIT, handshake(&mut stream, shared))
         .await
         .map_err(|_elapsed| ViewerError::SlowHandshake)??;
     let Some(ahead) = ahead else { return Ok(()) };
-    let mut viewer = Viewer {
-        shared,
-        decoder: MessageDecoder::default(),
-        format: PixelFormat::RGB888,
-        request: None,
-        shown: None,
-    };
+    let mut viewer = Viewer::new(shared);
     viewer.decoder.push(&ahead);
     viewer.run(stream).await
+}
+
+fn init(shared: &Shared) -> ServerInit {
+    let scene = shared.scene.borrow().clone();
+    ServerInit {
+        width: scene.width,
+        height: scene.height,
+        format: PixelFormat::RGB888,
+        name: scene.title.into_bytes(),
+    }
 }
 
 /// Leads the viewer in; `None` when it left, else what it sent ahead.
@@ -58,13 +72,7 @@ async fn handshake(
 ) -> Result<Option<Vec<u8>>, ViewerError> {
     let (security, version) = shared.security();
     let mut handshake = ServerHandshake::new(security, version);
-    let scene = shared.scene.borrow().clone();
-    handshake.admit(ServerInit {
-        width: scene.width,
-        height: scene.height,
-        format: PixelFormat::RGB888,
-        name: scene.title.into_bytes(),
-    })?;
+    handshake.admit(init(shared))?;
     let mut buffer = [0; 4096];
     loop {
         stream.write_all(&handshake.take_output()).await?;
@@ -83,6 +91,12 @@ async fn handshake(
     }
 }
 
+/// An encrypted stream may hold something back.
+async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
 struct Request {
     area: Rect,
     incremental: bool,
@@ -97,8 +111,16 @@ struct Viewer<'a> {
     shown: Option<Scene>,
 }
 
-impl Viewer<'_> {
-    async fn run(&mut self, mut stream: TcpStream) -> Result<(), ViewerError> {
+impl<'a> Viewer<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let (decoder, format) = (MessageDecoder::default(), PixelFormat::RGB888);
+        Self { shared, decoder, format, request: None, shown: None }
+    }
+
+    async fn run(
+        &mut self,
+        mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    ) -> Result<(), ViewerError> {
         let mut scenes = self.shared.scene.subscribe();
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -107,7 +129,7 @@ impl Viewer<'_> {
             }
             let scene = scenes.borrow_and_update().clone();
             if let Some(update) = self.update(scene) {
-                timeout(WRITE_LIMIT, stream.write_all(&update))
+                timeout(WRITE_LIMIT, write(&mut stream, &update))
                     .await
                     .map_err(|_elapsed| ViewerError::Stalled)??;
             }

@@ -105,7 +105,22 @@ function show(state) {
       const { url } = await call('POST', `api/vms/${encodeURIComponent(vm.name)}/console`);
       window.open(url, '_blank', 'noopener');
     })));
+    const more = row.cells[row.cells.length - 1];
+    more.className = 'tight';
+    more.append(' ', button('over https', () => act(async () => {
+      const { secure_url: url } = await call('POST', `api/vms/${encodeURIComponent(vm.name)}/console`);
+      window.open(url, '_blank', 'noopener');
+    }), 'link'), ' ', button('move to another host', () => act(() => call('POST', `api/vms/${encodeURIComponent(vm.name)}/move`)), 'link'));
   }, 'no machine');
+  const consoles = state.roles.find((role) => role.role === 'cp')?.details?.consoles ?? [];
+  const shown = consoles.map(({ id, name, client, screen, encrypted, view_only: watching }) => ({ id, name, client, screen, encrypted, watching }));
+  fill('consoles', shown, (row, item) => {
+    cell(row, item.id);
+    cell(row, item.name);
+    cell(row, item.client);
+    cell(row, item.screen + (item.encrypted ? ', TLS' : ''));
+    cell(row, button('Kick', () => act(() => call('POST', `api/consoles/${item.id}/kick`)), 'quiet'));
+  }, 'none is open');
   fill('templates', state.templates, (row, template) => {
     cell(row, template.name);
     cell(row, `${template.kind === 'volume' ? 'volume, ' : ''}${template.format}`);
