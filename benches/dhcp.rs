@@ -16,16 +16,21 @@
     reason = "a measuring program: it prints, and ends when anything is not as expected"
 )]
 
+#[path = "shared/binary.rs"]
+mod binary;
+
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use demo_api::{DemoApi, Keys, World};
 use http_client::{Client, Method};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+use binary::{Running, processor, resident};
 
 const SERVER: &str = "qcbench-s";
 const CLIENTS: &str = "qcbench-c";
@@ -36,14 +41,7 @@ const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 const NEW: usize = 60_000;
 
 fn main() {
-    // `cargo test --benches` runs this too; figures of a debug build tell nothing.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
-    let Some(binary) = std::env::var_os("QUICKCLOUD_BINARY").map(PathBuf::from) else {
-        println!("run this through `cargo xtask bench dhcp`, which builds the release binary");
-        return;
-    };
+    let Some(binary) = binary::given("dhcp") else { return };
     if std::env::var_os(INSIDE).is_some() {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
@@ -154,17 +152,6 @@ impl Drop for Wire {
     }
 }
 
-/// A process in the namespace of the server; it ends with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // dnsmasq ends with its parent.
-        run("kill", &[&self.0.id().to_string()]);
-        self.0.wait().unwrap();
-    }
-}
-
 fn in_server(program: &Path) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", SERVER]).arg(program).stdout(Stdio::null());
@@ -271,7 +258,7 @@ impl Role {
     }
 
     fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.id()
     }
 }
 
@@ -387,24 +374,6 @@ async fn bulk(binary: &Path, count: usize) {
     println!("bulk of {count} hosts → in effect: {:.2} s (goal < 5 s)", elapsed.as_secs_f64());
 }
 
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    // utime and stime, in hundredths of a second.
-    let ticks: u64 = [11, 12].iter().map(|at| fields[*at].parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-fn resident(pid: u32) -> f64 {
-    memory_of(pid, "VmRSS:")
-}
-
-fn memory_of(pid: u32, name: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-}
-
 /// A cloud of so many machines on the wire.
 fn world(machines: usize) -> World {
     let mut world = World::basic("bench");
@@ -445,17 +414,17 @@ async fn synced(binary: &Path, machines: usize, samples: usize) {
     })
     .await;
     let rounds = 10;
-    let idle = cpu(role.pid());
+    let idle = processor(role.pid());
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let idle = (cpu(role.pid()) - idle).div_f64(begun.elapsed().as_secs_f64());
-    let before = cpu(role.pid());
+    let idle = (processor(role.pid()) - idle).div_f64(begun.elapsed().as_secs_f64());
+    let before = processor(role.pid());
     let begun = Instant::now();
     for _ in 0..rounds {
         role.client.call::<Value>(Method::POST, "/v1/sync", None::<&()>).await.unwrap();
     }
     let beside = idle.mul_f64(begun.elapsed().as_secs_f64());
-    let each = (cpu(role.pid()) - before).saturating_sub(beside) / rounds;
+    let each = (processor(role.pid()) - before).saturating_sub(beside) / rounds;
     println!(
         "CPU of a full listing of an unchanged zone of {machines} machines: {:.0} ms (goal < 50 ms); \
          idle beside it: {:.1} ms a second",
@@ -563,7 +532,7 @@ async fn memory(binary: &Path, count: usize) {
         "{count} reservations: in effect after {:.1} s, resident {after:.0} MiB, at most {:.0} MiB \
          (goal < 200 MiB); one more is answered after {:.0} ms; the state is a file of {mib:.0} MiB",
         elapsed.as_secs_f64(),
-        memory_of(role.pid(), "VmHWM:"),
+        binary::memory(role.pid(), "VmHWM:"),
         ms(put)
     );
 }

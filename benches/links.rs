@@ -14,18 +14,22 @@
     reason = "a measuring program: it prints, and ends when anything is not as expected"
 )]
 
+#[path = "shared/binary.rs"]
+mod binary;
 #[path = "links/uploads.rs"]
 mod uploads;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
+
+use binary::{LOOPBACK, Running, free, until_up};
 
 const LENGTH: usize = 1 << 30;
 const ROUNDS: usize = 5;
@@ -34,38 +38,13 @@ const LINK: &str = "245aa84f-36c2-4a2b-ab08-c2efa8b16f18";
 const IMAGE: &str = "template/tmpl/2/320/a.qcow2";
 
 fn main() {
-    // `cargo test --benches` runs this too; figures of a debug build tell nothing.
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return;
-    }
-    let Some(binary) = std::env::var_os("QUICKCLOUD_BINARY").map(PathBuf::from) else {
-        println!("run this through `cargo xtask bench storage`, which builds the release binary");
-        return;
-    };
+    let Some(binary) = binary::given("storage") else { return };
     links(&binary);
     uploads::uploads(&binary);
 }
 
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn until_up(port: u16) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-        assert!(Instant::now() < deadline, "nothing listens on port {port}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    free().port()
 }
 
 /// One server: its ports, and the path of the file there.
@@ -95,14 +74,14 @@ fn links(binary: &Path) {
     let ours =
         Server { http: free_port(), https: free_port(), path: format!("/userdata/{LINK}/a.qcow2") };
     let _ours = quickcloud(binary, directory.path(), &store, &ours);
-    until_up(ours.https);
+    until_up((LOOPBACK, ours.https));
     let pem = directory.path().join("state/ss/own-certificate.pem");
     let theirs = Server { http: free_port(), https: free_port(), path: format!("/{IMAGE}") };
     let Some(_theirs) = nginx(directory.path(), &store, &pem, &theirs) else {
         println!("links: nginx is not installed, nothing to compare with");
         return;
     };
-    until_up(theirs.https);
+    until_up((LOOPBACK, theirs.https));
     let tls = client(&pem);
     let plain = |server: &Server| fetch(server.http, &server.path, None);
     let secure = |server: &Server| fetch(server.https, &server.path, Some(&tls));

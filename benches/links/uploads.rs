@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use agent_protocol::storage::{ImageFormat, PostUploadOrder};
 use management_server::UploadParameters;
 
-use super::{Running, Server, Write, free_port, quickcloud, until_up};
+use super::{LOOPBACK, Running, Server, Write, free_port, quickcloud, until_up};
 
 pub(super) const KEY: &str = "an upload key of this measurement";
 const STORE: &str = "nfs://127.0.0.1/b";
@@ -28,11 +28,11 @@ pub(super) fn uploads(binary: &Path) {
     std::fs::create_dir_all(&store).unwrap();
     let ours = Server { http: free_port(), https: free_port(), path: String::new() };
     let process = quickcloud(binary, directory.path(), &store, &ours);
-    until_up(ours.http);
+    until_up((LOOPBACK, ours.http));
     let theirs = Server { http: free_port(), https: free_port(), path: String::new() };
     let peer = nginx(directory.path(), theirs.http);
     if peer.is_some() {
-        until_up(theirs.http);
+        until_up((LOOPBACK, theirs.http));
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS {
             a.push(rate(length, || post(ours.http, round as i64 + 1, length)));

@@ -1,5 +1,5 @@
-//! Figures, each with its goal: start-up, memory, binary size here; frames/s and the console relay
-//! in the root package's bench target, against websockify in the same run.
+//! Figures, each with its goal: the size of the release binary here, the others in bench targets that
+//! measure it from outside.
 
 use anyhow::{Context, Result, bail};
 
