@@ -23,6 +23,10 @@ impl Published for Vec<DownloadStatus> {
     const NAME: &'static str = "downloads";
 }
 
+impl Published for Vec<CopyStatus> {
+    const NAME: &'static str = "copies";
+}
+
 impl Published for Vec<UploadStatus> {
     const NAME: &'static str = "uploads";
 }
@@ -62,6 +66,8 @@ pub struct Details {
     pub stores: Option<Vec<StoreStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downloads: Option<Vec<DownloadStatus>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<Vec<CopyStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uploads: Option<Vec<UploadStatus>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,6 +141,22 @@ impl fmt::Display for StoreState {
     }
 }
 
+/// Something being copied or made on a store: a migration, a template of a snapshot, a config drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStatus {
+    /// By which it is cancelled.
+    pub job: String,
+    /// The store it goes to, without user, password and query.
+    pub store: String,
+    /// Below the store.
+    pub path: String,
+    /// Holes included.
+    pub done_bytes: u64,
+    /// As far as is known by now.
+    pub total_bytes: u64,
+    pub started_ago_ms: u64,
+}
+
 /// One download by URL, running or ended lately.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DownloadStatus {
@@ -175,6 +197,8 @@ pub enum DownloadState {
     /// Waits for a place.
     Queued,
     Downloading,
+    /// Between stores, or made of what lies on one.
+    Copying,
     /// The bytes are here and are verified and published.
     Installing,
     Done,
@@ -190,6 +214,7 @@ impl fmt::Display for DownloadState {
         f.write_str(match self {
             Self::Queued => "queued",
             Self::Downloading => "downloading",
+            Self::Copying => "copying",
             Self::Installing => "installing",
             Self::Done => "done",
             Self::Failed => "failed",

@@ -19,7 +19,7 @@ pub mod reload;
 pub mod verify;
 
 pub use details::{
-    Alarm, CertificateStatus, ConsoleStatus, Details, DhcpStatus, DownloadLink,
+    Alarm, CertificateStatus, ConsoleStatus, CopyStatus, Details, DhcpStatus, DownloadLink,
     DownloadLinksStatus, DownloadState, DownloadStatus, Listeners, Notes, Published,
     RecordingStatus, ReplayLink, StoreState, StoreStatus, UploadState, UploadStatus,
 };

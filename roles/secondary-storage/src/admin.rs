@@ -15,7 +15,7 @@ use crate::service::Assembled;
 /// Everything one run offers.
 pub fn router(parts: &Assembled) -> Router {
     Router::new()
-        .merge(jobs::routes(parts.downloads.clone()))
+        .merge(jobs::routes(parts.downloads.clone(), parts.moves.clone()))
         .merge(stores::routes(parts.stores.clone(), parts.surveys.clone()))
         .merge(links::routes(parts.links.clone(), parts.host.clone()))
         .merge(uploads::routes(parts.uploads.uploads.clone()))

@@ -87,6 +87,16 @@ impl Moves {
         tokio::time::timeout(LET_GO_LIMIT, self.places.vacate(store, path)).await.is_ok()
     }
 
+    /// What is under way, for `/status`.
+    pub fn status(&self) -> Vec<status_api::CopyStatus> {
+        self.places.status()
+    }
+
+    /// Ends one that is under way, as an operator asks; `None` when there is none of this id.
+    pub fn cancel(&self, id: &str) -> Option<status_api::CopyStatus> {
+        self.places.cancel(id)
+    }
+
     /// Whether something is being written at, above or below a place.
     pub fn is_busy(&self, store: &StoreUrl, path: &InstallPath) -> bool {
         self.places.is_busy(store, path)
@@ -142,6 +152,10 @@ struct Permit {
 }
 
 impl Permit {
+    fn progress(&self) -> &copy::Progress {
+        self.place.progress()
+    }
+
     /// Does some of the work; what it began is not cleaned up here.
     async fn during<T>(
         &self,
@@ -158,7 +172,11 @@ impl Permit {
         };
         tokio::select! {
             done = work => done,
-            () = self.place.wanted() => Err(MoveError::Overtaken(self.place.path().clone())),
+            () = self.place.wanted() => Err(if self.place.is_cancelled() {
+                MoveError::Cancelled(self.place.path().clone())
+            } else {
+                MoveError::Overtaken(self.place.path().clone())
+            }),
             limit = over => Err(MoveError::TimeOut(limit)),
         }
     }

@@ -446,6 +446,8 @@ fn publish(cx: &RoleContext, parts: &Assembled) {
     cx.health.report(move || source.status());
     let source = parts.downloads.clone();
     cx.health.report(move || source.status());
+    let source = parts.moves.clone();
+    cx.health.report(move || source.status());
     let (source, host) = (parts.links.clone(), cx.host.clone());
     cx.health.report(move || source.status(host.clock.unix_ms()));
     let source = parts.serving.certificates.clone();

@@ -1,4 +1,4 @@
-//! `quickcloud ss jobs|retry|cancel`: downloads by URL.
+//! `quickcloud ss jobs|retry|cancel`: downloads by URL, and copies.
 
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ pub(super) const CANCEL_EXAMPLES: &str = "\
 Examples:
   quickcloud ss cancel 3f1c
 
-The server is told at its next question that nothing was downloaded. The id may be shortened to a
-beginning that only one download has.";
+Of a download the server is told at its next question that nothing was downloaded, of a copy at once;
+nothing of either is kept. The id may be shortened to a beginning that only one of them has.";
 
 const PATH: &str = "/roles/ss/jobs";
 /// Longer than a store gets to let go of a cancelled download, and the answer's own limit.
@@ -38,7 +38,7 @@ const BAR: usize = 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct JobOptions {
-    /// Id of the download, or its beginning, as `quickcloud ss jobs` shows it
+    /// Id of the download or copy, or its beginning, as `quickcloud ss jobs` shows it
     id: String,
     #[command(flatten)]
     change: ChangeOptions,
@@ -80,7 +80,7 @@ async fn whole_id(client: &Client, text: &str) -> Result<String, ClientError> {
 
 fn render(jobs: &[DownloadStatus]) -> String {
     if jobs.is_empty() {
-        return "no downloads\n".to_owned();
+        return "no downloads or copies\n".to_owned();
     }
     let head = ["ID", "OBJECT", "STATE", "PROGRESS", "RECEIVED", "SPEED", "LEFT", "STARTED", "URL"];
     let mut out = table(&head, jobs.iter().map(row));
@@ -106,7 +106,7 @@ fn row(job: &DownloadStatus) -> [String; 9] {
     let (done, total) = (job.received_bytes, job.total_bytes);
     let received =
         total.map_or_else(|| size(done), |total| format!("{} of {}", size(done), size(total)));
-    let is_running = job.state == DownloadState::Downloading;
+    let is_running = matches!(job.state, DownloadState::Downloading | DownloadState::Copying);
     let rate = job.bytes_per_second.filter(|_rate| is_running);
     let progress = format!("{} {:>3}%", bar(done, total, BAR), job.percent);
     [
@@ -154,6 +154,6 @@ ID        OBJECT        STATE        PROGRESS                     RECEIVED      
 ";
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(squeezed(&render(&jobs)), squeezed(expected));
-        assert_eq!(render(&[]), "no downloads\n");
+        assert_eq!(render(&[]), "no downloads or copies\n");
     }
 }

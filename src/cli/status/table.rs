@@ -1,8 +1,8 @@
 //! The status document as tables for people.
 
 use status_api::{
-    ConsoleStatus, DownloadLink, DownloadStatus, LinkStatus, ProcessState, ProcessStatus,
-    RoleStatus, StoreStatus, UploadStatus,
+    ConsoleStatus, CopyStatus, DownloadLink, DownloadStatus, LinkStatus, ProcessState,
+    ProcessStatus, RoleStatus, StoreStatus, UploadStatus,
 };
 
 use crate::cli::text::{ago, or_dash, plain, section, size, span, table};
@@ -40,6 +40,11 @@ pub(super) fn render(status: &ProcessStatus) -> String {
             &mut out,
             &["DOWNLOAD", "STATE", "RECEIVED", "STARTED", "STORE"],
             details.downloads.iter().flatten().map(download_row),
+        );
+        section(
+            &mut out,
+            &["COPY", "DONE", "STARTED", "STORE"],
+            details.copies.iter().flatten().map(copy_row),
         );
         section(
             &mut out,
@@ -150,6 +155,11 @@ fn store_row(store: &StoreStatus) -> [String; 5] {
         or_dash(store.capacity_bytes.map(size)),
         or_dash(store.directory.as_deref().map(plain)),
     ]
+}
+
+fn copy_row(copy: &CopyStatus) -> [String; 4] {
+    let done = format!("{} of {}", size(copy.done_bytes), size(copy.total_bytes));
+    [plain(&copy.path), done, ago(copy.started_ago_ms), plain(&copy.store)]
 }
 
 fn download_row(download: &DownloadStatus) -> [String; 5] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use disk_image::{Format, Sizes};
 
-use super::copy::{Original, Progress, copy, copy_to};
+use super::copy::{Original, copy, copy_to};
 use super::image::{format_of_name, sizes};
 use super::snapshot::{ENDINGS, write_small};
 use super::staging::Staging;
@@ -64,9 +64,9 @@ impl Moves {
             let sizes = sizes(&self.tasks, Arc::clone(original.file()), format).await?;
             let creating = to.engine().create(&work, directory.clone(), name.clone());
             let part = to.run("create an object", creating).await?;
-            let progress = Progress::default();
+            let progress = permit.progress();
             progress.expect(original.length());
-            drop(copy_to(&original, to, part, &key, &progress).await?);
+            drop(copy_to(&original, to, part, &key, progress).await?);
             Ok(Carried { path: key.clone(), sizes, format })
         };
         let copied = permit.during(copying).await;
@@ -121,9 +121,9 @@ impl Moves {
         }
         let staging = Staging::begin(self, to, object, targets).await?;
         let filling = async {
-            let progress = Progress::default();
+            let progress = permit.progress();
             progress.expect(original.length());
-            let file = copy(&original, &staging, 0, &progress).await?;
+            let file = copy(&original, &staging, 0, progress).await?;
             let sizes = sizes(&self.tasks, Arc::from(file), format).await?;
             if *kind != ObjectKind::Snapshot {
                 let format = format.unwrap_or(Format::Raw);

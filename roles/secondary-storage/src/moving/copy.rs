@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -24,10 +25,17 @@ const READ: &str = "read a file to copy";
 const WRITE: &str = "write a copy";
 
 /// Bytes that are done, holes included. Cloneable; clones share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Progress {
     done: Arc<AtomicU64>,
     total: Arc<AtomicU64>,
+    started: Instant,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { done: Arc::default(), total: Arc::default(), started: Instant::now() }
+    }
 }
 
 impl Progress {
@@ -37,6 +45,10 @@ impl Progress {
 
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub const fn started(&self) -> Instant {
+        self.started
     }
 
     /// Done, and expected in all.

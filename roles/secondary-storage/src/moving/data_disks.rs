@@ -13,7 +13,7 @@ use bytes::Bytes;
 use disk_image::ovf::{MAX_LENGTH, Ovf, OvfError, with_one_file};
 use java_properties::Properties;
 
-use super::copy::{Original, Progress, copy};
+use super::copy::{Original, copy};
 use super::snapshot::write_small;
 use super::staging::Staging;
 use super::{MoveError, Moves, Permit};
@@ -138,8 +138,8 @@ impl Moves {
             let text = meta_of(&described.name, disk, unique_name, length);
             write_small(&staging, 1, text.to_bytes(self.host.clock.now()).into()).await?;
             if !order.bootable {
-                let progress = Progress::default();
-                drop(copy(&original, &staging, 2, &progress).await?);
+                let progress = permit.progress();
+                drop(copy(&original, &staging, 2, progress).await?);
                 write_small(&staging, 3, whole).await?;
             }
             let text = properties(order, length);

@@ -24,6 +24,8 @@ pub enum MoveError {
     Busy(InstallPath),
     #[error("a later command for {0} ended this one")]
     Overtaken(InstallPath),
+    #[error("an operator of the storage host cancelled the copy to {0}")]
+    Cancelled(InstallPath),
     #[error("timeout: it was not finished within {0:?}, as long as the server waits for it")]
     TimeOut(Duration),
     #[error("there is no file {path} in store {store}")]

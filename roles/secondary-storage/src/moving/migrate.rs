@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use disk_image::{Format, Sizes};
 
-use super::copy::{Original, Progress, copy};
+use super::copy::{Original, copy};
 use super::image::{format_of_name, sizes};
 use super::staging::{MAX_FILES, Staging};
 use super::{MoveError, Moves, Permit};
@@ -109,13 +109,13 @@ impl Moves {
         let targets =
             plan.files.iter().map(|(_, directory, name)| (directory.clone(), name.clone()));
         let staging = Staging::begin(self, &migration.to, object, targets.collect()).await?;
-        let progress = Progress::default();
+        let progress = permit.progress();
         let copying = async {
             let mut originals = Vec::new();
             for (nth, (path, _, _)) in plan.files.iter().enumerate() {
                 let original = Original::open(&migration.from, path).await?;
                 progress.expect(original.length());
-                drop(copy(&original, &staging, nth, &progress).await?);
+                drop(copy(&original, &staging, nth, progress).await?);
                 originals.push(original);
             }
             // All of them together must be what they were when the first was begun.

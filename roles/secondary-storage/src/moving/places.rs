@@ -6,8 +6,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use status_api::CopyStatus;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use super::copy::Progress;
+use crate::redacted::RedactedUrl;
 use crate::stores::{InstallPath, StoreUrl};
 
 /// Cloneable; clones share everything.
@@ -16,6 +20,10 @@ pub struct Places(Arc<Mutex<HashMap<(String, InstallPath), Holder>>>);
 
 #[derive(Debug, Clone, Default)]
 struct Holder {
+    id: Uuid,
+    progress: Progress,
+    /// An operator does not want it any more.
+    cancelled: CancellationToken,
     /// Asks the work to end.
     end: CancellationToken,
     /// The work has ended.
@@ -44,7 +52,7 @@ impl Places {
                 match table.get(&key) {
                     Some(before) => before.clone(),
                     None => {
-                        let holder = Holder::default();
+                        let holder = Holder { id: Uuid::new_v4(), ..Holder::default() };
                         table.insert(key.clone(), holder.clone());
                         return Place { places: self.clone(), key, holder };
                     }
@@ -73,6 +81,36 @@ impl Places {
         }
     }
 
+    /// What is under way, for `/status`.
+    pub fn status(&self) -> Vec<CopyStatus> {
+        let table = self.table();
+        let status = table.iter().map(|((store, path), holder)| {
+            let (done_bytes, total_bytes) = holder.progress.figures();
+            let ago = holder.progress.started().elapsed().as_millis();
+            CopyStatus {
+                job: holder.id.to_string(),
+                store: RedactedUrl::of(store).to_string(),
+                path: path.to_string(),
+                done_bytes,
+                total_bytes,
+                started_ago_ms: u64::try_from(ago).unwrap_or(u64::MAX),
+            }
+        });
+        let mut status: Vec<CopyStatus> = status.collect();
+        status.sort_by(|a, b| (&a.store, &a.path).cmp(&(&b.store, &b.path)));
+        status
+    }
+
+    /// Tells the work of this id to end; how it was, if there is any.
+    pub fn cancel(&self, id: &str) -> Option<CopyStatus> {
+        let status = self.status().into_iter().find(|copy| copy.job == id)?;
+        let table = self.table();
+        let holder = table.values().find(|holder| holder.id.to_string() == id)?;
+        holder.cancelled.cancel();
+        holder.end.cancel();
+        Some(status)
+    }
+
     pub fn is_busy(&self, store: &StoreUrl, path: &InstallPath) -> bool {
         !self.around(store, path).is_empty()
     }
@@ -83,7 +121,16 @@ impl Place {
         &self.key.1
     }
 
-    /// Ends when somebody else wants the place.
+    /// How far the work is; whoever does it tells.
+    pub fn progress(&self) -> &Progress {
+        &self.holder.progress
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.holder.cancelled.is_cancelled()
+    }
+
+    /// Ends when somebody else wants the place, or an operator wants the work to end.
     pub async fn wanted(&self) {
         self.holder.end.cancelled().await;
     }
@@ -118,6 +165,16 @@ mod tests {
         assert!(second.wanted().now_or_never().is_none());
         let deeper = "template/tmpl/2/204/x.qcow2".parse().unwrap();
         assert!(places.is_busy(&store, &deeper));
+        second.progress().expect(100);
+        second.progress().add(40);
+        let status = places.status();
+        let told = status.iter().find(|copy| copy.path == path.to_string()).unwrap();
+        assert_eq!((told.done_bytes, told.total_bytes), (40, 100));
+        assert_eq!(told.store, "nfs://h/p");
+        assert_eq!(places.cancel(&told.job).map(|copy| copy.path), Some(path.to_string()));
+        assert!(second.is_cancelled() && !other.is_cancelled());
+        assert!(second.wanted().now_or_never().is_some());
+        assert_eq!(places.cancel("none"), None);
         assert!(!places.is_busy(&"nfs://h/q".parse().unwrap(), &deeper));
         let mut vacating = Box::pin(places.vacate(&store, &deeper));
         assert!((&mut vacating).now_or_never().is_none());

@@ -99,7 +99,7 @@ impl Moves {
             Some(name) => Description { unique_name: name.clone(), ..order.about.clone() },
             None => order.about.clone(),
         };
-        let filling = self.fill(&staging, &original, format, &image, &about);
+        let filling = self.fill(&staging, &original, format, &image, &about, permit.progress());
         let filled = permit.during(filling).await;
         let sizes = staging.conclude(filled, permit).await?;
         let path = directory.join(image);
@@ -113,13 +113,13 @@ impl Moves {
         format: Format,
         image: &FileName,
         about: &Description,
+        progress: &Progress,
     ) -> Result<Sizes, MoveError> {
-        let progress = Progress::default();
-        let file = match self.flatten(staging, original, format, &progress).await? {
+        let file = match self.flatten(staging, original, format, progress).await? {
             Some(file) => file,
             None => {
                 progress.expect(original.length());
-                copy(original, staging, 0, &progress).await?
+                copy(original, staging, 0, progress).await?
             }
         };
         let sizes = judge(&self.tasks, Arc::from(file), format).await?.sizes;
