@@ -18,6 +18,7 @@ pub mod error;
 pub mod flatten;
 pub mod image;
 pub mod migrate;
+pub mod pack;
 pub mod places;
 pub mod snapshot;
 pub mod staging;

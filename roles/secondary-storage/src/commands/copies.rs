@@ -254,9 +254,10 @@ fn source_of(snapshot: &SnapshotObjectTO) -> Handled<SnapshotKind> {
             }
         }
         "XenServer" => Ok(SnapshotKind::XenServer),
+        "VMware" => Ok(SnapshotKind::VMware),
         other => Err(HandlerError::Invalid(format!(
-            "no template can be made here of a snapshot of hypervisor {other:?}: only of KVM's and \
-             XenServer's"
+            "no template can be made here of a snapshot of hypervisor {other:?}: only of KVM's, \
+             XenServer's and VMware's"
         ))),
     }
 }

@@ -12,7 +12,7 @@ use disk_image::{Format, Sizes};
 use super::copy::{Original, Progress, copy};
 use super::image::judge;
 use super::staging::Staging;
-use super::{MoveError, Moves, Permit};
+use super::{MoveError, Moves, Permit, pack};
 use crate::objects::inventory::{self, Description};
 use crate::stores::{FileName, InstallPath, ObjectKind, Opened, Store, Work};
 
@@ -41,6 +41,8 @@ pub enum SnapshotKind {
     Kvm(Format),
     /// VHD files.
     XenServer,
+    /// The description of a machine with its disks beside it, or both packed.
+    VMware,
 }
 
 /// A template that was made.
@@ -88,6 +90,10 @@ impl Moves {
                 let id = uuid::Uuid::new_v4().to_string();
                 (Format::Vhd, format!("{id}.{}", Format::Vhd.extension()), Some(id))
             }
+            SnapshotKind::VMware => {
+                let id = uuid::Uuid::new_v4();
+                (Format::Ova, format!("{id}.{}", Format::Ova.extension()), None)
+            }
         };
         let image: FileName = name.parse()?;
         let (kind, directory) = (ObjectKind::Template, order.directory.clone());
@@ -117,6 +123,9 @@ impl Moves {
     ) -> Result<Sizes, MoveError> {
         let file = match self.flatten(staging, original, format, progress).await? {
             Some(file) => file,
+            None if pack::is_description(original) => {
+                self.pack(staging, original, progress).await?
+            }
             None => {
                 progress.expect(original.length());
                 copy(original, staging, 0, progress).await?
@@ -177,6 +186,7 @@ async fn find(
             vec![name.to_owned()]
         }
         SnapshotKind::XenServer => vec![format!("{name}.vhd"), name.to_owned()],
+        SnapshotKind::VMware => vec![format!("{name}.ova"), format!("{name}.ovf")],
     };
     for name in names {
         if let Some(found) = Original::find(store, &directory.join(name.parse()?)).await? {

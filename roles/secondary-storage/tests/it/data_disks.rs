@@ -24,7 +24,7 @@ fn item(instance: u32, resource: &str, kind: u32, more: &str) -> String {
     )
 }
 
-fn description(disks: usize) -> String {
+pub fn description(disks: usize) -> String {
     let of = |part: &dyn Fn(usize) -> String| (1..=disks).map(part).collect::<String>();
     let files = of(&|n| {
         format!("<File ovf:id=\"f{n}\" ovf:href=\"disk{n}.vmdk\" ovf:size=\"{}\"/>", n * 10)

@@ -89,6 +89,41 @@ async fn a_whole_snapshot_becomes_a_listed_template_with_the_recorded_answer() {
     assert!(bench.store("snapshots/2/45/955f8d8c").exists());
 }
 
+#[tokio::test]
+async fn the_snapshot_of_a_vmware_disk_becomes_an_ova() {
+    let bench: Bench = Bench::new().await;
+    let directory = bench.store("snapshots/2/31/0e7f");
+    std::fs::create_dir_all(&directory).unwrap();
+    // As VMware exports it: the description tells the true lengths.
+    let create = "create -q -f vmdk -o subformat=streamOptimized disk1.vmdk 1G";
+    qemu_img(&directory, create);
+    let length = directory.join("disk1.vmdk").metadata().unwrap().len();
+    let description = crate::data_disks::description(1);
+    let description = description.replace("ovf:size=\"10\"", &format!("ovf:size=\"{length}\""));
+    std::fs::write(directory.join("0e7f.ovf"), description).unwrap();
+    let command = to_template(snapshot("snapshots/2/31/0e7f/0e7f", "VMware", None));
+    let template = made(bench.ask(&command).await);
+    assert_eq!((template.size, template.format), (Some(1 << 30), Some(ImageFormat::Ova)));
+    let path = bench.store(template.path.as_deref().unwrap());
+    let listed = Command::new("tar").arg("-tf").arg(&path).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(listed).unwrap(), "0e7f.ovf\ndisk1.vmdk\n");
+    let disk =
+        Command::new("tar").arg("-xOf").arg(&path).arg("disk1.vmdk").output().unwrap().stdout;
+    assert!(disk == std::fs::read(directory.join("disk1.vmdk")).unwrap());
+    assert_eq!(bench.listed().await, ["230-2-name"]);
+    // Packed by somebody already: it is copied.
+    std::fs::rename(&path, directory.join("0e7f.ova")).unwrap();
+    std::fs::remove_file(directory.join("0e7f.ovf")).unwrap();
+    assert_eq!(made(bench.ask(&command).await).size, Some(1 << 30));
+    // A description that names what is not there.
+    std::fs::rename(directory.join("0e7f.ova"), directory.join("other")).unwrap();
+    std::fs::remove_file(directory.join("disk1.vmdk")).unwrap();
+    std::fs::write(directory.join("0e7f.ovf"), crate::data_disks::description(1)).unwrap();
+    let answer = bench.ask(&command).await;
+    let details = answer.base.details.unwrap();
+    assert!(details.contains("no file snapshots/2/31/0e7f/disk1.vmdk"), "{details}");
+}
+
 async fn of_a_chain<K: crate::bench::Kind>() {
     let bench = Bench::<K>::new().await;
     let directory = bench.directory.join("sec/snapshots/2/31");
