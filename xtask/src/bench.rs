@@ -6,11 +6,19 @@ use anyhow::{Context, Result, bail};
 use crate::run::{command, root, step};
 use crate::setup;
 
+/// From crates.io, for `bench move`.
+const OBJECT_SERVER: &str = "s3s-fs@0.14.1";
+
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let [area, rest @ ..] = arguments
         && area == "storage"
     {
         return storage(rest);
+    }
+    if let [area, rest @ ..] = arguments
+        && area == "move"
+    {
+        return moves(rest);
     }
     setup::packages(setup::PEERS)?;
     if let [area, rest @ ..] = arguments
@@ -35,6 +43,21 @@ fn storage(arguments: &[String]) -> Result<()> {
     line.extend(arguments.iter().map(String::as_str));
     step("cargo", &line)?;
     of_binary("links", arguments)
+}
+
+/// The figures of copies, with an object server and a client of it from the registries.
+fn moves(arguments: &[String]) -> Result<()> {
+    setup::packages(setup::MOVE_PEERS)?;
+    setup::moto()?;
+    let tools = root().join("target/s3s-fs");
+    if !tools.join("bin/s3s-fs").exists() {
+        let tools = tools.display().to_string();
+        let line = ["install", "--locked", "--root", &tools, "--features", "binary", OBJECT_SERVER];
+        step("cargo", &line)?;
+    }
+    let mut line = vec!["bench", "--locked", "-p", "secondary-storage", "--bench", "moves", "--"];
+    line.extend(arguments.iter().map(String::as_str));
+    step("cargo", &line)
 }
 
 /// A bench target of the root package, which measures the release binary from outside.

@@ -32,6 +32,7 @@ cargo xtask COMMAND
   setup                   only install what tests and demo need (Debian packages, npm modules)
   bench                   figures: frames/s, start-up, memory, binary size, console relay
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
+  bench move              copies beside cp, chains beside qemu-img, buckets beside boto3 (from PyPI; s3s-fs from crates.io)
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
   autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs Python 2.7)
   package                 release build with unit, manual pages and completions: archive and Debian package

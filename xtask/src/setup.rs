@@ -23,7 +23,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ganesha.nfsd", "nfs-ganesha-vfs"),
     ("rpcbind", "rpcbind"),
     ("javac", "default-jdk-headless"),
+    ("pip3", "python3-pip"),
 ];
+
+/// A server of S3, from PyPI, that the tests of buckets use; boto3 comes with it.
+const MOTO: &str = "moto[server,s3]==5.2.5";
 
 /// Only for `bench`, as the peers to compare with.
 pub(crate) const PEERS: &[(&str, &str)] = &[
@@ -35,6 +39,10 @@ pub(crate) const PEERS: &[(&str, &str)] = &[
     ("rpcbind", "rpcbind"),
 ];
 
+/// Only for `bench move`.
+pub(crate) const MOVE_PEERS: &[(&str, &str)] =
+    &[("qemu-img", "qemu-utils"), ("pip3", "python3-pip")];
+
 /// Only for `bench dhcp`: clients by the thousand.
 pub(crate) const DHCP_PEERS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
@@ -45,7 +53,18 @@ pub(crate) const DHCP_PEERS: &[(&str, &str)] = &[
 
 pub(crate) fn run() -> Result<()> {
     packages(PROGRAMS)?;
+    moto()?;
     npm("tests/browser")
+}
+
+/// Beside the build, so that nothing of the machine's own Python changes.
+pub(crate) fn moto() -> Result<()> {
+    let modules = root().join("target/moto");
+    if modules.join("moto/server.py").exists() {
+        return Ok(());
+    }
+    let modules = modules.display().to_string();
+    step("pip3", &["install", "-q", "--target", &modules, MOTO])
 }
 
 /// Installs the packages of those programs that are missing.
