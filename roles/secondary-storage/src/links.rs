@@ -217,21 +217,30 @@ impl Links {
         self.keep(&store, name, kept).await
     }
 
-    /// Writes a link to its store, or to the local table when the store takes no files.
+    /// Writes a link to its store, or to the local table when the store takes no files. A bucket holds
+    /// nothing but the server's objects.
     async fn keep(&self, store: &Store, name: &LinkName, kept: Kept) -> Result<(), LinkError> {
         let url = store.url().clone();
-        match shared::put(store, name, &kept).await {
-            Ok(()) => {
+        let put = match store.engine().is_flat() {
+            false => Some(shared::put(store, name, &kept).await),
+            true => None,
+        };
+        match put {
+            Some(Ok(())) => {
                 // One that was kept here while the store took nothing.
                 let other = name.clone();
                 self.local(move |table| table.remove(&other)).await?;
             }
-            Err(LinkError::Store(error)) if takes_nothing(&error) => {
+            None => {
+                let (name, url, kept) = (name.clone(), url.clone(), kept.clone());
+                self.local(move |table| table.put(&name, &url, &kept)).await?;
+            }
+            Some(Err(LinkError::Store(error))) if takes_nothing(&error) => {
                 tracing::warn!(store = %url, link = %name, "the store takes no files: only this host serves the link");
                 let (name, url, kept) = (name.clone(), url.clone(), kept.clone());
                 self.local(move |table| table.put(&name, &url, &kept)).await?;
             }
-            Err(error) => return Err(error),
+            Some(Err(error)) => return Err(error),
         }
         self.known().insert(name.clone(), (url, kept));
         self.count();

@@ -237,7 +237,7 @@ pub async fn assemble_on(
     let waiting = config.link.management.limits.max_commands / 2;
     let downloads = Downloads::new(context.clone(), config.downloads.per_store, waiting);
     let surveys = Surveys::new(context.clone(), downloads.clone());
-    let buckets = Buckets::new(cx.tasks.clone(), cx.host.clone(), trust.clone());
+    let buckets = Buckets::new(stores.clone(), cx.tasks.clone(), cx.host.clone(), trust.clone());
     let access = StoreAccess { stores: stores.clone(), buckets };
     let moves = Moves::new(&context, &config.state_directory);
     let commands = Commands {

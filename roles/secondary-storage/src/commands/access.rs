@@ -39,6 +39,9 @@ impl StoreAccess {
     ) -> Result<StoreUrl, HandlerError> {
         let url = match store {
             Some(DataStoreTO::Nfs(nfs)) => nfs.url.as_deref(),
+            Some(DataStoreTO::S3(s3)) => {
+                return Ok(self.buckets.store(s3).map_err(StoreError::from)?.url().clone());
+            }
             Some(_) => return Err(HandlerError::NotSupported("this is only done on NFS stores")),
             None => None,
         };

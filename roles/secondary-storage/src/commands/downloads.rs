@@ -3,8 +3,8 @@
 
 use agent_protocol::agent::{AnswerBase, CommandBase};
 use agent_protocol::storage::{
-    DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest, DownloadStatus,
-    PasswordAuth, Proxy, ResourceType,
+    DataStoreTO, DownloadAnswer, DownloadCommand, DownloadProgressCommand, DownloadRequest,
+    DownloadStatus, PasswordAuth, Proxy, ResourceType,
 };
 use agent_protocol::{Body, Envelope};
 use bedrock::Secret;
@@ -31,7 +31,7 @@ use crate::sources::http::url::{Credentials, ProxySetting, SourceUrl};
 use crate::sources::{
     FileSource, HttpSource, MetalinkSource, NfsSource, Source, SourceError, all_seen,
 };
-use crate::stores::{InstallPath, ObjectKind};
+use crate::stores::{FileName, InstallPath, ObjectKind};
 use disk_image::{Format, Sizes};
 use management_link::AnswerNow;
 use role::TaskScope;
@@ -109,7 +109,9 @@ impl DownloadCommands {
             .unwrap_or_default()
             .parse()
             .map_err(|error: crate::stores::path::PathError| error.to_string())?;
-        if kind.directory(&directory).as_ref() != Some(&directory) {
+        let is_in_bucket = matches!(command.store, Some(DataStoreTO::S3(_)));
+        let object = kind.directory(&directory);
+        if object.is_none() || (!is_in_bucket && object.as_ref() != Some(&directory)) {
             return Err(format!("{directory} is not the directory of a {}", kind.name()));
         }
         let SnapshotFiles { directory, urls, names } = match kind {
@@ -131,6 +133,10 @@ impl DownloadCommands {
         let text = |error: HandlerError| bedrock::chain(&error);
         let store =
             self.access.url(command.store.as_ref(), command.sec_url.as_deref()).map_err(text)?;
+        let own_name = match content {
+            Content::Image(format) if is_in_bucket => Some(name_in_bucket(url, format, name)?),
+            _ => None,
+        };
         let settings = self.settings.get();
         let limit = command.max_download_size_in_bytes.and_then(|limit| u64::try_from(limit).ok());
         let limit = limit.filter(|limit| *limit > 0).unwrap_or(settings.size_limit);
@@ -144,7 +150,7 @@ impl DownloadCommands {
             },
             account: command.account_id,
             content,
-            image: names.into_iter().next(),
+            image: names.into_iter().next().or(own_name),
             source,
             more,
             expectation,
@@ -333,6 +339,24 @@ impl DownloadCommands {
             ovf,
         })
     }
+}
+
+/// The last part of a key: the URL's, without what is taken off on the way, and with the ending of what
+/// is in it, by which everybody tells the format of an object.
+fn name_in_bucket(url: &str, format: Format, unique_name: &str) -> Result<FileName, String> {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let decoded = percent_encoding::percent_decode_str(last).decode_utf8_lossy();
+    let wrappers = [".gz", ".bz2", ".xz", ".zip", ".zst"];
+    let bare = wrappers.iter().find_map(|ending| decoded.strip_suffix(ending));
+    let bare = bare.unwrap_or(&decoded);
+    let ending = format!(".{}", format.extension());
+    let lower = bare.to_ascii_lowercase();
+    let is_img = lower.rsplit('.').next() == Some("img");
+    let is_named = lower.ends_with(&ending) || (format == Format::Raw && is_img);
+    let name = if is_named { bare.to_owned() } else { format!("{bare}{ending}") };
+    let name = if bare.is_empty() { format!("{unique_name}{ending}") } else { name };
+    name.parse().map_err(|error: crate::stores::path::PathError| error.to_string())
 }
 
 /// What the bytes are. Of a snapshot no format is named: its file is kept as it is.

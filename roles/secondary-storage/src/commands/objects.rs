@@ -74,8 +74,10 @@ impl ObjectCommands {
             }
         };
         let Some(path) = data.path().filter(|path| !path.is_empty()) else {
-            // It never had a place on the store.
-            return Ok(PlainAnswer::success());
+            // It never had a place on the store. The original's words.
+            let text =
+                "Object with null install path does not exist on image store , no need to delete";
+            return Ok(PlainAnswer::success_with(text));
         };
         let path: InstallPath = path.parse()?;
         let directory = kind.directory(&path).ok_or_else(|| {

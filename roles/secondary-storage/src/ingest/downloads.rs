@@ -426,7 +426,7 @@ impl Table {
         let same = |job: &&Arc<Job>| {
             job.holds_place()
                 && job.request.store.key() == store.key()
-                && job.request.directory == *directory
+                && job.request.directory.parts().starts_with(directory.parts())
         };
         self.jobs.values().find(same).cloned()
     }

@@ -49,6 +49,8 @@ pub enum IngestError {
         "{directory} has {name:?} in it, which is not of this object: delete what is there, then try again"
     )]
     Occupied { directory: String, name: String },
+    #[error("{0} takes objects of one file only")]
+    OneFile(String),
     #[error("cannot start a thread for the download: {0}")]
     Thread(std::io::Error),
     #[error("{}", bedrock::chain(.0))]

@@ -63,6 +63,8 @@ pub struct Order {
     pub decompressed_limit: u64,
     /// How many times as long as what was received an image may be.
     pub decompression_ratio: u64,
+    /// The file's name, for a store that writes files under their own names.
+    pub own_name: Option<FileName>,
 }
 
 /// What is known of bytes before they come.
@@ -146,6 +148,15 @@ impl<'a> Intake<'a> {
         temporary_name(self.id, nth)
     }
 
+    /// The name that it has while it is received.
+    pub fn name_while(&self, nth: usize) -> Result<FileName, IngestError> {
+        match &self.order.own_name {
+            _ if !self.store.engine().is_flat() => self.temporary(nth),
+            Some(name) if nth == 0 => Ok(name.clone()),
+            _ => Err(IngestError::OneFile(self.store.place())),
+        }
+    }
+
     async fn write_note(&self) -> Result<(), IngestError> {
         let (journal, id, note) = (self.cx.journal.clone(), self.id.to_owned(), self.note.clone());
         let work = move || journal.write(&id, &note);
@@ -176,7 +187,7 @@ impl<'a> Intake<'a> {
         let (part, begun) = match begun {
             Some((part, begun)) => (part, Some(begun)),
             None => {
-                let (directory, name) = (self.order.directory.clone(), self.temporary(nth)?);
+                let (directory, name) = (self.order.directory.clone(), self.name_while(nth)?);
                 let creating = self.store.engine().create(self.work, directory, name);
                 (self.store.run("create a file", creating).await?, None)
             }
@@ -243,6 +254,15 @@ impl<'a> Intake<'a> {
 
     /// Judges a received file that is to be called `image`, and unpacks what lies beside it.
     pub async fn check(&mut self, written: Written, image: FileName) -> Result<Ready, IngestError> {
+        let is_flat = self.store.engine().is_flat();
+        if is_flat && written.inspection.is_err() {
+            // It has its name already.
+            let removing = self
+                .store
+                .engine()
+                .remove_file(self.work, self.order.directory.join(image.clone()));
+            self.store.run("remove a file", removing).await?;
+        }
         let inspection = written.inspection.map_err(IngestError::Image)?;
         let notices = inspection.notices.iter().map(ToString::to_string);
         let beside = written.beside.map(|beside| beside.to_string());
@@ -250,10 +270,15 @@ impl<'a> Intake<'a> {
         for warning in &warnings {
             tracing::warn!(id = self.id, warning, "the received file is odd, it is installed");
         }
-        let mut renames = vec![(self.note.temporary.clone(), image.clone())];
+        let mut renames = Vec::new();
+        if !is_flat {
+            renames.push((self.note.temporary.clone(), image.clone()));
+        }
         let mut ovf = None;
         if let Some(package) = inspection.package {
-            renames.extend(self.unpack(&package, &written.file).await?);
+            if !is_flat {
+                renames.extend(self.unpack(&package, &written.file).await?);
+            }
             let (tasks, directory) = (&self.cx.tasks, &self.order.directory);
             let described =
                 describe::of_archive(tasks, &self.store, directory, package, &written.file);

@@ -73,6 +73,7 @@ impl Request {
             hashes: Vec::new(),
             decompressed_limit: self.decompressed_limit,
             decompression_ratio: self.decompression_ratio,
+            own_name: self.image.clone(),
         }
     }
 

@@ -50,6 +50,10 @@ pub async fn publish(
     let Publication { kind, directory, aside, renames, image, about, content, sizes, now } =
         publication;
     let engine = store.engine();
+    if engine.is_flat() {
+        // It is an object since it was whole.
+        return Ok(());
+    }
     let before = inventory::listed_image(store, work, kind, &directory).await?;
     for (from, to) in renames {
         store.run(NAME, engine.rename(work, directory.clone(), from, to)).await?;

@@ -209,7 +209,7 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
     }
     let order = job.request.order();
     let mut intake = Intake::begin(cx, &store, &job.work, &job.id, order, 1).await?;
-    let temporary = job.request.directory.join(intake.temporary(0)?);
+    let temporary = job.request.directory.join(intake.name_while(0)?);
     job.update(|report| {
         report.phase = Phase::Downloading;
         " ".clone_into(&mut report.text);
@@ -247,7 +247,9 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         temporary,
         sizes: ready.sizes,
     };
-    job.publishes(publishing);
+    if !store.engine().is_flat() {
+        job.publishes(publishing);
+    }
     intake.publish(&ready, about).await?;
     Ok(ready.sizes)
 }

@@ -86,13 +86,14 @@ pub struct Written {
 
 /// Writes everything and judges the complete file.
 pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Written, IngestError> {
-    let Target { store, part, content, expectation, hashes, coding, limit, ratio, begun, progress } =
+    let Target { store, part, content, expectation, coding, limit, ratio, begun, progress, .. } =
         target;
-    let mut sink = Sink::new(store, part, content, limit, progress.clone());
+    let wanted = target.hashes;
+    let mut sink = Sink::new(Arc::clone(&store), part, content, limit, progress.clone());
     let is_rest = begun.is_some();
     let computed = match begun {
         Some(begun) => sink.go_on(begun),
-        None => Computed::new(&expectation, &hashes),
+        None => Computed::new(&expectation, &wanted),
     };
     let digests = Digests::start(computed, progress).map_err(IngestError::Thread)?;
     let queues = digests.queues();
@@ -111,8 +112,19 @@ pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Writ
     }
     let beside = unpacked.await.map_err(|_died| IngestError::Internal)??;
     sink.check_head()?;
-    let (inspection, file) = sink.finish().await?;
-    let (checksum, hashes) = digests.finish().await.ok_or(IngestError::Internal)?;
+    let digested = async { digests.finish().await.ok_or(IngestError::Internal) };
+    let ((checksum, hashes), (inspection, file)) = if store.engine().is_flat() {
+        // The file has its name as soon as it is whole: other bytes never get it.
+        let found = digested.await?;
+        let wanted = std::iter::once(&expectation).chain(&wanted);
+        for (expectation, found) in wanted.zip(std::iter::once(&found.0).chain(&found.1)) {
+            expectation.verify(found).map_err(IngestError::Checksum)?;
+        }
+        (found, sink.finish().await?)
+    } else {
+        let judged = sink.finish().await?;
+        (digested.await?, judged)
+    };
     Ok(Written { inspection, checksum, hashes, beside, file })
 }
 

@@ -12,7 +12,7 @@ use super::MoveError;
 use super::staging::Staging;
 use crate::stores::{EngineError, InstallPath, LocalFile, Opened, Part, Store, StoreError, Work};
 
-/// Read at once.
+/// Zeros written at once.
 const BLOCK: u64 = 1 << 20;
 /// Blocks that are read ahead of the writer.
 const AHEAD: usize = 4;
@@ -220,10 +220,11 @@ impl Target {
             self.kernel = copied > 0;
             at += copied;
         }
-        let (file, end) = (Arc::clone(&original.file), data.end);
-        let ranges = stream::iter((0..).map(move |nth| at + nth * BLOCK))
+        let (file, end, block) =
+            (Arc::clone(&original.file), data.end, original.file.stride().max(1));
+        let ranges = stream::iter((0..).map(move |nth| at + nth * block))
             .take_while(move |start| std::future::ready(*start < end));
-        let reads = ranges.map(move |start| file.read(start..(start + BLOCK).min(end)));
+        let reads = ranges.map(move |start| file.read(start..(start + block).min(end)));
         let mut blocks = reads.buffered(AHEAD);
         while let Some(block) = blocks.next().await {
             let block = original.store.run(READ, Box::pin(std::future::ready(block))).await?;

@@ -109,6 +109,12 @@ pub trait Engine: fmt::Debug + Send + Sync {
     fn put(&self, work: &Work, path: InstallPath, aside: FileName, content: Bytes)
     -> Operation<()>;
 
+    /// Whether files are written under their own names, and are there when they are whole: nothing is
+    /// renamed and nothing describes them. True of buckets.
+    fn is_flat(&self) -> bool {
+        false
+    }
+
     /// Whether [`Engine::claim`] works here.
     fn can_claim(&self) -> bool {
         false
@@ -280,6 +286,11 @@ pub trait Opened: fmt::Debug + Send + Sync {
 
     /// Exactly the bytes of `range`, which lies in the file.
     fn read(&self, range: Range<u64>) -> Operation<Bytes>;
+
+    /// How much is best read at once.
+    fn stride(&self) -> u64 {
+        1 << 20
+    }
 
     /// The first stretch at or after `from` that is more than a hole; `None` when zeros are all that
     /// follows.

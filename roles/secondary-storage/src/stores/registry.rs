@@ -61,6 +61,8 @@ struct Shared {
     tasks: TaskScope,
     memory: Arc<Memory>,
     slots: Mutex<HashMap<String, (StoreUrl, Slot)>>,
+    /// Stores that come ready made with commands, by their keys.
+    adopted: Mutex<HashMap<String, Arc<Store>>>,
     /// Counts the configurations that were taken over.
     generation: AtomicU64,
     /// Counts openings that ended and stores that were lost.
@@ -71,7 +73,19 @@ impl Stores {
     pub fn new(engines: Arc<dyn Engines>, tasks: TaskScope, memory: Memory) -> Self {
         let (memory, slots) = (Arc::new(memory), Mutex::default());
         let (changes, generation) = (watch::Sender::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { engines, tasks, memory, slots, generation, changes }) }
+        let adopted = Mutex::default();
+        let shared = Shared { engines, tasks, memory, slots, adopted, generation, changes };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes a store that needs no opening, in place of one of its URL. Whoever makes them bounds their
+    /// number.
+    pub fn adopt(&self, store: &Arc<Store>) {
+        self.adopted().insert(store.url().key(), Arc::clone(store));
+    }
+
+    fn adopted(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Store>>> {
+        self.shared.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<String, (StoreUrl, Slot)>> {
@@ -84,6 +98,9 @@ impl Stores {
         url: &StoreUrl,
         version: Option<&str>,
     ) -> Result<Arc<Store>, StoreError> {
+        if let Some(store) = self.adopted().get(&url.key()) {
+            return Ok(Arc::clone(store));
+        }
         let version = wire_version(version).map(str::to_owned);
         self.open_wanted(url, Wanted { version, at: Instant::now() }).await
     }
@@ -259,6 +276,10 @@ impl Stores {
     pub fn status(&self) -> Vec<StoreStatus> {
         let mut list: Vec<StoreStatus> =
             self.slots().values().map(|(url, slot)| slot.status(url)).collect();
+        let adopted = self.adopted();
+        list.extend(
+            adopted.values().map(|store| Slot::Ready(Arc::clone(store)).status(store.url())),
+        );
         list.sort_by(|a, b| a.url.cmp(&b.url));
         list
     }

@@ -7,11 +7,12 @@
 //! | [`client`] | single requests, with time-outs and retries |
 //! | [`answer`] | what their XML says |
 //! | [`engine`] | the store's operations |
+//! | [`tag`] | what the tag of an object tells of its bytes |
 //! | [`part`] | an object being written, in parts of bounded memory |
 //!
 //! An object is there when its last request was answered, so nothing is renamed: files are written
-//! under their own names. The server sends the bucket's keys with each command; nothing of them is
-//! kept on disk.
+//! under their own names. The server sends the bucket's keys with each command; they are on disk only
+//! within the record of a download that is to go on after a restart.
 
 pub mod answer;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod part;
 pub mod settings;
 pub mod sign;
+pub mod tag;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use agent_protocol::storage::S3TO;
 use role::{Host, TaskScope};
 
-use super::{Store, StoreError, StoreUrl};
+use super::{Store, StoreError, StoreUrl, Stores};
 use crate::sources::http::trust::Trust;
 pub use settings::{S3Settings, SettingsError};
 
@@ -52,6 +54,8 @@ type Open = BTreeMap<String, (S3Settings, Arc<Store>)>;
 /// The buckets of commands. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Buckets {
+    /// Where whoever knows only the URL finds them.
+    stores: Stores,
     tasks: TaskScope,
     host: Host,
     trust: Trust,
@@ -59,8 +63,8 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    pub fn new(tasks: TaskScope, host: Host, trust: Trust) -> Self {
-        Self { tasks, host, trust, open: Arc::default() }
+    pub fn new(stores: Stores, tasks: TaskScope, host: Host, trust: Trust) -> Self {
+        Self { stores, tasks, host, trust, open: Arc::default() }
     }
 
     /// The store of a bucket. The same one as long as everything that is said of it is the same.
@@ -80,6 +84,7 @@ impl Buckets {
         engine.clear_dead_uploads();
         let name = settings.bucket.clone();
         let store = Arc::new(Store::of_engine(url, name, Arc::new(engine)));
+        self.stores.adopt(&store);
         open.insert(settings.key(), (settings, Arc::clone(&store)));
         Ok(store)
     }

@@ -99,7 +99,10 @@ impl FromStr for StoreUrl {
         };
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let authority = authority.rsplit('@').next().unwrap_or_default();
+        // The port tells apart what two object servers of a host keep under the same name.
+        let keeps_port = scheme.eq_ignore_ascii_case("s3") && has_port(authority);
         let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            _ if keeps_port => Some(authority),
             Some((inner, _port)) => Some(inner).filter(|inner| inner.parse::<Ipv6Addr>().is_ok()),
             // An address without brackets is meant, whatever the standard says.
             None if authority.parse::<Ipv6Addr>().is_ok() => Some(authority),
@@ -129,6 +132,17 @@ impl From<StoreUrl> for String {
     fn from(url: StoreUrl) -> Self {
         url.to_string()
     }
+}
+
+/// `HOST:PORT` or `[ADDRESS]:PORT`.
+fn has_port(authority: &str) -> bool {
+    let Some((host, port)) = authority.rsplit_once(':') else { return false };
+    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match inner {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(host),
+    };
+    is_host && port.parse::<u16>().is_ok()
 }
 
 fn is_host_name(host: &str) -> bool {
@@ -174,6 +188,11 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
+        for text in ["s3://127.0.0.1:9000/sec", "s3://[::1]:9000/sec", "s3://h.example/sec"] {
+            let url: StoreUrl = text.parse().unwrap();
+            assert_eq!((url.to_string().as_str(), url.path()), (text, "/sec"));
+            assert_eq!(url.to_string().parse::<StoreUrl>().unwrap(), url);
+        }
         let url: StoreUrl = "nfs://[fd00::1]:2049/a%20b/?x=1".parse().unwrap();
         assert_eq!((url.host(), url.path()), ("fd00::1", "/a b/"));
         assert_eq!(url.to_string(), "nfs://[fd00::1]/a b/");

@@ -113,6 +113,7 @@ impl Plan {
             hashes: Vec::new(),
             decompressed_limit: self.decompressed_limit,
             decompression_ratio: self.decompression_ratio,
+            own_name: None,
         }
     }
 }

@@ -14,10 +14,10 @@ use super::Bench;
 use crate::bench::STORE;
 use crate::images::vector;
 
-struct Reply {
-    status: u16,
+pub struct Reply {
+    pub status: u16,
     head: String,
-    body: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 impl Reply {
@@ -29,13 +29,13 @@ impl Reply {
     }
 }
 
-struct Web {
+pub struct Web {
     addr: SocketAddr,
     _registration: Registration,
 }
 
 /// Serves everything that the role serves, at an address of its own.
-async fn web(bench: &Bench, tls: bool) -> Web {
+pub async fn web(bench: &Bench, tls: bool) -> Web {
     let service = bench.parts.web();
     let certificates = tls.then(|| service.certificates.served());
     let site = Site {
@@ -51,7 +51,7 @@ async fn web(bench: &Bench, tls: bool) -> Web {
     Web { addr: registration.local_addr(), _registration: registration }
 }
 
-async fn fetch(web: &Web, method: &str, path: &str, headers: &str) -> Reply {
+pub async fn fetch(web: &Web, method: &str, path: &str, headers: &str) -> Reply {
     let stream = tokio::net::TcpStream::connect(web.addr).await.unwrap();
     exchange(stream, method, path, headers).await
 }

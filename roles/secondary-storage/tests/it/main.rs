@@ -44,6 +44,7 @@ mod on_directory;
 mod on_nfs;
 mod over_link;
 mod ranges;
+mod real_buckets;
 mod recorded;
 mod restarts;
 mod s3_server;

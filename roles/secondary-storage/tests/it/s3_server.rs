@@ -9,6 +9,7 @@ use agent_protocol::storage::{DataStoreTO, S3TO};
 use bedrock::Secret;
 use percent_encoding::percent_decode_str;
 use secondary_storage::stores::s3::sign::{Request, Signer, sha256};
+use secondary_storage::stores::s3::tag::{hex, md5};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -30,11 +31,14 @@ pub enum Fault {
     Stalled,
     /// A success that says in its body that it is none.
     LateError,
+    /// The body arrives with another first byte: what is kept is not what was sent.
+    Damaged,
 }
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Vec<u8>>,
+    /// With their tags.
+    objects: BTreeMap<String, (String, Vec<u8>)>,
     /// By the name of the upload: its key and parts.
     uploads: BTreeMap<String, (String, BTreeMap<u32, Vec<u8>>)>,
     /// Beginning of the request line, how often still, what happens.
@@ -46,13 +50,14 @@ struct State {
 pub struct S3Server {
     pub addr: SocketAddr,
     state: Arc<Mutex<State>>,
+    stalled: Arc<tokio::sync::Notify>,
 }
 
 impl S3Server {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let server = Self { addr, state: Arc::default() };
+        let server = Self { addr, state: Arc::default(), stalled: Arc::default() };
         let accepting = server.clone();
         tokio::spawn(async move {
             loop {
@@ -89,11 +94,20 @@ impl S3Server {
     }
 
     pub fn put(&self, key: &str, content: &[u8]) {
-        self.state().objects.insert(key.to_owned(), content.to_vec());
+        self.state().objects.insert(key.to_owned(), (tag_of(content), content.to_vec()));
     }
 
     pub fn read(&self, key: &str) -> Option<Vec<u8>> {
-        self.state().objects.get(key).cloned()
+        self.state().objects.get(key).map(|(_, content)| content.clone())
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.state().objects.remove(key);
+    }
+
+    /// Whoever waits for an answer, or is the next to, gets none.
+    pub fn let_go(&self) {
+        self.stalled.notify_one();
     }
 
     pub fn keys(&self) -> Vec<String> {
@@ -144,7 +158,7 @@ impl S3Server {
             let fault = self.fault(&line);
             match fault {
                 Some(Fault::Reset) => return Ok(()),
-                Some(Fault::Stalled) => std::future::pending().await,
+                Some(Fault::Stalled) => return Ok(self.stalled.notified().await),
                 Some(Fault::Refused(code)) => {
                     let text =
                         format!("<Error><Code>{code}</Code><Message>later</Message></Error>");
@@ -156,10 +170,10 @@ impl S3Server {
                     stream.write_all(&answer("200 OK", "", text.as_bytes())).await?;
                     continue;
                 }
-                Some(Fault::Cut) | None => {}
+                Some(Fault::Cut | Fault::Damaged) | None => {}
             }
             let is_head = line.starts_with("HEAD");
-            let mut bytes = self.handle(&head, &line, body);
+            let mut bytes = self.handle(&head, &line, body, fault == Some(Fault::Damaged));
             if is_head {
                 let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
                 bytes.truncate(end + 4);
@@ -172,10 +186,13 @@ impl S3Server {
         }
     }
 
-    fn handle(&self, head: &str, line: &str, body: Vec<u8>) -> Vec<u8> {
+    fn handle(&self, head: &str, line: &str, mut body: Vec<u8>, is_damaged: bool) -> Vec<u8> {
         if let Err(what) = check(head, line, &body) {
             let text = format!("<Error><Code>{what}</Code><Message>m</Message></Error>");
             return answer("403 Forbidden", "", text.as_bytes());
+        }
+        if let Some(first) = body.first_mut().filter(|_first| is_damaged) {
+            *first ^= 1;
         }
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap(), parts.next().unwrap());
@@ -195,12 +212,13 @@ impl S3Server {
             ("GET", None) if query.contains_key("list-type") => page(&state, &query),
             ("GET", None) if query.contains_key("uploads") => begun(&state, &query["prefix"]),
             ("GET" | "HEAD", None) => match state.objects.get(&key) {
-                Some(object) => object_answer(head, object),
+                Some((tag, object)) => object_answer(head, tag, object),
                 None => answer("404 Not Found", "", b""),
             },
             ("PUT", None) => {
-                state.objects.insert(key, body);
-                answer("200 OK", "", b"")
+                let tag = tag_of(&body);
+                state.objects.insert(key, (tag.clone(), body));
+                answer("200 OK", &format!("ETag: {tag}\r\n"), b"")
             }
             ("DELETE", None) => {
                 state.objects.remove(&key);
@@ -215,7 +233,7 @@ impl S3Server {
                 ))
             }
             ("PUT", Some(upload)) => {
-                let tag = format!("ETag: \"{}\"\r\n", sha256(&body));
+                let tag = format!("ETag: {}\r\n", tag_of(&body));
                 let Some((_, parts)) = state.uploads.get_mut(&upload) else {
                     return answer("404 Not Found", "", b"");
                 };
@@ -228,15 +246,23 @@ impl S3Server {
                 };
                 let text = String::from_utf8(body).unwrap();
                 for (number, part) in &parts {
-                    let wanted = format!(
-                        "<PartNumber>{number}</PartNumber><ETag>\"{}\"</ETag>",
-                        sha256(part)
-                    );
+                    let wanted =
+                        format!("<PartNumber>{number}</PartNumber><ETag>{}</ETag>", tag_of(part));
                     assert!(text.contains(&wanted), "{wanted} in {text}");
                 }
                 assert_eq!(text.matches("<Part>").count(), parts.len());
                 state.uploads.remove(&upload);
-                state.objects.insert(key, parts.into_values().flatten().collect());
+                let sums: Vec<u8> = parts.values().flat_map(|part| md5(part)).collect();
+                let tag = format!("\"{}-{}\"", hex(md5(&sums)), parts.len());
+                let mut object: Vec<u8> = parts.into_values().flatten().collect();
+                let tag = if is_damaged {
+                    // Of other parts.
+                    object[0] ^= 1;
+                    tag.replace(|c: char| c.is_ascii_hexdigit() && c != '2', "0")
+                } else {
+                    tag
+                };
+                state.objects.insert(key, (tag, object));
                 xml("<CompleteMultipartUploadResult/>")
             }
             ("DELETE", Some(upload)) => {
@@ -301,8 +327,11 @@ fn xml(text: &str) -> Vec<u8> {
     answer("200 OK", "Content-Type: application/xml\r\n", text.as_bytes())
 }
 
-fn object_answer(head: &str, object: &[u8]) -> Vec<u8> {
-    let tag = format!("\"{}\"", sha256(object));
+fn tag_of(object: &[u8]) -> String {
+    format!("\"{}\"", hex(md5(object)))
+}
+
+fn object_answer(head: &str, tag: &str, object: &[u8]) -> Vec<u8> {
     if header(head, "if-match").is_some_and(|wanted| wanted != tag) {
         return answer("412 Precondition Failed", "", b"");
     }
@@ -318,7 +347,9 @@ fn page(state: &State, query: &BTreeMap<String, String>) -> Vec<u8> {
     let most: usize = query["max-keys"].parse().unwrap();
     let mut prefixes: Vec<String> = Vec::new();
     let (mut contents, mut count, mut next) = (String::new(), 0, None);
-    for (key, object) in state.objects.iter().filter(|(key, _)| key.starts_with(prefix.as_str())) {
+    for (key, (_, object)) in
+        state.objects.iter().filter(|(key, _)| key.starts_with(prefix.as_str()))
+    {
         if from.is_some_and(|from| key <= from) {
             continue;
         }

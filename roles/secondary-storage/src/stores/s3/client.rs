@@ -13,6 +13,7 @@ use role::Host;
 use super::answer::{self, AnswerError, Begun, Page, Refusal};
 use super::settings::S3Settings;
 use super::sign::{Request, Signer, encode_path, encode_query, sha256};
+use super::tag::{self, Md5Sum};
 use crate::sources::http::trust::Trust;
 
 /// Longest answer in XML: a page has a thousand keys.
@@ -34,6 +35,8 @@ pub enum S3Error {
     Cut { received: u64, expected: u64 },
     #[error("the object changed while it was read")]
     Changed,
+    #[error("the S3 server has other bytes than were sent: their MD5 is {sent}, it says {tag}")]
+    Differs { sent: String, tag: String },
     #[error(transparent)]
     Answer(#[from] AnswerError),
     #[error("the S3 server's answer has no {0}")]
@@ -59,6 +62,8 @@ pub struct Head {
     pub length: u64,
     pub modified: SystemTime,
     pub tag: String,
+    /// Whether the tag tells of the bytes: of what is encrypted with certain keys it does not.
+    pub is_plain: bool,
 }
 
 /// A request before it is signed.
@@ -196,25 +201,43 @@ impl Client {
     /// A request until it is answered for good. Every one of them may be repeated: it names what it
     /// makes.
     async fn ask(&self, ask: Ask<'_>) -> Outcome<Response> {
-        let payload = if ask.body.len() <= INLINE {
-            sha256(&ask.body)
-        } else {
-            // On a thread: a part has megabytes.
-            let body = ask.body.clone();
-            let (tx, rx) = tokio::sync::oneshot::channel();
-            let hash = move || drop(tx.send(sha256(&body)));
-            let spawned = std::thread::Builder::new().name("ss-s3-hash".to_owned()).spawn(hash);
-            spawned.map_err(|error| S3Error::Unreachable {
-                server: self.server(),
-                reason: error.to_string(),
-            })?;
-            rx.await.map_err(|_died| S3Error::Missing("digest"))?
-        };
+        let payload = sha256(&ask.body);
+        self.ask_hashed(ask, &payload, None).await
+    }
+
+    /// A request whose body is kept by the server, which tells the body's MD5 sum as a rule: other bytes
+    /// are sent again.
+    async fn store(&self, ask: Ask<'_>) -> Outcome<(Response, Md5Sum)> {
+        // On a thread: a part has megabytes.
+        let body = ask.body.clone();
+        let (tx, rx) = tokio::sync::oneshot::channel();
+        let hash = move || drop(tx.send((sha256(&body), tag::md5(&body))));
+        let spawned = std::thread::Builder::new().name("ss-s3-hash".to_owned()).spawn(hash);
+        spawned.map_err(|error| S3Error::Unreachable {
+            server: self.server(),
+            reason: error.to_string(),
+        })?;
+        let (payload, sum) = rx.await.map_err(|_died| S3Error::Missing("digest"))?;
+        Ok((self.ask_hashed(ask, &payload, Some(sum)).await?, sum))
+    }
+
+    async fn ask_hashed(
+        &self,
+        ask: Ask<'_>,
+        payload: &str,
+        sum: Option<Md5Sum>,
+    ) -> Outcome<Response> {
         let mut pause = PAUSE;
         let mut attempt = 0;
         loop {
-            let (error, again) = match self.send(&ask, &payload).await {
-                Ok(response) if response.status().is_success() => return Ok(response),
+            let (error, again) = match self.send(&ask, payload).await {
+                Ok(response) if response.status().is_success() => match sum {
+                    Some(sum) if tag::differs(response.headers(), sum) => {
+                        let tag = tag::of(response.headers()).to_owned();
+                        (S3Error::Differs { sent: tag::hex(sum), tag }, true)
+                    }
+                    _ => return Ok(response),
+                },
                 Ok(response) => self.refusal(response).await,
                 Err(error) => (error, true),
             };
@@ -228,9 +251,6 @@ impl Client {
         }
     }
 }
-
-/// Bodies up to this length are hashed at once.
-const INLINE: usize = 64 << 10;
 
 impl Client {
     /// What a failed answer means, and whether another attempt may succeed.
@@ -265,6 +285,7 @@ impl Client {
                     length: length.ok_or(S3Error::Missing("length"))?,
                     modified: modified.unwrap_or(SystemTime::UNIX_EPOCH),
                     tag: text("etag").unwrap_or_default().to_owned(),
+                    is_plain: tag::is_plain(response.headers()),
                 }))
             }
             Err(S3Error::Refused { status: 404, .. }) => Ok(None),
@@ -321,7 +342,7 @@ impl Client {
     pub async fn put(&self, key: &str, body: Bytes) -> Outcome<()> {
         let mut ask = Ask { body, ..Ask::new(Method::PUT, key) };
         self.storage_class(&mut ask);
-        self.ask(ask).await.map(drop)
+        self.store(ask).await.map(drop)
     }
 
     /// What was not there is success.
@@ -367,19 +388,20 @@ impl Client {
         self.own.lock().unwrap_or_else(PoisonError::into_inner).contains(upload)
     }
 
-    /// The tag of a part.
+    /// The tag and the MD5 sum of a part.
     pub async fn part(
         &self,
         key: &str,
         upload: &str,
         number: usize,
         body: Bytes,
-    ) -> Outcome<String> {
+    ) -> Outcome<(String, Md5Sum)> {
         let number = number.to_string();
         let query = vec![("partNumber", number.as_str()), ("uploadId", upload)];
-        let response = self.ask(Ask { query, body, ..Ask::new(Method::PUT, key) }).await?;
+        let ask = Ask { query, body, ..Ask::new(Method::PUT, key) };
+        let (response, sum) = self.store(ask).await?;
         let tag = response.headers().get("etag").and_then(|tag| tag.to_str().ok());
-        tag.map(str::to_owned).ok_or(S3Error::Missing("tag of the part"))
+        Ok((tag.map(str::to_owned).ok_or(S3Error::Missing("tag of the part"))?, sum))
     }
 
     /// Makes the object of its parts.

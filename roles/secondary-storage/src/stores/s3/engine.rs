@@ -156,6 +156,10 @@ impl Engine for S3Engine {
         self.client.place()
     }
 
+    fn is_flat(&self) -> bool {
+        true
+    }
+
     fn pin(&self, _work: &Work, _marker: Option<String>) -> Operation<()> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -232,11 +236,14 @@ impl Engine for S3Engine {
     fn list(&self, work: &Work, tree: InstallPath, _index: FileName) -> Operation<Vec<Listed>> {
         self.run(work, move |client| async move {
             let mut listed = Vec::new();
+            // Below the tree the account and the object; the tree may be an object itself.
+            let depth = tree.parts().len();
+            let least = if depth <= 2 { depth + 2 } else { depth };
             for Object { key, size, .. } in all(&client, &below(&tree)).await? {
                 let Ok(path) = key.parse::<InstallPath>() else { continue };
                 let Some((directory, name)) = path.split() else { continue };
                 // A directory that some program made visible.
-                if key.ends_with('/') || directory.parts().len() < tree.parts().len() + 2 {
+                if key.ends_with('/') || directory.parts().len() < least {
                     continue;
                 }
                 let index = properties(&directory, name.as_str(), size);
@@ -312,6 +319,11 @@ impl Opened for S3Object {
 
     fn modified(&self) -> SystemTime {
         self.head.modified
+    }
+
+    /// Each request costs a round trip.
+    fn stride(&self) -> u64 {
+        8 << 20
     }
 
     fn read(&self, range: Range<u64>) -> Operation<Bytes> {

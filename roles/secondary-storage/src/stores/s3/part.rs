@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::client::{Client, Head, S3Error};
 use super::engine::S3Object;
+use super::tag::{self, Md5Sum};
 use crate::stores::engine::{EngineError, Opened, Operation, Part};
 use crate::stores::work::Owned;
 
 /// Parts of one object that are under way at a time, beside the one that is gathered.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 const MIB: usize = 1 << 20;
 /// Objects have no more parts.
 const MAX_PARTS: usize = 10_000;
@@ -53,6 +54,8 @@ impl S3Part {
             gathered: BytesMut::new(),
             upload: None,
             tags: Vec::new(),
+            sums: Vec::new(),
+            completing: None,
             under_way: VecDeque::new(),
         };
         tasks.spawn("write to S3", upload.run(queue));
@@ -102,7 +105,11 @@ struct Upload {
     /// Its name at the server, once there is more than one part.
     upload: Option<String>,
     tags: Vec<String>,
-    under_way: VecDeque<oneshot::Receiver<Result<String, S3Error>>>,
+    /// MD5 sums of the same parts.
+    sums: Vec<Md5Sum>,
+    /// The length of the object, once a request is under way that makes it.
+    completing: Option<u64>,
+    under_way: VecDeque<oneshot::Receiver<Result<(String, Md5Sum), S3Error>>>,
 }
 
 impl Upload {
@@ -111,12 +118,18 @@ impl Upload {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Write { bytes, taken } => drop(taken.send(self.write(bytes).await)),
-                Command::Finish { done } => {
-                    let finished = self.finish().await;
-                    if finished.is_err() {
+                Command::Finish { mut done } => {
+                    let finished = tokio::select! {
+                        finished = self.finish() => Some(finished),
+                        // Whoever wanted it has gone, and was told that it is not there.
+                        () = done.closed() => None,
+                    };
+                    if !matches!(finished, Some(Ok(_))) {
                         self.abort().await;
                     }
-                    drop(done.send(finished));
+                    if let Some(finished) = finished {
+                        drop(done.send(finished));
+                    }
                     return;
                 }
             }
@@ -126,14 +139,20 @@ impl Upload {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), EngineError> {
-        self.gathered.extend_from_slice(&bytes);
+        let mut rest = bytes;
         loop {
             let number = self.tags.len() + self.under_way.len() + 1;
             let length = length_of(number);
+            if number > 1 && self.gathered.is_empty() {
+                // Of one piece from the beginning: growing would copy it again and again.
+                self.gathered.reserve(length);
+            }
+            let missing = length - self.gathered.len();
+            self.gathered.extend_from_slice(&rest.split_to(rest.len().min(missing)));
             if self.gathered.len() < length {
                 return Ok(());
             }
-            let body = self.gathered.split_to(length).freeze();
+            let body = std::mem::take(&mut self.gathered).freeze();
             self.send(number, body).await?;
         }
     }
@@ -164,8 +183,10 @@ impl Upload {
     /// Waits for the oldest part under way.
     async fn take(&mut self) -> Result<(), EngineError> {
         let Some(oldest) = self.under_way.pop_front() else { return Ok(()) };
-        let tag = oldest.await.map_err(|_died| EngineError::Panicked)?;
-        self.tags.push(tag.map_err(std::io::Error::from)?);
+        let sent = oldest.await.map_err(|_died| EngineError::Panicked)?;
+        let (tag, sum) = sent.map_err(std::io::Error::from)?;
+        self.tags.push(tag);
+        self.sums.push(sum);
         Ok(())
     }
 
@@ -174,6 +195,7 @@ impl Upload {
         let rest = self.gathered.split().freeze();
         let all = rest.len() as u64;
         let Some(upload) = self.upload.clone() else {
+            self.completing = Some(all);
             self.client.put(&self.key, rest).await.map_err(io)?;
             return self.verify(all).await;
         };
@@ -186,6 +208,7 @@ impl Upload {
         }
         let before: u64 = (1..self.tags.len()).map(|number| length_of(number) as u64).sum();
         let last = if all > 0 { all } else { length_of(self.tags.len()) as u64 };
+        self.completing = Some(before + last);
         match self.client.complete(&self.key, &upload, &self.tags).await {
             // An answer that was lost: the upload ended with the first request, the object tells.
             Ok(()) | Err(S3Error::Refused { status: 404, .. }) => self.upload = None,
@@ -198,7 +221,7 @@ impl Upload {
     async fn verify(&self, length: u64) -> Result<Head, EngineError> {
         let head = self.client.head(&self.key).await.map_err(std::io::Error::from)?;
         match head {
-            Some(head) if head.length == length => Ok(head),
+            Some(head) if head.length == length => self.verify_tag(head).await,
             Some(head) => {
                 let text = format!("{} has {} bytes, {length} were written", self.key, head.length);
                 Err(std::io::Error::other(text).into())
@@ -207,15 +230,42 @@ impl Upload {
         }
     }
 
+    /// An object that was made of other parts than were sent is none.
+    async fn verify_tag(&self, head: Head) -> Result<Head, EngineError> {
+        let other = tag::of_other_parts(&head.tag, &self.sums).filter(|_other| head.is_plain);
+        let Some(sent) = other else { return Ok(head) };
+        if let Err(error) = self.client.delete(&self.key).await {
+            let error = bedrock::chain(&error);
+            tracing::warn!(key = self.key, error, "an object of other bytes is left in the bucket");
+        }
+        Err(std::io::Error::from(S3Error::Differs { sent, tag: head.tag }).into())
+    }
+
     async fn abort(&mut self) {
         for part in self.under_way.drain(..) {
             // A part that ends later would be kept, and paid for.
             drop(part.await);
         }
-        let Some(upload) = self.upload.take() else { return };
-        if let Err(error) = self.client.abort(&self.key, &upload).await {
+        if let Some(upload) = self.upload.take()
+            && let Err(error) = self.client.abort(&self.key, &upload).await
+        {
             let error = bedrock::chain(&error);
             tracing::warn!(key = self.key, error, "parts of an upload are left in the bucket");
+        }
+        // The last request may have come to its end all the same.
+        let Some(length) = self.completing else { return };
+        let taken_back = match self.client.head(&self.key).await {
+            Ok(Some(head)) if head.length == length => self.client.delete(&self.key).await,
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken_back {
+            let error = bedrock::chain(&error);
+            tracing::warn!(
+                key = self.key,
+                error,
+                "an object that was given up may be in the bucket"
+            );
         }
     }
 }

@@ -99,7 +99,8 @@ impl S3Settings {
     /// The name of the store here.
     pub fn url(&self) -> String {
         let host = self.base.host_str().unwrap_or_default();
-        format!("s3://{host}/{}", self.bucket)
+        let port = self.base.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("s3://{host}{port}/{}", self.bucket)
     }
 
     /// Tells buckets of the same name apart.
