@@ -85,16 +85,30 @@ impl ObjectCommands {
         })?;
         let store = self.access.open(data.store(), None, None).await?;
         self.vacate(&store, &directory).await?;
-        let found = delete::remove_object(&store, kind, &directory).await?;
-        tracing::info!(store = %store.url(), path = %directory, found, "deleted");
-        self.drop_links(&store, directory).await?;
-        Ok(match data.store() {
-            Some(DataStoreTO::S3(_)) => {
-                let (kind, bucket) = (kind.name(), store.name());
-                PlainAnswer::success_with(format!("Deleted {kind} {path} from bucket {bucket}."))
+        let is_in_bucket = matches!(data.store(), Some(DataStoreTO::S3(_)));
+        let (name, bucket) = (kind.name(), store.name());
+        let found = match delete::remove_object(&store, kind, &directory).await {
+            Ok(found) => found,
+            // The original's words.
+            Err(error) if is_in_bucket => {
+                return Err(HandlerError::Invalid(format!(
+                    "Failed to delete {name} {path} from bucket {bucket} due to the following error: {}",
+                    bedrock::chain(&error)
+                )));
             }
-            _ => PlainAnswer::success(),
-        })
+            Err(error) => return Err(error.into()),
+        };
+        tracing::info!(store = %store.url(), path = %directory, found, "deleted");
+        self.drop_links(&store, directory.clone()).await?;
+        if is_in_bucket {
+            let text = format!("Deleted {name} {path} from bucket {bucket}.");
+            return Ok(PlainAnswer::success_with(text));
+        }
+        if found {
+            return Ok(PlainAnswer::success());
+        }
+        let id = directory.parts().last().map(ToString::to_string).unwrap_or_default();
+        Ok(PlainAnswer::success_with(format!("{name} parent directory {id} doesn't exist")))
     }
 
     /// Ends whatever still writes into a directory.

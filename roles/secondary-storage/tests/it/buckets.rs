@@ -297,6 +297,13 @@ async fn deletions_take_what_is_below_and_nothing_that_only_begins_alike() {
         let delete = DeleteCommand { data: Some(data), ..DeleteCommand::default() };
         bench.raw(Envelope::of(&delete)).await.answer_base().unwrap()
     };
+    server.fail("DELETE", 4, Fault::Refused("InternalError"));
+    let base = delete(template(KEY, server.to()).into()).await;
+    let details = base.details.unwrap();
+    let told = format!(
+        "Failed to delete template {KEY} from bucket secondary due to the following error: "
+    );
+    assert!(!base.result && details.starts_with(&told), "{details}");
     let base = delete(template(KEY, server.to()).into()).await;
     let expected = format!("Deleted template {KEY} from bucket secondary.");
     assert_eq!((base.result, base.details), (true, Some(expected)));

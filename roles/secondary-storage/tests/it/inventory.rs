@@ -152,7 +152,9 @@ async fn a_template_is_deleted_by_file_or_directory_and_once_is_enough() {
         assert!(answer.base.result && answer.base.details.is_none(), "{answer:?}");
         assert!(!bench.store("template/tmpl/2/320").exists());
         assert!(bench.store("template/tmpl/2").exists(), "the account's directory stays");
-        assert!(bench.ask(&command).await.base.result, "what is not there is deleted");
+        let again = bench.ask(&command).await.base;
+        let told = Some("template parent directory 320 doesn't exist");
+        assert_eq!((again.result, again.details.as_deref()), (true, told));
     }
 }
 
