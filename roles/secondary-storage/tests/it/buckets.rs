@@ -408,4 +408,29 @@ async fn uploads_of_processes_that_died_are_given_up() {
     let cleared = || (server.unfinished() < 2).then_some(());
     testkit::eventually("an upload is given up", SOON, cleared).await;
     assert_eq!(server.unfinished(), 1, "what is not ours stays");
+    // One that died a moment ago: its successor at the same key ends it.
+    server.begin("volumes/2/31/v.raw");
+    fill(&bench, "volumes/2/31/v.raw", &raw(9 << 20));
+    let from = volume("volumes/2/31/v.raw", store_to());
+    assert!(copy(&bench, from, volume("volumes/2/31", server.to())).await.base.result);
+    assert_eq!(server.unfinished(), 1);
+}
+
+#[tokio::test]
+async fn a_registration_goes_on_after_a_restart_without_another_command() {
+    let (bench, server) = start().await;
+    let command = DownloadCommand {
+        install_path: Some(format!("template/tmpl/2/320/{NAME}")),
+        store: Some(server.to()),
+        sec_url: None,
+        ..bench.download("gated/tiny.raw", ImageFormat::Raw)
+    };
+    let answer = bench.half_way(&command).await;
+    assert_eq!((server.keys(), server.unfinished()), (Vec::new(), 0));
+    let bench = bench.restarted().await;
+    bench.images.open_gate();
+    bench.images.open_gate();
+    let done = bench.until_over(&command, answer).await;
+    assert_eq!(done.download_status, Some(DownloadStatus::Downloaded), "{done:?}");
+    assert!(server.read(&done.install_path.unwrap()).unwrap() == vector("tiny.raw"));
 }

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use role::TaskScope;
 use tokio::sync::{mpsc, oneshot};
 
+use super::answer::Begun;
 use super::client::{Client, Head, S3Error};
 use super::engine::S3Object;
 use super::tag::{self, Md5Sum};
@@ -164,6 +165,7 @@ impl Upload {
         let upload = match &self.upload {
             Some(upload) => upload.clone(),
             None => {
+                self.give_up_former().await;
                 let upload = self.client.begin(&self.key).await.map_err(std::io::Error::from)?;
                 self.upload.insert(upload).clone()
             }
@@ -178,6 +180,16 @@ impl Upload {
         });
         self.under_way.push_back(rx);
         Ok(())
+    }
+
+    /// What a process that died has begun under this key is of nobody: two never write there at a time.
+    async fn give_up_former(&self) {
+        let begun = self.client.begun(&self.key).await.unwrap_or_default();
+        let is_former = |other: &Begun| other.key == self.key && !self.client.is_own(&other.upload);
+        for former in begun.into_iter().filter(is_former) {
+            tracing::info!(key = self.key, "an upload that nobody ended is given up");
+            drop(self.client.abort(&former.key, &former.upload).await);
+        }
     }
 
     /// Waits for the oldest part under way.
