@@ -7,13 +7,13 @@ mod cp;
 mod dhcp_role;
 mod doctor;
 mod import;
-mod man;
 mod progress;
 mod reload;
 mod run;
 mod ss;
 mod status;
 mod text;
+mod unit;
 mod view;
 mod wire;
 mod zone;
@@ -106,11 +106,9 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Writes manual pages of every command into a directory
-    Man {
-        /// Where to; it is made
-        directory: PathBuf,
-    },
+    /// Prints what the systemd unit is to grant for the configured roles, as a drop-in
+    #[command(after_help = unit::EXAMPLES)]
+    Unit(unit::UnitOptions),
     /// Prints the version
     Version {
         /// As a JSON object
@@ -238,6 +236,11 @@ enum WireCommand {
     },
 }
 
+/// The whole command line, for manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The whole program: reads the arguments of this process, does what they ask.
 pub fn main(registry: &[RoleDescriptor]) -> Outcome {
     main_with(std::env::args_os(), registry)
@@ -268,7 +271,7 @@ pub fn main_with(
         Command::Dev(options) => crate::dev::run(&options),
         Command::Wire(WireCommand::Decode { file, json }) => wire::decode(file.as_deref(), json),
         Command::Completions { shell } => completions(shell),
-        Command::Man { directory } => man::man(&directory),
+        Command::Unit(options) => unit::unit(options, registry),
         Command::Version { json } => version(json),
     }
 }
@@ -325,6 +328,7 @@ mod tests {
             COMPLETION_EXAMPLES,
             import::EXAMPLES,
             doctor::EXAMPLES,
+            unit::EXAMPLES,
         ];
         let lists = [
             &examples[..],

@@ -15,6 +15,7 @@
 //! | [`import`] | an original agent's files as a configuration |
 //! | `zone` | the steps between system VMs and this process, over the API |
 //! | `lock`, `pid_file` | one process per state directory; its id in a file |
+//! | `unit` | what systemd is to grant for a configuration |
 //! | [`telemetry`], [`notify`], [`signals`] | logs, systemd, signals |
 //! | `output`, `runtime` | text for people, the runtime |
 //! | [`exit`] | exit codes |
@@ -42,6 +43,7 @@ mod runtime;
 pub mod signals;
 pub mod supervisor;
 pub mod telemetry;
+mod unit;
 mod zone;
 
 use exit::Outcome;

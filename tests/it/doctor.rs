@@ -13,7 +13,7 @@ fn quickcloud(arguments: &[String]) -> Output {
 }
 
 /// A configuration of both registering roles in which nothing is wrong but the server's absence.
-fn sound(state: &Path, server: &str) -> Vec<String> {
+pub(crate) fn sound(state: &Path, server: &str) -> Vec<String> {
     let store = state.join("store");
     std::fs::create_dir_all(store.join("template")).unwrap();
     [

@@ -66,11 +66,14 @@ fn restarts_stops_and_reloads_are_those_of_the_program() {
 }
 
 #[test]
-fn every_capability_is_granted_for_a_reason() {
-    let granted = value("CapabilityBoundingSet");
-    for capability in granted.split(' ') {
-        let (_, last) = capability.rsplit_once('_').unwrap();
-        let named = UNIT.lines().any(|line| line.starts_with("#   CAP_") && line.contains(last));
-        assert!(named, "{capability} has no comment");
+fn the_unit_alone_is_no_root_and_may_only_bind_low_ports() {
+    assert_eq!(value("User"), "quickcloud");
+    for key in ["CapabilityBoundingSet", "AmbientCapabilities"] {
+        assert_eq!(value(key), "CAP_NET_BIND_SERVICE");
     }
+    // The same user, and a configuration that it can read.
+    let users = include_str!("../../packaging/sysusers.d/quickcloud.conf");
+    assert!(users.lines().any(|line| line.starts_with("u quickcloud ")));
+    let files = include_str!("../../packaging/tmpfiles.d/quickcloud.conf");
+    assert!(files.contains("d /etc/quickcloud 2750 root quickcloud "), "{files}");
 }

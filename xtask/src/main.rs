@@ -35,7 +35,9 @@ cargo xtask COMMAND
   bench move              copies beside cp, chains beside qemu-img, buckets beside boto3 (from PyPI; s3s-fs from crates.io)
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
   autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs Python 2.7)
-  package                 release build with unit, manual pages and completions: archive and Debian package
+  package [--no-build] [--check]
+                          release build with unit, manual pages and completions: archive, Debian package, RPM
+                          (--check: install, run, upgrade and purge it in a container of systemd-nspawn)
   image [BINARY]          a container image (OCI archive) of a release build or of BINARY, without an engine
   page [--update]         compare noVNC's core with the locked npm package and the console page's script
                           with its modules, or renew both
@@ -55,7 +57,7 @@ fn main() -> ExitCode {
         "setup" => setup::run(),
         "autobahn" => autobahn::run(rest),
         "bench" => bench::run(rest),
-        "package" => package::run(),
+        "package" => package::run(rest),
         "image" => image::run(rest),
         "page" => page::run(rest),
         "help" | "--help" | "-h" => {

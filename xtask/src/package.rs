@@ -1,6 +1,10 @@
-//! A release: binary, unit, manual pages and completions as an archive and as a Debian package.
+//! A release: binary, unit, manual pages and completions as an archive, as a Debian package and, where
+//! `cargo generate-rpm` is there, as an RPM.
 //!
 //! The list of files is that of `[package.metadata.deb]`, which `cargo deb` takes, too.
+
+mod check;
+mod debian;
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -9,39 +13,71 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::run::{output, root, step};
+use crate::run::{find, output, root, step};
 
 const RELEASE: &str = "target/release/quickcloud";
 const GENERATED: &str = "target/package/generated";
 
-pub(crate) fn run() -> Result<()> {
-    step("cargo", &["build", "--release", "--locked", "--bin", "quickcloud"])?;
+/// `--no-build` takes the binary that is there; `--check` installs the package in a container.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let mut build = true;
+    let mut and_check = false;
+    for argument in arguments {
+        match argument.as_str() {
+            "--no-build" => build = false,
+            "--check" => and_check = true,
+            other => bail!("unknown option {other}; there are --no-build and --check"),
+        }
+    }
+    if build {
+        step("cargo", &["build", "--release", "--locked", "--bin", "quickcloud"])?;
+    }
+    if find("promtool").is_some() {
+        step("promtool", &["check", "rules", "packaging/monitoring/alerts.yml"])?;
+    }
     let version = output(RELEASE, &["version"])?;
     let version = version.split_whitespace().nth(1).context("version line has no version")?;
-    let metadata = output("cargo", &["metadata", "--format-version=1", "--no-deps", "--offline"])?;
-    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
-    let deb = metadata
-        .pointer("/packages")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .find(|package| package.get("name").and_then(Value::as_str) == Some("quickcloud"))
-        .and_then(|package| package.pointer("/metadata/deb"))
-        .context("Cargo.toml has no [package.metadata.deb]")?;
+    let deb = metadata()?;
     generate()?;
     let name = format!("quickcloud-{version}-{}-linux", std::env::consts::ARCH);
     let tree = root().join("target/package").join(&name);
-    if tree.exists() {
-        std::fs::remove_dir_all(&tree)?;
-    }
-    stage(deb, &tree)?;
+    stage(&deb, &tree)?;
     let archive = format!("target/package/{name}.tar.gz");
     step("tar", &["-C", "target/package", "--owner=0", "--group=0", "-czf", &archive, &name])?;
     checksum(&archive)?;
-    if crate::run::find("dpkg-deb").is_some() {
-        checksum(&debian(deb, &tree, version)?)?;
+    if find("dpkg-deb").is_some() {
+        let package = debian::build(&deb, &tree, version)?;
+        checksum(&package)?;
+        if find("lintian").is_some() {
+            // What is left out: no binary of ours has been in an archive of Debian's.
+            let leave = "--suppress-tags=initial-upload-closes-no-bugs";
+            step("lintian", &["--fail-on=error", leave, &package])?;
+        }
+        if and_check {
+            check::run(&deb, &tree, &package, version)?;
+        }
+    } else if and_check {
+        bail!("dpkg-deb is missing: --check installs a Debian package");
+    }
+    if find("cargo-generate-rpm").is_some() {
+        let rpm = format!("target/package/quickcloud-{version}.{}.rpm", std::env::consts::ARCH);
+        step("cargo", &["generate-rpm", "--output", &rpm])?;
+        checksum(&rpm)?;
+    } else {
+        println!("no RPM: cargo install cargo-generate-rpm");
     }
     Ok(())
+}
+
+/// `[package.metadata.deb]`.
+fn metadata() -> Result<Value> {
+    let metadata = output("cargo", &["metadata", "--format-version=1", "--no-deps", "--offline"])?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
+    let packages = metadata.pointer("/packages").and_then(Value::as_array).into_iter().flatten();
+    packages
+        .filter(|package| package.get("name").and_then(Value::as_str) == Some("quickcloud"))
+        .find_map(|package| package.pointer("/metadata/deb").cloned())
+        .context("Cargo.toml has no [package.metadata.deb]")
 }
 
 fn checksum(file: &str) -> Result<()> {
@@ -51,14 +87,16 @@ fn checksum(file: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the binary tells about itself: manual pages, completions.
+/// What the command line tells about itself: manual pages, completions.
 fn generate() -> Result<()> {
     let into = root().join(GENERATED);
     if into.exists() {
         std::fs::remove_dir_all(&into)?;
     }
     std::fs::create_dir_all(&into)?;
-    step(RELEASE, &["man", &format!("{GENERATED}/man")])?;
+    // A debug build: the same command line, and minutes less than another optimised one.
+    let example = ["run", "--quiet", "--locked", "--features", "man", "--example", "man", "--"];
+    step("cargo", &[&example[..], &[&format!("{GENERATED}/man")]].concat())?;
     for (shell, file) in
         [("bash", "quickcloud.bash"), ("zsh", "_quickcloud"), ("fish", "quickcloud.fish")]
     {
@@ -67,8 +105,11 @@ fn generate() -> Result<()> {
     Ok(())
 }
 
-/// Copies every asset to its place below `tree`.
+/// Copies every asset to its place below `tree`, which is made anew.
 fn stage(deb: &Value, tree: &Path) -> Result<()> {
+    if tree.exists() {
+        std::fs::remove_dir_all(tree)?;
+    }
     let assets = deb.get("assets").and_then(Value::as_array).context("no list of assets")?;
     for asset in assets {
         let part = |index: usize| asset.get(index).and_then(Value::as_str);
@@ -111,36 +152,4 @@ fn matching(pattern: &str) -> Result<Vec<PathBuf>> {
         bail!("nothing fits {pattern}");
     }
     Ok(found)
-}
-
-/// The Debian package of a staged tree; its path.
-fn debian(deb: &Value, tree: &Path, version: &str) -> Result<String> {
-    let text = |key: &str| deb.get(key).and_then(Value::as_str).unwrap_or_default();
-    let arch = output("dpkg", &["--print-architecture"])?;
-    let arch = arch.trim();
-    let control = tree.join("DEBIAN");
-    std::fs::create_dir_all(&control)?;
-    let fields = format!(
-        "Package: quickcloud\nVersion: {version}\nArchitecture: {arch}\nMaintainer: {}\n\
-         Depends: {}\nRecommends: {}\nSuggests: {}\nSection: {}\nPriority: {}\n\
-         Description: CloudStack's system VM services as roles of one process\n {}\n",
-        text("maintainer"),
-        text("depends"),
-        text("recommends"),
-        text("suggests"),
-        text("section"),
-        text("priority"),
-        text("extended-description"),
-    );
-    std::fs::write(control.join("control"), fields)?;
-    for script in ["postinst", "prerm"] {
-        let source = root().join(text("maintainer-scripts")).join(script);
-        std::fs::copy(&source, control.join(script))
-            .with_context(|| format!("cannot copy {script}"))?;
-    }
-    let file = format!("target/package/quickcloud_{version}_{arch}.deb");
-    let shown = tree.display().to_string();
-    step("dpkg-deb", &["--root-owner-group", "--build", &shown, &file])?;
-    std::fs::remove_dir_all(&control)?;
-    Ok(file)
 }

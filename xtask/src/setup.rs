@@ -24,6 +24,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("rpcbind", "rpcbind"),
     ("javac", "default-jdk-headless"),
     ("pip3", "python3-pip"),
+    ("mariadbd", "mariadb-server"),
+    ("mariadb", "mariadb-client"),
 ];
 
 /// A server of S3, from PyPI, that the tests of buckets use; boto3 comes with it.

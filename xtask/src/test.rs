@@ -18,7 +18,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     )?;
     step(
         "cargo",
-        &["clippy", "--no-default-features", "--locked", "--quiet", "--", "-D", "warnings"],
+        &[
+            "clippy",
+            "--no-default-features",
+            "--features=man",
+            "--lib",
+            "--bins",
+            "--examples",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
     )?;
     step("cargo", &["test", "--workspace", "--locked", "--quiet"])?;
     if quick {

@@ -10,11 +10,13 @@
 //! | [`certificate`] | certificates from PEM or DER, and what stands in one |
 //! | [`key`] | private keys, and the pair of a key and its chain |
 //! | [`store`] | a JKS or PKCS#12 store, told apart by its first bytes |
+//! | [`sealed`] | texts that a management server sealed with a password |
 //! | [`jks`] | the older format of Java's key stores |
 
 pub mod certificate;
 pub mod jks;
 pub mod key;
+pub mod sealed;
 pub mod store;
 
 pub use certificate::{CertificatesError, certificates, fingerprint};

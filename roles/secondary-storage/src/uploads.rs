@@ -9,7 +9,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`http`] | the routes below `/upload`, every answer |
-//! | [`order`] | the signed order; `jasypt`: how old servers sealed it |
+//! | [`order`] | the signed order |
 //! | [`plan`] | the order in checked values |
 //! | [`multipart`] | HTML forms, pure |
 //! | `receive` | the body of a request, with its time limits |
@@ -26,7 +26,6 @@
 pub mod config;
 mod error;
 pub mod http;
-mod jasypt;
 pub mod keys;
 pub mod metrics;
 pub mod multipart;

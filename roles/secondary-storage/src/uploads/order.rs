@@ -9,14 +9,11 @@
 use std::time::SystemTime;
 
 use agent_protocol::storage::PostUploadOrder;
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hmac};
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bedrock::Secret;
 use jiff::Timestamp;
-
-use super::jasypt;
 
 /// The key that signs uploads, as a text: it is used as it is, never decoded.
 pub type UploadKey = Secret<String>;
@@ -108,22 +105,10 @@ fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// The plain order: AES-256-GCM since 4.18, else what servers before that and their successors'
-/// fall-back wrote.
+/// The plain order.
 fn unseal(key: &UploadKey, metadata: &str) -> Option<Vec<u8>> {
-    let bytes = BASE64_STANDARD.decode(metadata).ok()?;
-    open_gcm(key, &bytes).or_else(|| jasypt::open(key, &bytes))
-}
-
-fn open_gcm(key: &UploadKey, bytes: &[u8]) -> Option<Vec<u8>> {
-    let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
-    let hashed = digest::digest(&digest::SHA256, key.reveal().as_bytes());
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, hashed.as_ref()).ok()?);
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let mut sealed = sealed.to_vec();
-    let length = key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?.len();
-    sealed.truncate(length);
-    Some(sealed)
+    let is_object = |plain: &[u8]| plain.starts_with(b"{") && plain.ends_with(b"}");
+    key_store::sealed::open(key.reveal(), metadata, is_object)
 }
 
 #[cfg(test)]

@@ -1,33 +1,51 @@
-//! Texts that Jasypt encrypted: how servers before 4.18 sealed the order of an upload.
+//! Texts that a management server sealed with a password of its own: values of its database, the
+//! order of an upload.
 //!
-//! In front are eight bytes of salt; key and vector come from the password and the salt by 1000
-//! rounds, the way of PKCS#12 (RFC 7292, appendix B) for SHA-1 with triple DES, that of PKCS#5
-//! (RFC 8018, 5.1) for MD5 with DES.
+//! Since 4.18 that is AES-256-GCM under the password's SHA-256, the nonce in front. Servers before
+//! that, and their successors' fall-back, wrote what Jasypt writes: in front are eight bytes of salt;
+//! key and vector come from the password and the salt by 1000 rounds, the way of PKCS#12 (RFC 7292,
+//! appendix B) for SHA-1 with triple DES, that of PKCS#5 (RFC 8018, 5.1) for MD5 with DES.
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use cbc::cipher::block_padding::Pkcs7;
 use cbc::cipher::{BlockModeDecrypt, KeyIvInit};
 use md5::{Digest, Md5};
-
-use super::order::UploadKey;
 
 const SALT: usize = 8;
 const ROUNDS: usize = 1_000;
 /// Of SHA-1.
 const BLOCK: usize = 64;
 
-/// The plain text, if one of the two ways opens it to one. The padding of a wrong way fits once in
-/// 256 times, so the text must look like what is sealed.
-pub(super) fn open(password: &UploadKey, sealed: &[u8]) -> Option<Vec<u8>> {
+/// The plain text of a sealed one in Base64, if one of the ways opens it. The padding of a wrong old
+/// way fits once in 256 times, so what comes of it must look like what is sealed: `is_plain`.
+pub fn open(password: &str, sealed: &str, is_plain: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let bytes = BASE64_STANDARD.decode(sealed).ok()?;
+    open_gcm(password, &bytes).or_else(|| open_old(password, &bytes, is_plain))
+}
+
+fn open_gcm(password: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+    let hashed = digest::digest(&digest::SHA256, password.as_bytes());
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, hashed.as_ref()).ok()?);
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut sealed = sealed.to_vec();
+    let length = key.open_in_place(nonce, Aad::empty(), &mut sealed).ok()?.len();
+    sealed.truncate(length);
+    Some(sealed)
+}
+
+fn open_old(password: &str, sealed: &[u8], is_plain: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let (salt, sealed) = sealed.split_at_checked(SALT)?;
-    let password = password.reveal();
     if !password.is_ascii() || sealed.is_empty() || !sealed.len().is_multiple_of(SALT) {
         return None;
     }
-    let is_object = |plain: &Vec<u8>| plain.starts_with(b"{") && plain.ends_with(b"}");
+    let fits = |plain: &Vec<u8>| is_plain(plain);
     triple_des(password, salt, sealed)
-        .filter(is_object)
-        .or_else(|| single_des(password, salt, sealed).filter(is_object))
+        .filter(fits)
+        .or_else(|| single_des(password, salt, sealed).filter(fits))
 }
 
 fn triple_des(password: &str, salt: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
@@ -94,10 +112,11 @@ mod tests {
 
     #[test]
     fn what_is_not_sealed_that_way_is_nothing() {
-        let key = UploadKey::from("k");
+        let is_object = |plain: &[u8]| plain.starts_with(b"{") && plain.ends_with(b"}");
         for sealed in [&b""[..], &[1; 8], &[1; 15], &[1; 16], &[1; 64]] {
-            assert_eq!(open(&key, sealed), None);
+            assert_eq!(open("k", &BASE64_STANDARD.encode(sealed), is_object), None);
         }
-        assert_eq!(open(&UploadKey::from("ü"), &[1; 16]), None);
+        assert_eq!(open("ü", &BASE64_STANDARD.encode([1; 16]), is_object), None);
+        assert_eq!(open("k", "tea", is_object), None);
     }
 }
