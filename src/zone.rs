@@ -1,8 +1,8 @@
 //! A zone between system VMs and this process: what is, what will be, and every step between the
 //! two, in both directions.
 //!
-//! What the API can do is done over it. Rows that only the database can change are printed as SQL
-//! and found again by what the API then shows, so that a run can be broken off anywhere and begun
+//! What the API can do is done over it. Rows that only the database can change are printed as SQL, run
+//! where the database can be reached, and found again by what the API then shows, so that a run can be broken off anywhere and begun
 //! anew: a plan is always made of what the server tells now.
 //!
 //! | module | what |
@@ -13,8 +13,10 @@
 //! | [`sql`] | statements for what the API cannot change. *Pure* |
 //! | [`file`] | the configuration that fits |
 //! | [`act`] | does the steps |
+//! | [`database`] | runs the statements, where the database can be reached |
 
 pub(crate) mod act;
+pub(crate) mod database;
 pub(crate) mod disable;
 pub(crate) mod enable;
 pub(crate) mod file;
@@ -26,6 +28,7 @@ mod tests;
 
 use std::net::IpAddr;
 
+use bedrock::Secret;
 use uuid::Uuid;
 
 /// What an operator wants of a zone.
@@ -47,6 +50,8 @@ pub(crate) struct Wish {
     /// Interface of the guest network.
     pub(crate) interface: Option<String>,
     pub(crate) api: ApiFiles,
+    /// What a storage without a row is not sent, when the database could be asked.
+    pub(crate) set_up: Option<database::SetUp>,
 }
 
 /// Where the API is and whose keys it is asked with, for the sync of the dhcp role.
@@ -124,7 +129,9 @@ pub(crate) enum Action {
     },
     /// The configuration of this host.
     File {
+        /// To be shown: without secrets.
         text: String,
+        full: Secret<String>,
     },
     /// Somebody else's turn: the server's, or the operator's outside of the API.
     Other,

@@ -1,6 +1,7 @@
 //! `quickcloud zone …`: puts a zone into this host's care and gives it back.
 
 pub(super) mod api;
+mod db;
 mod show;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -19,6 +20,7 @@ use crate::zone::enable::enable;
 use crate::zone::look::{Seen, look};
 use crate::zone::{ConsoleMode, Step, StorageMode, Wish, state};
 use api::ApiOptions;
+use db::DatabaseOptions;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ZoneCommand {
@@ -27,9 +29,9 @@ pub(super) enum ZoneCommand {
     Plan(EnableOptions),
     /// Puts the zone into this host's care
     ///
-    /// Shows the plan and asks. What the API can do is done; what only the database can change is
-    /// printed as SQL: run it, then the same command again, which goes on where it is. Exit code 1
-    /// while steps are left.
+    /// Shows the plan and asks. What the API can do is done. What only the database can change is run
+    /// there with --db; else it is printed as SQL: run it, then the same command again, which goes on
+    /// where it is. Exit code 1 while steps are left.
     #[command(after_help = ENABLE_EXAMPLES)]
     Enable(EnableOptions),
     /// Gives the zone back to its system VMs, and waits for them
@@ -48,6 +50,9 @@ Examples:
 const ENABLE_EXAMPLES: &str = "\
 Examples:
   quickcloud zone enable z1 --output /etc/quickcloud/quickcloud.toml --sql rows.sql
+  quickcloud zone enable z1 --output /etc/quickcloud/quickcloud.toml \\
+                  --db /etc/cloudstack/management/db.properties --db-key-file /etc/cloudstack/management/key
+  quickcloud zone enable z1 --db mysql://cloud@10.0.0.5/cloud --db-password-file /etc/quickcloud/db.password
   quickcloud zone enable z1 --roles ss --storage standalone --yes
   quickcloud zone enable z1 --roles ss,cp,dhcp --interface cloudbr0 --config /etc/quickcloud/quickcloud.toml
 
@@ -77,6 +82,8 @@ pub(super) struct EnableOptions {
     zone: String,
     #[command(flatten)]
     api: ApiOptions,
+    #[command(flatten)]
+    database: DatabaseOptions,
     /// Services to take: ss, cp, dhcp
     #[arg(long, value_delimiter = ',', default_value = "ss,cp", value_parser = ["ss", "cp", "dhcp"])]
     roles: Vec<String>,
@@ -124,6 +131,8 @@ pub(super) struct DisableOptions {
     zone: String,
     #[command(flatten)]
     api: ApiOptions,
+    #[command(flatten)]
+    database: DatabaseOptions,
     /// How long to wait for this host to leave and for the system VMs to come
     #[arg(long, default_value = "10m", value_parser = duration)]
     wait: Duration,
@@ -144,6 +153,8 @@ pub(super) struct StatusOptions {
     zone: String,
     #[command(flatten)]
     api: ApiOptions,
+    #[command(flatten)]
+    database: DatabaseOptions,
     /// As one JSON object
     #[arg(long)]
     json: bool,
@@ -198,13 +209,26 @@ async fn plan(options: &EnableOptions, carry_out: bool) -> Outcome {
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
-    let wish = match wish(options, &access) {
+    let mut wish = match wish(options, &access) {
         Ok(wish) => wish,
         Err(problem) => {
             complain(&format!("error: {problem}\n"));
             return Outcome::Usage;
         }
     };
+    let database = match options.database.open().await {
+        Ok(database) => database,
+        Err(outcome) => return outcome,
+    };
+    if let Some(database) = &database {
+        match database.set_up().await {
+            Ok(set_up) => wish.set_up = Some(set_up),
+            Err(error) => {
+                complain_of(&error);
+                return Outcome::Failed;
+            }
+        }
+    }
     let steps = enable(&seen, &wish);
     if !carry_out {
         return show::plan(&seen, &steps, options.json, options.sql.as_deref());
@@ -221,6 +245,7 @@ async fn plan(options: &EnableOptions, carry_out: bool) -> Outcome {
     let mut doing = Doing {
         client: &mut client,
         zone: &options.zone,
+        database: database.as_ref(),
         file: options.output.as_deref(),
         force: options.force,
         wait: Duration::ZERO,
@@ -235,6 +260,10 @@ async fn give_back(options: &DisableOptions) -> Outcome {
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
+    let database = match options.database.open().await {
+        Ok(database) => database,
+        Err(outcome) => return outcome,
+    };
     if !options.json {
         let shown = show::plan(&seen, &disable(&seen), false, options.sql.as_deref());
         if shown != Outcome::Clean {
@@ -247,6 +276,7 @@ async fn give_back(options: &DisableOptions) -> Outcome {
     let mut doing = Doing {
         client: &mut client,
         zone: &options.zone,
+        database: database.as_ref(),
         file: None,
         force: false,
         wait: options.wait,
@@ -296,6 +326,10 @@ async fn status(options: &StatusOptions) -> Outcome {
         Ok(found) => found,
         Err(outcome) => return outcome,
     };
+    // Whether it is there, and what it should be, is told by an error.
+    if let Err(outcome) = options.database.open().await {
+        return outcome;
+    }
     let found = state::judge(&seen);
     let said = show::state(&seen, &found, options.json);
     match said {
@@ -348,6 +382,7 @@ fn wish(options: &EnableOptions, access: &api::Access) -> Result<Wish, String> {
         console_port: options.console_port,
         interface: options.interface.clone(),
         api: access.files.clone(),
+        set_up: None,
     })
 }
 

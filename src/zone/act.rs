@@ -12,6 +12,7 @@ use cloudstack_api::sign::{Details, ServiceProviders};
 use cloudstack_api::{CallError, Client, JobError, JobWait};
 use uuid::Uuid;
 
+use super::database::{Database, DatabaseError};
 use super::look::{LookError, Seen, look};
 use super::{Action, OFFERING, Step};
 
@@ -22,6 +23,8 @@ pub(crate) enum ActError {
     Look(#[from] LookError),
     #[error("{step}: failed")]
     Step { step: String, source: JobError },
+    #[error("{step}: failed")]
+    Database { step: String, source: DatabaseError },
     #[error("cannot write {path}")]
     File { path: String, source: std::io::Error },
 }
@@ -31,6 +34,8 @@ pub(crate) enum ActError {
 pub(crate) struct Doing<'a> {
     pub(crate) client: &'a mut Client,
     pub(crate) zone: &'a str,
+    /// Where statements are run; `None` leaves them to the operator.
+    pub(crate) database: Option<&'a Database>,
     /// Where the configuration goes; `None` writes none.
     pub(crate) file: Option<&'a Path>,
     pub(crate) force: bool,
@@ -67,6 +72,10 @@ pub(crate) async fn act(
             written |= matches!(step.action, Action::File { .. });
             take(doing, seen.zone.id, step).await?;
             told(&format!("done: {}: {}", step.what, step.then));
+            if let Action::Sql { undo, .. } = &step.action {
+                let lines = undo.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+                told(&format!("      taken back by: {lines}"));
+            }
             continue;
         }
         // Somebody else's turn: worth waiting for, or not.
@@ -115,8 +124,8 @@ fn planned(
 ) -> Vec<Step> {
     let mut steps = plan(seen);
     for step in &mut steps {
-        if let (Action::File { text }, Some(path)) = (&step.action, doing.file) {
-            step.done |= written || holds(path, text);
+        if let (Action::File { full, .. }, Some(path)) = (&step.action, doing.file) {
+            step.done |= written || holds(path, full.reveal());
         }
     }
     steps
@@ -131,7 +140,8 @@ fn is_ours(step: &Step, doing: &Doing<'_>) -> bool {
         | Action::Provider { .. }
         | Action::Offering { .. } => true,
         Action::File { .. } => doing.file.is_some(),
-        Action::Sql { .. } | Action::Other | Action::Wait => false,
+        Action::Sql { .. } => doing.database.is_some(),
+        Action::Other | Action::Wait => false,
     }
 }
 
@@ -157,10 +167,17 @@ async fn take(doing: &mut Doing<'_>, zone: Uuid, step: &Step) -> Result<(), ActE
         }
         Action::Provider { network, name, id } => provider(doing, *network, name, *id).await,
         Action::Offering { id } => offering(doing, *id).await.map_err(JobError::from),
-        Action::File { text } => return write(doing, text),
-        Action::Sql { .. } | Action::Other | Action::Wait => Ok(()),
+        Action::File { full, .. } => return write(doing, full.reveal()),
+        Action::Sql { statements, .. } => return run(doing, step, statements).await,
+        Action::Other | Action::Wait => Ok(()),
     };
     outcome.map_err(|source| ActError::Step { step: step.what.clone(), source })
+}
+
+async fn run(doing: &Doing<'_>, step: &Step, statements: &str) -> Result<(), ActError> {
+    let Some(database) = doing.database else { return Ok(()) };
+    let done = database.run(statements).await;
+    done.map(|_rows| ()).map_err(|source| ActError::Database { step: step.what.clone(), source })
 }
 
 async fn provider(

@@ -48,7 +48,7 @@ pub(crate) fn enable(seen: &Seen, wish: &Wish) -> Vec<Step> {
         undo: "remove the file".to_owned(),
         ..step(
             "configuration of this host",
-            file.map_or(Action::Other, |text| Action::File { text }),
+            file.map_or(Action::Other, |(text, full)| Action::File { text, full }),
             "",
         )
     });
@@ -129,13 +129,13 @@ fn storage(seen: &Seen, wish: &Wish, steps: &mut Vec<Step>) {
             });
         }
         steps.push(Step {
-            done: false,
+            done: wish.set_up.is_some(),
             then: "in the configuration, where uploads or copies to other zones are wanted"
                 .to_owned(),
             why: format!(
                 "a storage without a row is sent no set-up: upload_key and copy_password are the \
-                 values below, decrypted with the server's own encryption tool. Moves between \
-                 stores and diagnostics stay impossible; --storage adopted or shadow has them\n{}",
+                 values below, decrypted with the server's own encryption tool (--db reads and opens \
+                 them). Moves between stores and diagnostics stay impossible; --storage adopted or shadow has them\n{}",
                 sql::HIDDEN_SETTINGS
             ),
             undo: "nothing changes at the server".to_owned(),

@@ -1,5 +1,6 @@
 //! The configuration of this host, under the names that the server looks for.
 
+use bedrock::Secret;
 use toml::{Table, Value};
 
 use super::enable::{console_row, storage_mode, storage_row};
@@ -26,8 +27,18 @@ fn static_name(seen: &Seen) -> String {
     seen.standalone_name().replacen("-ss-", "-cp-", 1)
 }
 
-/// The file, or `None` when a name is not known yet.
-pub(super) fn text(seen: &Seen, wish: &Wish) -> Option<String> {
+/// In place of a secret that is only shown.
+const HIDDEN: &str = "…";
+
+/// The file without and with its secrets, or `None` when a name is not known yet.
+pub(super) fn text(seen: &Seen, wish: &Wish) -> Option<(String, Secret<String>)> {
+    Some((
+        written(seen, wish, |_secret| HIDDEN)?,
+        Secret::new(written(seen, wish, |secret| secret.reveal())?),
+    ))
+}
+
+fn written(seen: &Seen, wish: &Wish, told: impl Fn(&Secret<String>) -> &str) -> Option<String> {
     let mut roles = Table::new();
     let mut names: Vec<Value> = Vec::new();
     let addresses = |table: &mut Table| {
@@ -42,6 +53,16 @@ pub(super) fn text(seen: &Seen, wish: &Wish) -> Option<String> {
         addresses(&mut table);
         table.insert("guid".to_owned(), name.clone().into());
         table.insert("name".to_owned(), name.into());
+        let alone = storage_mode(seen, wish) == StorageMode::Standalone;
+        if let Some(set_up) = wish.set_up.as_ref().filter(|_| alone) {
+            for (key, value) in
+                [("upload_key", &set_up.upload_key), ("copy_password", &set_up.copy_password)]
+            {
+                if let Some(value) = value {
+                    table.insert(key.to_owned(), told(value).into());
+                }
+            }
+        }
         roles.insert("secondary_storage".to_owned(), table.into());
         names.push("ss".into());
     }

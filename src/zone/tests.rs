@@ -21,7 +21,7 @@ fn keys() -> (Keys, Credentials) {
 }
 
 /// A zone that its system VMs serve.
-fn fresh() -> World {
+pub(super) fn fresh() -> World {
     let mut world = World::basic(ZONE);
     let zone = world.zone_id().to_owned();
     world.zones[0]["resourcedetails"] = json!({});
@@ -49,7 +49,7 @@ fn uuid() -> String {
     Uuid::new_v4().to_string()
 }
 
-fn wish() -> Wish {
+pub(super) fn wish() -> Wish {
     Wish {
         ss: true,
         cp: true,
@@ -62,16 +62,17 @@ fn wish() -> Wish {
         console_port: 8080,
         interface: None,
         api: ApiFiles::default(),
+        set_up: None,
     }
 }
 
-struct Bench {
-    api: DemoApi,
+pub(super) struct Bench {
+    pub(super) api: DemoApi,
     client: Client,
     _stop: tokio_util::sync::DropGuard,
 }
 
-async fn bench(world: World) -> Bench {
+pub(super) async fn bench(world: World) -> Bench {
     let (keys, credentials) = keys();
     let stop = CancellationToken::new();
     let address = ([127, 0, 0, 1], 0).into();
@@ -84,7 +85,7 @@ async fn bench(world: World) -> Bench {
 }
 
 impl Bench {
-    async fn seen(&mut self) -> look::Seen {
+    pub(super) async fn seen(&mut self) -> look::Seen {
         look(&mut self.client, ZONE).await.unwrap()
     }
 
@@ -96,6 +97,7 @@ impl Bench {
         let mut doing = Doing {
             client: &mut self.client,
             zone: ZONE,
+            database: None,
             file,
             force: false,
             wait: Duration::from_millis(1),
@@ -106,6 +108,32 @@ impl Bench {
             return steps;
         }
         settle(&mut doing, &plan, |_| {}).await.unwrap()
+    }
+
+    /// With statements run.
+    pub(super) async fn act_with(
+        &mut self,
+        database: &database::Database,
+        plan: impl Fn(&look::Seen) -> Vec<Step>,
+    ) -> Vec<Step> {
+        self.try_act_with(database, plan).await.unwrap()
+    }
+
+    pub(super) async fn try_act_with(
+        &mut self,
+        database: &database::Database,
+        plan: impl Fn(&look::Seen) -> Vec<Step>,
+    ) -> Result<Vec<Step>, act::ActError> {
+        let mut doing = Doing {
+            client: &mut self.client,
+            zone: ZONE,
+            database: Some(database),
+            file: None,
+            force: false,
+            wait: Duration::ZERO,
+            interval: Duration::from_millis(1),
+        };
+        act(&mut doing, &plan, |_| {}).await
     }
 
     /// What the operator's SQL does to a row.
@@ -224,7 +252,7 @@ async fn a_zone_without_system_vms_is_served_by_a_host_of_its_own_and_a_row_by_s
     let left = bench.act(None, plan).await;
     assert!(open(&left).contains(&"server hosts quickcloud-ss-z1., v-7-VM".to_owned()));
     let text = left.iter().find_map(|step| match &step.action {
-        Action::File { text } => Some(text.clone()),
+        Action::File { text, .. } => Some(text.clone()),
         _ => None,
     });
     assert!(text.unwrap().contains("proxy_vm = 7"));
@@ -308,6 +336,7 @@ async fn unknown_zones_and_refusals_are_told_in_words() {
     let mut doing = Doing {
         client: &mut bench.client,
         zone: ZONE,
+        database: None,
         file: None,
         force: false,
         wait: Duration::ZERO,

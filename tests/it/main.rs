@@ -12,6 +12,7 @@
 
 mod admin;
 mod binary;
+mod certificates;
 mod child;
 mod conflicts;
 mod consoles;

@@ -85,7 +85,7 @@ fn as_json(seen: &Seen, steps: &[Step]) -> serde_json::Value {
                 _ => (None, None),
             };
             let file = match &step.action {
-                Action::File { text } => Some(text),
+                Action::File { text, .. } => Some(text),
                 _ => None,
             };
             json!({
