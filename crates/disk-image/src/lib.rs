@@ -173,7 +173,7 @@ pub enum ImageError {
 }
 
 /// Judges a complete image.
-pub fn inspect<S: Source + ?Sized>(format: Format, source: &S) -> Result<Inspection, ImageError> {
+pub fn inspect(format: Format, source: &dyn Source) -> Result<Inspection, ImageError> {
     let physical_size = source.length();
     if physical_size == 0 {
         return Err(ImageError::Empty);
@@ -213,7 +213,7 @@ pub fn inspect<S: Source + ?Sized>(format: Format, source: &S) -> Result<Inspect
 
 /// Describes a file that is kept as it is, a snapshot for one: its sizes as far as its own header
 /// tells them. A page or an error in its place is refused; a description of VMware's is text.
-pub fn describe<S: Source + ?Sized>(source: &S) -> Result<Inspection, ImageError> {
+pub fn describe(source: &dyn Source) -> Result<Inspection, ImageError> {
     let physical_size = source.length();
     let head = up_to(source, 0, HEAD_LEN)?;
     let kind = Kind::of(&head);

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// A type with a place of its own below `details`.
 pub trait Published: Serialize {
@@ -60,33 +61,65 @@ impl Published for DhcpStatus {
 }
 
 /// Everything a role publishes. What a role does not have is left out.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Details {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stores: Option<Vec<StoreStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub downloads: Option<Vec<DownloadStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub copies: Option<Vec<CopyStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uploads: Option<Vec<UploadStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub download_links: Option<DownloadLinksStatus>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub consoles: Option<Vec<ConsoleStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Listeners>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub notes: Option<Notes>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub certificates: Option<Vec<CertificateStatus>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<DhcpStatus>,
     /// What has no type here: of a newer process, or of a role that is not ours.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// By way of one map: a derived reader that flattens is made anew for every kind of text, at 80 KB each.
+impl<'de> Deserialize<'de> for Details {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_map(Map::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Details {
+    fn from_map(mut map: Map<String, Value>) -> Result<Self, serde_json::Error> {
+        fn take<T: DeserializeOwned>(
+            map: &mut Map<String, Value>,
+            name: &str,
+        ) -> Result<Option<T>, serde_json::Error> {
+            map.shift_remove(name).map_or(Ok(None), serde_json::from_value)
+        }
+        Ok(Self {
+            stores: take(&mut map, "stores")?,
+            downloads: take(&mut map, "downloads")?,
+            copies: take(&mut map, "copies")?,
+            uploads: take(&mut map, "uploads")?,
+            download_links: take(&mut map, "download_links")?,
+            consoles: take(&mut map, "consoles")?,
+            listeners: take(&mut map, "listeners")?,
+            notes: take(&mut map, "notes")?,
+            certificate: take(&mut map, "certificate")?,
+            certificates: take(&mut map, "certificates")?,
+            dhcp: take(&mut map, "dhcp")?,
+            other: map.into_iter().collect(),
+        })
+    }
 }
 
 /// One store of secondary storage.

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +108,8 @@ impl TaskScope {
                 () = future => {}
             }
         };
-        drop(self.spawn_tracked(&self.supporting, Span::current(), name, supporting, || {}));
+        let (span, nothing) = (Span::current(), Box::new(|| {}));
+        drop(self.spawn_tracked(&self.supporting, span, name, Box::pin(supporting), nothing));
     }
 
     fn spawn_guarded<F>(
@@ -121,22 +123,20 @@ impl TaskScope {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        self.spawn_tracked(&self.tracker, span, name, future, on_panic)
+        self.spawn_tracked(&self.tracker, span, name, Box::pin(future), Box::new(on_panic))
     }
 
+    /// Takes a boxed future: the runtime's code for a task is then made once for each type of result,
+    /// not for each of some hundred futures.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    fn spawn_tracked<F>(
+    fn spawn_tracked<T: Send + 'static>(
         &self,
         tracker: &TaskTracker,
         span: Span,
         name: &'static str,
-        future: F,
-        on_panic: impl FnOnce() + Send + 'static,
-    ) -> JoinHandle<Option<F::Output>>
-    where
-        F: Future + Send + 'static,
-        F::Output: Send + 'static,
-    {
+        future: BoxFuture<'static, T>,
+        on_panic: Box<dyn FnOnce() + Send>,
+    ) -> JoinHandle<Option<T>> {
         let kill = self.kill.clone();
         let guarded = async move {
             tokio::select! {
@@ -156,12 +156,20 @@ impl TaskScope {
 
     /// Runs file work on a blocking thread, at most [`BLOCKING_LIMIT`] at a time for this role.
     /// The closure itself cannot be interrupted; keep each piece short or check a token.
-    #[expect(clippy::disallowed_methods, reason = "the one place that uses the blocking pool")]
     pub async fn blocking<T, F>(&self, name: &'static str, work: F) -> Result<T, BlockingError>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.blocking_boxed(name, Box::new(work)).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that uses the blocking pool")]
+    async fn blocking_boxed<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: Box<dyn FnOnce() -> T + Send>,
+    ) -> Result<T, BlockingError> {
         let permit = tokio::select! {
             () = self.kill.cancelled() => return Err(BlockingError::Stopped(name)),
             permit = Arc::clone(&self.blocking).acquire_owned() =>
