@@ -64,11 +64,7 @@ async fn both_registering_roles_become_ready_are_pinged_and_stop() {
         ["secondary_storage", "console_proxy"]
             .map(|role| format!("roles.{role}.listen=[\"127.0.0.1:0\"]")),
     );
-    let sources = Sources {
-        roles: Some("ss,cp".to_owned()),
-        set,
-        ..Sources::default()
-    };
+    let sources = Sources { roles: Some("ss,cp".to_owned()), set, ..Sources::default() };
     let loaded = load(&sources, ROLES).unwrap();
     assert_eq!(loaded.violations, []);
     let process = Process::start(loaded.config.unwrap(), Environment::embedded()).await.unwrap();

@@ -37,7 +37,9 @@ pub enum Qcow2Error {
     #[error("version {0} is not 2 or 3")]
     Version(u32),
     /// It needs another file, which would be one of the host's.
-    #[error("it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)")]
+    #[error(
+        "it has a backing file: make one image of both (qemu-img convert -O qcow2 IMAGE WHOLE)"
+    )]
     BackingFile,
     /// Its name is not where names are.
     #[error("the name of its backing file ({length} bytes at byte {offset}) is not valid")]
@@ -61,7 +63,9 @@ pub enum Qcow2Error {
     )]
     ExtendedL2,
     /// By AES or LUKS.
-    #[error("it is encrypted, and the hosts have no key: convert it to an image without encryption")]
+    #[error(
+        "it is encrypted, and the hosts have no key: convert it to an image without encryption"
+    )]
     Encrypted,
     /// Outside 512 bytes to 2 MiB.
     #[error("its cluster size is 2^{0} bytes, allowed are 2^9 to 2^21")]

@@ -478,7 +478,8 @@ impl Uploads {
             upload.end(if goes_on { UploadError::Suspended } else { UploadError::Stopped });
         }
         let limit = self.shared.cx.settings.get().cancel_limit;
-        let ended = running.iter().map(|upload| tokio::time::timeout(limit, upload.gone.cancelled()));
+        let ended =
+            running.iter().map(|upload| tokio::time::timeout(limit, upload.gone.cancelled()));
         futures_util::future::join_all(ended).await;
     }
 }
