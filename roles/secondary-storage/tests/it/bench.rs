@@ -22,7 +22,7 @@ use crate::nfs_server::NfsServer;
 
 pub const STORE: &str = "nfs://127.0.0.1/export/sec";
 pub const NAME: &str = "320-2-3aeb9d60-1176-3215-bb38-fb5279d529d2";
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// What stores are made of.
 pub trait Kind {

@@ -95,16 +95,12 @@ async fn a_part_that_breaks_is_continued_and_one_of_another_version_is_not_mixed
         });
     assert!(requests.await.len() > 2 * (LENGTH / (2 << 20)) - 2);
     // From the tenth request on the server has another image, and then only that one.
+    let other: Vec<u8> = raw(LENGTH).into_iter().map(|byte| byte ^ 0x5a).collect();
     let requests =
         installs("another version", FOUR, move |image, nth, request| match asked(request) {
-            Some((first, last)) if nth < 10 => {
-                let other: Vec<u8> = image.iter().map(|byte| byte ^ 0x5a).collect();
-                piece(&other, first, last, tag, LENGTH)
-            }
+            Some((first, last)) if nth < 10 => piece(&other, first, last, tag, LENGTH),
             Some((first, last)) => piece(image, first, last, "ETag: \"two\"", LENGTH),
-            None if nth < 10 => {
-                whole(&image.iter().map(|byte| byte ^ 0x5a).collect::<Vec<u8>>(), &[tag, RANGES])
-            }
+            None if nth < 10 => whole(&other, &[tag, RANGES]),
             None => whole(image, &["ETag: \"two\"", RANGES]),
         });
     assert!(requests.await.len() > 10);
