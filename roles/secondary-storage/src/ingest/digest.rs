@@ -126,6 +126,8 @@ pub struct Expectation {
     /// Lower-case hexadecimal; `None` when the command named no digest: then the digest is only
     /// computed and reported.
     hex: Option<String>,
+    /// Whether it is computed.
+    is_wanted: bool,
 }
 
 /// The text names an algorithm nobody knows.
@@ -142,6 +144,7 @@ impl Expectation {
                 algorithm: Algorithm::Sha512,
                 name: "SHA-512".to_owned(),
                 hex: None,
+                is_wanted: true,
             });
         }
         let (name, hex) = match given.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
@@ -152,13 +155,13 @@ impl Expectation {
         let algorithm =
             Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(given.to_owned()))?;
         let hex = hex.trim().to_ascii_lowercase();
-        Ok(Self { algorithm, name: name.to_owned(), hex: Some(hex) })
+        Ok(Self { algorithm, name: name.to_owned(), hex: Some(hex), is_wanted: true })
     }
 
     /// The digest that a source names.
     pub fn of(hash: &Hash) -> Self {
         let name = hash.algorithm.name().to_owned();
-        Self { algorithm: hash.algorithm, name, hex: Some(hash.hex.clone()) }
+        Self { algorithm: hash.algorithm, name, hex: Some(hash.hex.clone()), is_wanted: true }
     }
 
     /// Whether there is a value to compare with.
@@ -170,7 +173,13 @@ impl Expectation {
     pub fn compute(name: &str) -> Result<Self, UnknownAlgorithm> {
         let algorithm =
             Algorithm::by_name(name).ok_or_else(|| UnknownAlgorithm(name.to_owned()))?;
-        Ok(Self { algorithm, name: name.to_owned(), hex: None })
+        Ok(Self { algorithm, name: name.to_owned(), hex: None, is_wanted: true })
+    }
+
+    /// Nobody wants a digest.
+    pub fn nothing() -> Self {
+        let (algorithm, name) = (Algorithm::Sha256, Algorithm::Sha256.name().to_owned());
+        Self { algorithm, name, hex: None, is_wanted: false }
     }
 
     /// The digest of the bytes, in the name the command used.
@@ -322,7 +331,8 @@ impl Queues {
 /// Several digests of the same bytes, each on a thread of its own.
 #[derive(Debug)]
 pub struct Digests {
-    first: Digester,
+    /// `None`: nobody wants it.
+    first: Option<Digester>,
     /// One for each further digest; `None` where the first has the same algorithm.
     more: Vec<Option<Digester>>,
 }
@@ -331,7 +341,8 @@ pub struct Digests {
 #[derive(Debug)]
 pub struct Computed {
     length: u64,
-    first: Running,
+    /// `None`: nobody wants it.
+    first: Option<Running>,
     /// `None` where the first has the same algorithm.
     more: Vec<Option<Running>>,
 }
@@ -340,20 +351,22 @@ impl Computed {
     /// Of no bytes yet.
     pub fn new(first: &Expectation, more: &[Expectation]) -> Self {
         let start = |expectation: &Expectation| {
-            (expectation.algorithm != first.algorithm).then(|| expectation.start())
+            let is_other = !first.is_wanted || expectation.algorithm != first.algorithm;
+            is_other.then(|| expectation.start())
         };
-        Self { length: 0, first: first.start(), more: more.iter().map(start).collect() }
+        let more = more.iter().map(start).collect();
+        Self { length: 0, first: first.is_wanted.then(|| first.start()), more }
     }
 
     pub fn update(&mut self, bytes: &[u8]) {
         self.length = self.length.saturating_add(bytes.len() as u64);
-        self.first.update(bytes);
-        self.more.iter_mut().flatten().for_each(|running| running.update(bytes));
+        let all = self.first.iter_mut().chain(self.more.iter_mut().flatten());
+        all.for_each(|running| running.update(bytes));
     }
 
     /// The first digest of the bytes up to here.
-    pub fn so_far(&self) -> Checksum {
-        self.first.so_far()
+    pub fn so_far(&self) -> Option<Checksum> {
+        self.first.as_ref().map(Running::so_far)
     }
 }
 
@@ -365,22 +378,26 @@ impl Digests {
             running.map(|running| Digester::go_on(running, length, None)).transpose()
         };
         let more = more.into_iter().map(start).collect::<std::io::Result<_>>()?;
-        Ok(Self { first: Digester::go_on(first, length, Some(progress))?, more })
+        let start = |running| Digester::go_on(running, length, Some(progress));
+        Ok(Self { first: first.map(start).transpose()?, more })
     }
 
     pub fn queues(&self) -> Queues {
-        let more = self.more.iter().flatten().map(Digester::queue);
-        Queues(std::iter::once(self.first.queue()).chain(more).collect())
+        let all = self.first.iter().chain(self.more.iter().flatten());
+        Queues(all.map(Digester::queue).collect())
     }
 
     /// The digests, once every queue is dropped; `None` when a thread died.
-    pub async fn finish(self) -> Option<(Checksum, Vec<Checksum>)> {
-        let first = self.first.finish().await?;
+    pub async fn finish(self) -> Option<(Option<Checksum>, Vec<Checksum>)> {
+        let first = match self.first {
+            Some(digester) => Some(digester.finish().await?),
+            None => None,
+        };
         let mut found = Vec::with_capacity(self.more.len());
         for digester in self.more {
             found.push(match digester {
                 Some(digester) => digester.finish().await?,
-                None => first.clone(),
+                None => first.clone()?,
             });
         }
         Some((first, found))
@@ -442,6 +459,21 @@ mod tests {
         check::<sha3::Sha3_256>("SHA3-256");
         check::<sha3::Sha3_384>("SHA3-384");
         check::<sha3::Sha3_512>("SHA3-512");
+    }
+
+    #[tokio::test]
+    async fn what_nobody_wants_is_not_computed_and_what_a_source_names_still_is() {
+        let named = Expectation::compute("SHA-256").unwrap();
+        let mut computed = Computed::new(&Expectation::nothing(), &[named]);
+        computed.update(b"a");
+        assert_eq!(computed.so_far(), None);
+        let digests = Digests::start(computed, Progress::default()).unwrap();
+        let queues = digests.queues();
+        let send = move || queues.send(&Bytes::from_static(b"bc")).unwrap();
+        crate::ingest::write::on_thread("test", send).unwrap().await.unwrap();
+        let (first, more) = digests.finish().await.unwrap();
+        let expected = "{SHA-256}ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((first, more[0].to_string().as_str()), (None, expected));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::DownloadContext;
 use super::describe;
-use super::digest::{Checksum, Computed, Expectation};
+use super::digest::{Computed, Expectation};
 use super::error::IngestError;
 use super::journal::{Note, properties_temporary, remove_leftovers};
 use super::progress::Progress;
@@ -97,7 +97,6 @@ pub struct Ready {
     /// Below the store's root: the file, or the directory of several.
     pub install_path: InstallPath,
     pub sizes: Sizes,
-    pub checksum: Checksum,
     /// What an operator may want to know about an image that is usable.
     pub warnings: Vec<String>,
     /// The machine that an OVA describes.
@@ -238,7 +237,9 @@ impl<'a> Intake<'a> {
 
     /// Compares the digests with those that were asked for.
     pub fn verify(&self, written: &Written) -> Result<(), IngestError> {
-        self.order.expectation.verify(&written.checksum).map_err(IngestError::Checksum)?;
+        if let Some(found) = &written.checksum {
+            self.order.expectation.verify(found).map_err(IngestError::Checksum)?;
+        }
         for (hash, found) in self.order.hashes.iter().zip(&written.hashes) {
             hash.verify(found).map_err(IngestError::Checksum)?;
         }
@@ -287,7 +288,6 @@ impl<'a> Intake<'a> {
         Ok(Ready {
             install_path: self.order.directory.join(image.clone()),
             sizes: inspection.sizes,
-            checksum: written.checksum,
             warnings,
             ovf,
             renames,
@@ -303,7 +303,6 @@ impl<'a> Intake<'a> {
     ) -> Result<Ready, IngestError> {
         let mut physical_size = 0_u64;
         let mut renames = Vec::new();
-        let mut checksum = None;
         for (nth, (written, name)) in written.into_iter().zip(names).enumerate() {
             let inspection = written.inspection.map_err(|error| IngestError::File {
                 name: name.to_string(),
@@ -311,7 +310,6 @@ impl<'a> Intake<'a> {
             })?;
             physical_size = physical_size.saturating_add(inspection.sizes.physical_size);
             renames.push((self.temporary(nth)?, name.clone()));
-            checksum.get_or_insert(written.checksum);
         }
         // Noted before they are there.
         self.note.files = renames.iter().flat_map(|(from, to)| [from, to]).cloned().collect();
@@ -319,7 +317,6 @@ impl<'a> Intake<'a> {
         Ok(Ready {
             install_path: self.order.directory.clone(),
             sizes: Sizes { virtual_size: physical_size, physical_size },
-            checksum: checksum.ok_or(IngestError::Internal)?,
             warnings: Vec::new(),
             ovf: None,
             renames,

@@ -25,7 +25,7 @@ pub(crate) async fn begun(
         return Ok(None);
     };
     let begun = read(cx, intake, &*file, received, hashes).await?;
-    if begun.digests.so_far().to_string() != digest {
+    if begun.digests.so_far().is_none_or(|found| found.to_string() != digest) {
         tracing::warn!(id, "what is left of what was received is damaged, it begins again");
         return Ok(None);
     }

@@ -225,15 +225,15 @@ async fn work(job: &Arc<Job>, cx: &DownloadContext, turns: &Turns) -> Result<Siz
         Some(name) => name.clone(),
         None => intake.image_name(&about)?,
     };
-    let checksum = written.checksum.to_string();
+    let checksum = written.checksum.as_ref().map(ToString::to_string);
     // From here on nothing has to be asked for again.
-    job.record().checksum = Some(checksum.clone());
+    job.record().checksum.clone_from(&checksum);
     write_record(cx, job).await;
     let install_path = job.request.directory.join(image.clone()).to_string();
     job.update(|report| {
         report.phase = Phase::Installing;
         "Download success, starting install ".clone_into(&mut report.text);
-        report.checksum = Some(checksum);
+        report.checksum = checksum;
         report.install_path = install_path;
     });
     let ready = intake.check(written, image).await?;

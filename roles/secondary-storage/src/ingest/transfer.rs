@@ -107,7 +107,9 @@ pub(super) async fn attempt(
     };
     match written {
         // Parts of two versions, perhaps: the whole from one place is worth a try.
-        Ok(written) if is_patched && request.expectation.verify(&written.checksum).is_err() => {
+        Ok(Written { checksum: Some(found), .. })
+            if is_patched && request.expectation.verify(&found).is_err() =>
+        {
             Err(SourceError::Restart(Box::new(SourceError::Patched)).into())
         }
         Err(IngestError::Checksum(_)) if is_patched => {

@@ -75,7 +75,8 @@ pub struct Begun {
 #[derive(Debug)]
 pub struct Written {
     pub inspection: Result<Inspection, ImageError>,
-    pub checksum: Checksum,
+    /// `None` when nobody asked for a digest.
+    pub checksum: Option<Checksum>,
     /// In the order they were asked for.
     pub hashes: Vec<Checksum>,
     /// What was found around the image.

@@ -103,13 +103,15 @@ impl Plan {
         })
     }
 
-    /// In the words of the ingest.
-    pub(super) fn order(&self) -> Order {
+    /// In the words of the ingest. What can go on after a restart is known again by a digest.
+    pub(super) fn order(&self, can_go_on: bool) -> Order {
+        let is_wanted = can_go_on || self.expectation.is_given();
+        let expectation = if is_wanted { self.expectation.clone() } else { Expectation::nothing() };
         Order {
             kind: self.kind,
             content: Content::Image(self.format),
             directory: self.directory.clone(),
-            expectation: self.expectation.clone(),
+            expectation,
             hashes: Vec::new(),
             decompressed_limit: self.decompressed_limit,
             decompression_ratio: self.decompression_ratio,

@@ -201,9 +201,10 @@ async fn work(
     } else {
         admit(uploads, upload, cx).await?
     };
-    let mut intake = Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(), 1)
-        .await
-        .map_err(failed)?;
+    let mut intake =
+        Intake::begin(cx, &store, &upload.work, &upload.attempt, plan.order(upload.resumable), 1)
+            .await
+            .map_err(failed)?;
     let temporary = plan.directory.join(intake.temporary(0).map_err(failed)?);
     let begun = match upload.checkpoint().filter(|_known| upload.is_restored) {
         Some(Checkpoint { received, digest }) => {
