@@ -44,7 +44,7 @@ pub(super) fn run(deb: &Value, tree: &Path, package: &str, version: &str) -> Res
     step("cp", &["-a", BASE, CONTAINER])?;
     let container = root().join(CONTAINER);
     std::fs::copy(root().join(package), container.join("root/old.deb"))?;
-    let next = debian::build(deb, tree, &format!("{version}+1"))?;
+    let next = debian::build(deb, tree, &format!("{version}+1"), "none")?;
     std::fs::rename(root().join(&next), container.join("root/new.deb"))?;
     let script = container.join("root/check.sh");
     std::fs::copy(root().join("packaging/check.sh"), &script)?;

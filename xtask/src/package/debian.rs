@@ -14,7 +14,8 @@ use crate::run::{output, root, step};
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
 /// Builds it beside the tree, which gets the files that only Debian wants; its path from the root.
-pub(super) fn build(deb: &Value, tree: &Path, version: &str) -> Result<String> {
+/// `packing` is a way of `dpkg-deb -Z`.
+pub(super) fn build(deb: &Value, tree: &Path, version: &str, packing: &str) -> Result<String> {
     let text = |key: &str| deb.get(key).and_then(Value::as_str).unwrap_or_default();
     let arch = output("dpkg", &["--print-architecture"])?;
     let arch = arch.trim();
@@ -47,7 +48,8 @@ pub(super) fn build(deb: &Value, tree: &Path, version: &str) -> Result<String> {
     }
     sums(tree, &control)?;
     let file = format!("target/package/quickcloud_{version}_{arch}.deb");
-    step("dpkg-deb", &["--root-owner-group", "--build", &shown, &file])?;
+    let packing = format!("-Z{packing}");
+    step("dpkg-deb", &["--root-owner-group", &packing, "--build", &shown, &file])?;
     std::fs::remove_dir_all(&control)?;
     Ok(file)
 }
