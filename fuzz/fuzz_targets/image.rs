@@ -8,9 +8,9 @@ fuzz_target!(|input: &[u8]| {
     let Some((first, image)) = input.split_first() else { return };
     let formats = [Format::Vmdk, Format::Vhdx, Format::Ova, Format::Tar, Format::Iso, Format::Raw];
     if let Some(format) = formats.get(usize::from(*first) % formats.len())
-        && let Ok(found) = inspect(*format, image)
+        && let Ok(found) = inspect(*format, &image)
     {
         assert_eq!(found.sizes.physical_size, image.len() as u64);
     }
-    drop(describe(image));
+    drop(describe(&image));
 });

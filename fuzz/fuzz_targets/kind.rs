@@ -11,7 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let head = bytes.get(..HEAD_LEN).unwrap_or(bytes);
     assert_eq!(Kind::of(head), kind);
     for format in [Format::Raw, Format::Iso] {
-        let found = inspect(format, bytes);
+        let found = inspect(format, &bytes);
         assert!(found.is_err() || format.admits(kind));
     }
 });

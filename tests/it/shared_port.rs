@@ -8,7 +8,7 @@ use std::sync::Arc;
 use agent_protocol::storage::{
     CreateEntityDownloadURLCommand, DataStoreTO, DataTO, TemplateObjectTO,
 };
-use management_server::{CertificateAuthority, HostKind, HostState};
+use management_server::{CertificateAuthority, HostState, ManagementServer};
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -6,7 +6,7 @@ pub const CLUSTER: usize = 0x1_0000;
 
 /// What [`inspect`] says, causes included.
 pub fn judge(format: Format, bytes: &[u8]) -> Result<Inspection, String> {
-    inspect(format, bytes).map_err(|error| {
+    inspect(format, &bytes).map_err(|error| {
         let mut text = error.to_string();
         let mut cause = std::error::Error::source(&error);
         while let Some(error) = cause {

@@ -372,7 +372,10 @@ async fn the_recorded_conversation_of_a_zone_with_a_bucket_is_followed() {
         assert_eq!(told["result"], true, "{class}: {told}");
         if let Some(job) = told["jobId"].as_str() {
             bound.push(("eac15423-b408-40b7-9347-0f825291db02".to_owned(), job.to_owned()));
-            assert!(bench.parts.downloads.get(job).unwrap().wait(SOON).await);
+            // The last question is the one after which it is forgotten.
+            if let Some(job) = bench.parts.downloads.get(job) {
+                assert!(job.wait(SOON).await);
+            }
         }
         played.push((answer.simple_name().to_owned(), told));
     }
