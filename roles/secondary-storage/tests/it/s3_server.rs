@@ -158,7 +158,10 @@ impl S3Server {
             let fault = self.fault(&line);
             match fault {
                 Some(Fault::Reset) => return Ok(()),
-                Some(Fault::Stalled) => return Ok(self.stalled.notified().await),
+                Some(Fault::Stalled) => {
+                    self.stalled.notified().await;
+                    return Ok(());
+                }
                 Some(Fault::Refused(code)) => {
                     let text =
                         format!("<Error><Code>{code}</Code><Message>later</Message></Error>");
@@ -197,13 +200,7 @@ impl S3Server {
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap(), parts.next().unwrap());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
-        let query: BTreeMap<String, String> = query
-            .split('&')
-            .filter(|pair| !pair.is_empty())
-            .map(|pair| pair.split_once('=').unwrap())
-            .map(|(key, value)| (decode(key), decode(value)))
-            .collect();
+        let query = parameters(query);
         let prefix = format!("/{BUCKET}");
         let key = decode(path.strip_prefix(&prefix).unwrap().trim_start_matches('/'));
         let mut state = self.state();
@@ -253,15 +250,14 @@ impl S3Server {
                 assert_eq!(text.matches("<Part>").count(), parts.len());
                 state.uploads.remove(&upload);
                 let sums: Vec<u8> = parts.values().flat_map(|part| md5(part)).collect();
-                let tag = format!("\"{}-{}\"", hex(md5(&sums)), parts.len());
+                let count = parts.len();
                 let mut object: Vec<u8> = parts.into_values().flatten().collect();
-                let tag = if is_damaged {
+                let mut tag = format!("\"{}-{}\"", hex(md5(&sums)), count);
+                if is_damaged {
                     // Of other parts.
                     object[0] ^= 1;
-                    tag.replace(|c: char| c.is_ascii_hexdigit() && c != '2', "0")
-                } else {
-                    tag
-                };
+                    tag = tag.replace(|c: char| c.is_ascii_hexdigit() && c != '2', "0");
+                }
                 state.objects.insert(key, (tag, object));
                 xml("<CompleteMultipartUploadResult/>")
             }
@@ -272,6 +268,18 @@ impl S3Server {
             other => panic!("{other:?}"),
         }
     }
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8().unwrap().into_owned()
+}
+
+fn parameters(query: &str) -> BTreeMap<String, String> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(key, value)| (decode(key), decode(value)))
+        .collect()
 }
 
 /// The uploads below a prefix that nobody has ended.
