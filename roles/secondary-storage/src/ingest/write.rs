@@ -117,8 +117,8 @@ pub async fn write(target: Target, pieces: mpsc::Receiver<Piece>) -> Result<Writ
     let ((checksum, hashes), (inspection, file)) = if store.engine().is_flat() {
         // The file has its name as soon as it is whole: other bytes never get it.
         let found = digested.await?;
-        let wanted = std::iter::once(&expectation).chain(&wanted);
-        for (expectation, found) in wanted.zip(std::iter::once(&found.0).chain(&found.1)) {
+        let first = found.0.iter().map(|first| (&expectation, first));
+        for (expectation, found) in first.chain(wanted.iter().zip(&found.1)) {
             expectation.verify(found).map_err(IngestError::Checksum)?;
         }
         (found, sink.finish().await?)

@@ -200,7 +200,13 @@ impl S3Server {
         let mut parts = line.split(' ');
         let (method, target) = (parts.next().unwrap(), parts.next().unwrap());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let query = parameters(query);
+        let decode = |text: &str| percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        let query: BTreeMap<String, String> = query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').unwrap())
+            .map(|(key, value)| (decode(key), decode(value)))
+            .collect();
         let prefix = format!("/{BUCKET}");
         let key = decode(path.strip_prefix(&prefix).unwrap().trim_start_matches('/'));
         let mut state = self.state();
@@ -237,30 +243,7 @@ impl S3Server {
                 parts.insert(query["partNumber"].parse().unwrap(), body);
                 answer("200 OK", &tag, b"")
             }
-            ("POST", Some(upload)) => {
-                let Some((key, parts)) = state.uploads.get(&upload).cloned() else {
-                    return answer("404 Not Found", "", b"");
-                };
-                let text = String::from_utf8(body).unwrap();
-                for (number, part) in &parts {
-                    let wanted =
-                        format!("<PartNumber>{number}</PartNumber><ETag>{}</ETag>", tag_of(part));
-                    assert!(text.contains(&wanted), "{wanted} in {text}");
-                }
-                assert_eq!(text.matches("<Part>").count(), parts.len());
-                state.uploads.remove(&upload);
-                let sums: Vec<u8> = parts.values().flat_map(|part| md5(part)).collect();
-                let count = parts.len();
-                let mut object: Vec<u8> = parts.into_values().flatten().collect();
-                let mut tag = format!("\"{}-{}\"", hex(md5(&sums)), count);
-                if is_damaged {
-                    // Of other parts.
-                    object[0] ^= 1;
-                    tag = tag.replace(|c: char| c.is_ascii_hexdigit() && c != '2', "0");
-                }
-                state.objects.insert(key, (tag, object));
-                xml("<CompleteMultipartUploadResult/>")
-            }
+            ("POST", Some(upload)) => complete(&mut state, &upload, body, is_damaged),
             ("DELETE", Some(upload)) => {
                 state.uploads.remove(&upload);
                 answer("204 No Content", "", b"")
@@ -270,16 +253,30 @@ impl S3Server {
     }
 }
 
-fn decode(text: &str) -> String {
-    percent_decode_str(text).decode_utf8().unwrap().into_owned()
-}
-
-fn parameters(query: &str) -> BTreeMap<String, String> {
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| pair.split_once('=').unwrap())
-        .map(|(key, value)| (decode(key), decode(value)))
-        .collect()
+/// Makes the object of the parts that a request names.
+fn complete(state: &mut State, upload: &str, body: Vec<u8>, is_damaged: bool) -> Vec<u8> {
+    let Some((key, parts)) = state.uploads.get(upload).cloned() else {
+        return answer("404 Not Found", "", b"");
+    };
+    let text = String::from_utf8(body).unwrap();
+    for (number, part) in &parts {
+        let wanted = format!("<PartNumber>{number}</PartNumber><ETag>{}</ETag>", tag_of(part));
+        assert!(text.contains(&wanted), "{wanted} in {text}");
+    }
+    assert_eq!(text.matches("<Part>").count(), parts.len());
+    state.uploads.remove(upload);
+    let sums: Vec<u8> = parts.values().flat_map(|part| md5(part)).collect();
+    let tag = format!("\"{}-{}\"", hex(md5(&sums)), parts.len());
+    let mut object: Vec<u8> = parts.into_values().flatten().collect();
+    let tag = if is_damaged {
+        // Of other parts.
+        object[0] ^= 1;
+        tag.replace(|c: char| c.is_ascii_hexdigit() && c != '2', "0")
+    } else {
+        tag
+    };
+    state.objects.insert(key, (tag, object));
+    xml("<CompleteMultipartUploadResult/>")
 }
 
 /// The uploads below a prefix that nobody has ended.
