@@ -16,7 +16,7 @@ use websocket::{CloseFrame, Event, Header, Opcode, Receiver};
 use crate::refusal::End;
 
 /// What arrives is small, and every session has one.
-const READ_BUFFER: usize = 2 * 1024;
+const READ_BUFFER: usize = 1024;
 /// How long a viewer may take to hear the goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 

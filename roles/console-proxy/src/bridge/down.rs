@@ -17,7 +17,7 @@ use crate::refusal::End;
 use crate::sessions::Session;
 
 /// A session at rest, one with a picture now and then, one that floods.
-const SMALLEST: usize = 4 * 1024;
+const SMALLEST: usize = 2 * 1024;
 const LARGEST: usize = 256 * 1024;
 /// After so many bytes without a wait the others get their turn.
 const TURN: usize = LARGEST;
