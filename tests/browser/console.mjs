@@ -4,10 +4,13 @@
 //                    [--expect-pixels "8,8,ff0000 24,8,00ff00" | --expect-colours 2]
 //                    [--may-complain TEXT]… [--type TEXT] [--paste TEXT [--layout NAME]] [--keep MS] [--screenshot FILE.png]
 //                    [--device "iPhone 13"] [--scheme light|dark] [--locale de-DE] [--tap-type TEXT] [--accessible]
-//                    [--expect-bar TEXT] [--expect-return] [--expect-replay] [--insecure] [--timeout MS]
+//                    [--expect-bar TEXT] [--expect-return] [--expect-replay] [--tools] [--expect-notice TEXT]
+//                    [--reconnect] [--insecure] [--timeout MS]
 //
 // --expect-return: the connection is lost while the page looks, and it comes back by itself.
 // --expect-replay: a recording is shown, goes forward to its end and back to its beginning.
+// --tools: every button of the bar and its panels does what it says.
+// --reconnect: the console ends while the page looks, and the button of the banner brings it back.
 // --insecure: a certificate that nobody knows is taken.
 // --accessible: axe-core finds nothing serious, with each panel open; the keyboard alone leaves the screen.
 //
@@ -37,6 +40,9 @@ const { values: options } = parseArgs({
         'expect-bar': { type: 'string' },
         'expect-return': { type: 'boolean', default: false },
         'expect-replay': { type: 'boolean', default: false },
+        'expect-notice': { type: 'string' },
+        tools: { type: 'boolean', default: false },
+        reconnect: { type: 'boolean', default: false },
         insecure: { type: 'boolean', default: false },
         keep: { type: 'string', default: '0' },
         'may-complain': { type: 'string', multiple: true, default: [] },
@@ -155,6 +161,71 @@ async function checkAccess(page) {
     expect(await page.evaluate(() => document.activeElement.id === 'ctrl-alt-del'), 'the shortcut does not leave the screen');
 }
 
+const isDisabled = (page, id) => page.evaluate((wanted) => document.getElementById(wanted).disabled, id);
+
+/** Keys that browsers keep, modifiers that stay down. */
+async function checkKeys(page) {
+    await page.click('#ctrl-alt-del');
+    await page.click('#keys');
+    await page.locator('#key-buttons').getByRole('button', { name: 'Ctrl-Alt-F2', exact: true }).click();
+    const ctrl = page.locator('#hold-buttons').getByRole('button', { name: 'Ctrl', exact: true });
+    await ctrl.click();
+    expect(await ctrl.getAttribute('aria-pressed') === 'true', 'Ctrl does not stay down');
+    await page.keyboard.press('x');
+    await page.click('#release-all');
+    expect(await ctrl.getAttribute('aria-pressed') === 'false', 'Ctrl is not released');
+}
+
+/** A text that this keyboard lacks, and one that is stopped. */
+async function checkPaste(page) {
+    await page.click('#paste');
+    await page.selectOption('#layout', 'us');
+    await page.fill('#paste-text', 'a\u2603');
+    const warning = await page.locator('#paste-warning').innerText();
+    expect(warning.includes('\u2603'), `warning ${warning}`);
+    await page.fill('#paste-text', 'z'.repeat(1000));
+    expect(await page.locator('#paste-warning').isHidden(), 'the warning stays');
+    await page.click('#paste-type');
+    await page.waitForFunction(() => document.getElementById('paste-bar').value > 0, null, { timeout });
+    await page.click('#paste-cancel');
+    await page.waitForFunction(() => document.getElementById('paste-cancel').hidden, null, { timeout });
+    expect(await page.locator('#paste-text').inputValue() !== '', 'a stopped text is lost');
+    await page.click('#paste-close');
+}
+
+/** How it is shown; a picture of it; watching only. */
+async function checkView(page) {
+    await page.click('#view');
+    await page.click('#scale-actual');
+    const actual = await page.evaluate(() => {
+        const canvas = document.querySelector('#screen canvas');
+        return canvas.getBoundingClientRect().width === canvas.width;
+    });
+    expect(actual, 'not at its actual size');
+    const [download] = await Promise.all([page.waitForEvent('download', { timeout }), page.click('#screenshot')]);
+    const picture = await readFile(await download.path());
+    expect(picture.subarray(1, 4).toString() === 'PNG' && download.suggestedFilename().endsWith('.png'), 'no PNG');
+    await page.click('#view-only');
+    expect(await isDisabled(page, 'keys') && await isDisabled(page, 'paste'), 'who watches has buttons to type');
+    await page.locator('#screen canvas').focus();
+    await page.keyboard.type('unseen');
+    if (await page.locator('#view-only').isHidden()) {
+        await page.click('#view');
+    }
+    await page.click('#view-only');
+    await page.keyboard.press('Escape');
+}
+
+/** The bar stays in full screen. */
+async function checkFullScreen(page) {
+    const is = (wanted) => page.waitForFunction((on) => (document.fullscreenElement !== null) === on, wanted, { timeout });
+    await page.click('#full-screen');
+    await is(true);
+    expect(await page.locator('#ctrl-alt-del').isVisible(), 'no bar in full screen');
+    await page.click('#full-screen');
+    await is(false);
+}
+
 async function run(page) {
     const outside = [];
     const host = new URL(options.url).hostname;
@@ -231,15 +302,35 @@ async function run(page) {
     if (options.accessible) {
         await checkAccess(page);
     }
+    if (options.tools) {
+        await checkKeys(page);
+        await checkPaste(page);
+        await checkView(page);
+        await checkFullScreen(page);
+    }
+    if (options['expect-notice']) {
+        await page.waitForSelector('#notice:not([hidden])', { timeout });
+        const notice = await page.textContent('#notice-text');
+        expect(notice.includes(options['expect-notice']), `notice ${notice}`);
+        expect(await page.locator('#notice-copy').isVisible(), 'no button to copy');
+    }
+    const banner = () => page.evaluate(() => {
+        const shown = document.getElementById('banner');
+        return shown.hidden ? '' : shown.innerText.replace(/\s+/g, ' ').trim();
+    });
+    let reason = null;
+    if (options.reconnect) {
+        await page.waitForFunction(() => document.body.dataset.state === 'closed', null, { timeout });
+        reason = await banner();
+        await page.click('#reconnect');
+        await page.waitForFunction(() => document.body.dataset.state === 'connected', null, { timeout }).catch(() => {});
+    }
     await page.waitForTimeout(Number(options.keep));
     result.state = await page.evaluate(() => document.body.dataset.state);
     result.bar = await page.evaluate(() => document.getElementById('bar').innerText.replace(/\s+/g, ' ').trim());
     result.name = await page.textContent('#name');
     result.title = await page.title();
-    result.banner = await page.evaluate(() => {
-        const banner = document.getElementById('banner');
-        return banner.hidden ? '' : banner.innerText.replace(/\s+/g, ' ').trim();
-    });
+    result.banner = await banner();
     result.address = page.url();
     result.outside = outside;
     result.sockets = sockets;
@@ -248,7 +339,8 @@ async function run(page) {
         await page.screenshot({ path: options.screenshot });
     }
     expect(result.state === options['expect-state'], `state ${result.state}`);
-    expect(!options['expect-reason'] || result.banner.includes(options['expect-reason']), `banner ${result.banner}`);
+    const told = reason ?? result.banner;
+    expect(!options['expect-reason'] || told.includes(options['expect-reason']), `banner ${told}`);
     expect(!options['expect-bar'] || result.bar.includes(options['expect-bar']), `bar ${result.bar}`);
     expect(outside.length === 0, 'requests to other hosts');
     const allowed = options['may-complain'];

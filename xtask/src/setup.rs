@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("Xtigervnc", "tigervnc-standalone-server"),
     ("x11vnc", "x11vnc"),
+    ("xev", "x11-utils"),
     ("chromium", "chromium"),
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),

@@ -143,6 +143,19 @@ async fn the_page_is_accessible_in_light_and_dark_and_on_a_phone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_button_of_the_page_does_what_it_says() {
+    let world = start(Options::default()).await;
+    browse(&at(&world, &world.link(1).await), &["--expect-pixels", PATCHES, "--tools"]).await;
+    let typed = world.screen.typed_text();
+    // What a stopped text had typed so far, and nothing of who only watches.
+    let stopped = typed.strip_prefix("<Ctrl><Alt><Del><Ctrl><Alt><ffbf><Ctrl>x").unwrap();
+    assert!(
+        (1..1000).contains(&stopped.len()) && stopped.bytes().all(|key| key == b'z'),
+        "{typed}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
     let world = start(Options::default()).await;
     let (link, _viewer) = world.console(1).await;
@@ -155,7 +168,8 @@ async fn a_browser_shows_why_a_console_does_not_open_or_ends() {
     let link = world.link(1).await;
     let url = at(&world, &link);
     let replaced = "The console was opened in another window.";
-    let closed = ["--expect-state", "closed", "--expect-reason", replaced];
+    // Its button takes the console back from there.
+    let closed = ["--reconnect", "--expect-reason", replaced];
     let (_said, _other) = tokio::join!(browse(&url, &closed), async {
         testkit::eventually("the browser's console", LIMIT, || {
             world.session(&link).acquired.then_some(())

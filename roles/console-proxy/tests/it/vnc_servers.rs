@@ -1,16 +1,19 @@
 //! VNC servers that are not ours: x11vnc as Debian has it, and servers that are broken or hostile.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use management_server::CertificateAuthority;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::browser::{Program, answers, browse, free_port};
+use crate::control::page_at;
 use crate::viewer::Viewer;
-use crate::world::{Options, World, start, vm};
+use crate::world::{LIMIT, Options, World, start, vm};
 
 /// An X server of TigerVNC, and what it says in its log.
 async fn display(directory: &Path) -> (Program, String) {
@@ -46,6 +49,95 @@ async fn x11vnc(display: &str, arguments: &[&str]) -> (Program, SocketAddr) {
     let program = Program(program);
     answers(addr).await;
     (program, addr)
+}
+
+/// A client of that display, which writes down each key that it sees.
+struct Keyboard {
+    _xev: Program,
+    log: PathBuf,
+}
+
+impl Keyboard {
+    fn of(display: &str, directory: &Path) -> Self {
+        let log = directory.join("xev.log");
+        let xev = Command::new("xev")
+            .args(["-display", display, "-root", "-event", "keyboard"])
+            .stdout(std::fs::File::create(&log).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("run `cargo xtask setup`, or install x11-utils");
+        Self { _xev: Program(xev), log }
+    }
+
+    /// The keysyms that were pressed, without the modifiers that this display's layout wants.
+    fn pressed(&self) -> Vec<u32> {
+        let log = std::fs::read_to_string(&self.log).unwrap();
+        let presses = log.split("\n\n").filter(|event| event.trim_start().starts_with("KeyPress"));
+        let keysym = |event: &str| {
+            let (_, rest) = event.split_once("(keysym 0x")?;
+            u32::from_str_radix(rest.split(',').next()?, 16).ok()
+        };
+        presses.filter_map(keysym).filter(|keysym| !(0xffe1..=0xffee).contains(keysym)).collect()
+    }
+
+    /// Waits until these, and nothing else, were pressed after the first `skipped`.
+    async fn saw(&self, skipped: usize, text: &str) {
+        let wanted: Vec<u32> = text.chars().map(keysym_of).collect();
+        let pressed = || self.pressed().split_off(skipped);
+        testkit::eventually("all keys", LIMIT, || (pressed().len() >= wanted.len()).then_some(()))
+            .await;
+        assert_eq!(pressed(), wanted);
+    }
+}
+
+const fn keysym_of(character: char) -> u32 {
+    match character {
+        '\n' => 0xff0d,
+        '€' => 0x20ac,
+        other => other as u32,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_key_of_two_thousand_reaches_the_guest_as_it_was_typed() {
+    let world = start(Options::default()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let (_display, name) = display(directory.path()).await;
+    let (_server, addr) = x11vnc(&name, &[]).await;
+    let keyboard = Keyboard::of(&name, directory.path());
+    world.server.put_vm(vm(2, addr));
+    let mut page = page_at(world.addr, &world.link(2).await, None).await.unwrap();
+    // It writes down what comes once it is there.
+    while keyboard.pressed().is_empty() {
+        page.key(b' ').await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    page.key(b'!').await;
+    testkit::eventually("a key", LIMIT, || {
+        (keyboard.pressed().last() == Some(&0x21)).then_some(())
+    })
+    .await;
+    let skipped = keyboard.pressed().len();
+    let text: String = (33..=126).map(char::from).chain("Grüße é€\n".chars()).collect();
+    let text: String = text.chars().cycle().take(2000).collect();
+    let events: Vec<Value> = text
+        .chars()
+        .flat_map(|character| [1, 0].map(|down| json!([down, keysym_of(character), 0])))
+        .collect();
+    page.say(&json!({"type": "type", "id": 1, "pace_ms": 2, "events": events})).await;
+    let told = loop {
+        let told = page.told("typing").await;
+        if told["state"] != "running" {
+            break told;
+        }
+    };
+    assert_eq!((&told["state"], &told["done"]), (&"done".into(), &4000.into()));
+    keyboard.saw(skipped, &text).await;
+    // And by a browser's keyboard.
+    let url =
+        world.link(2).await.url.replace("http://127.0.0.1/", &format!("http://{}/", world.addr));
+    browse(&url, &["--expect-colours", "2", "--type", "qA7%{~", "--paste", "z€\n"]).await;
+    keyboard.saw(skipped + 2000, "qA7%{~z€\n").await;
 }
 
 async fn open(world: &World, addr: SocketAddr) -> Viewer {
@@ -243,4 +335,13 @@ async fn private_versions_are_spoken_to_as_3_8_and_nothing_that_comes_early_is_l
         assert_eq!((viewer.init.width, &*viewer.init.name), (8, &b"vm2 "[..]));
         assert_eq!(viewer.exactly(size.len()).await, size);
     }
+    // A guest that copies something: the page says so, and offers it.
+    let copied = [&[3, 0, 0, 0, 0, 0, 0, 5][..], b"Copy!"];
+    let shown = says(&[&init(1), b"g", copied[0], copied[1]]);
+    let steps =
+        [&[says(&[V8]), Reads(12)][..], &[says(&[IN[0]]), Reads(1), says(&[IN[1]]), Reads(1)]];
+    world.server.put_vm(vm(2, odd([steps.concat(), vec![shown, Holds]].concat()).await));
+    let url =
+        world.link(2).await.url.replace("http://127.0.0.1/", &format!("http://{}/", world.addr));
+    browse(&url, &["--expect-notice", "The guest copied"]).await;
 }
