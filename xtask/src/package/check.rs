@@ -26,7 +26,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 const PACKAGES: &str =
     "systemd,systemd-sysv,ca-certificates,dnsmasq-base,curl,iproute2,procps,util-linux";
 const UNIT: &str = "[Unit]\nDescription=check\nAfter=multi-user.target\n\n[Service]\nType=oneshot\n\
-    TimeoutStartSec=3min\nExecStart=/root/check.sh /root/old.deb /root/new.deb /root/results\n\
+    TimeoutStartSec=3min\nExecStart=/check.sh /old.deb /new.deb /results\n\
     ExecStopPost=/usr/bin/systemctl --no-block poweroff\n\n[Install]\nWantedBy=basic.target\n";
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -43,10 +43,10 @@ pub(super) fn run(deb: &Value, tree: &Path, package: &str, version: &str) -> Res
     step("rm", &["-rf", CONTAINER])?;
     step("cp", &["-a", BASE, CONTAINER])?;
     let container = root().join(CONTAINER);
-    std::fs::copy(root().join(package), container.join("root/old.deb"))?;
+    std::fs::copy(root().join(package), container.join("old.deb"))?;
     let next = debian::build(deb, tree, &format!("{version}+1"), "none")?;
-    std::fs::rename(root().join(&next), container.join("root/new.deb"))?;
-    let script = container.join("root/check.sh");
+    std::fs::rename(root().join(&next), container.join("new.deb"))?;
+    let script = container.join("check.sh");
     std::fs::copy(root().join("packaging/check.sh"), &script)?;
     std::fs::set_permissions(&script, Permissions::from_mode(0o755))?;
     let units = container.join("etc/systemd/system");
@@ -55,7 +55,7 @@ pub(super) fn run(deb: &Value, tree: &Path, package: &str, version: &str) -> Res
     std::fs::create_dir_all(&wants)?;
     std::os::unix::fs::symlink("../check.service", wants.join("check.service"))?;
     boot()?;
-    let results = container.join("root/results");
+    let results = container.join("results");
     let text = std::fs::read_to_string(&results).context("the check did not run")?;
     print!("{text}");
     if text.contains("FAILED") || !text.contains("the unit is gone") {
