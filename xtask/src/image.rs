@@ -1,6 +1,8 @@
 //! A container image as an OCI archive, made without any container engine: one layer with the binary,
 //! the libraries it is linked with and the certificates of the machine.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -89,6 +91,8 @@ fn file_system(binary: &str, tree: &Path) -> Result<()> {
     for directory in DIRECTORIES {
         std::fs::create_dir_all(tree.join(directory))?;
     }
+    // Whoever the image runs as.
+    std::fs::set_permissions(tree.join("tmp"), Permissions::from_mode(0o1777))?;
     let users = "root:x:0:0:root:/:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n";
     std::fs::write(tree.join("etc/passwd"), users)?;
     std::fs::write(tree.join("etc/nsswitch.conf"), "hosts: files dns\n")?;

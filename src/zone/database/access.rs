@@ -154,7 +154,8 @@ impl Access {
 
     /// The client's options file.
     pub(super) fn options(&self) -> Secret<String> {
-        let password = self.password.reveal().replace('\\', "\\\\");
+        // A quote that is not escaped ends the value where a "#" follows.
+        let password = self.password.reveal().replace('\\', "\\\\").replace('"', "\\\"");
         let Self { user, schema, host, port, .. } = self;
         let place = match &self.socket {
             Some(path) => format!("socket=\"{path}\"\n"),

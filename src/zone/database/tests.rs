@@ -216,7 +216,7 @@ fn urls_and_property_files_name_a_database_and_never_a_password_on_the_command_l
     let access = Access::read(path, None, Some(&key)).unwrap();
     assert_eq!(access.password.reveal(), "p\"w\\#1");
     assert_eq!(access.key.as_ref().unwrap().reveal(), "database-key");
-    assert!(access.options().reveal().contains("password=\"p\"w\\\\#1\"\n"));
+    assert!(access.options().reveal().contains("password=\"p\\\"w\\\\#1\"\n"));
     let problem = Access::read(path, None, None).unwrap_err();
     assert!(problem.contains("db.cloud.password is encrypted"), "{problem}");
     std::fs::remove_file(&key).unwrap();
