@@ -41,7 +41,10 @@ pub(super) fn routes() -> Router<AdminState> {
     };
     let html = asset("text/html; charset=utf-8", include_str!("dashboard/index.html"));
     let script = asset("text/javascript; charset=utf-8", include_str!("dashboard/dashboard.js"));
-    let style = asset("text/css; charset=utf-8", include_str!("dashboard/dashboard.css"));
+    let style = asset(
+        "text/css; charset=utf-8",
+        concat!(include_str!("dashboard/base.css"), include_str!("dashboard/dashboard.css")),
+    );
     Router::new()
         .route("/", html)
         .route("/dashboard.js", script)

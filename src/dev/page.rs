@@ -71,6 +71,10 @@ pub(crate) async fn serve(demo: &DevEnvironment) {
         .await;
 }
 
+/// The dashboard's, and what this page has besides.
+const STYLE: &str =
+    concat!(include_str!("../admin/dashboard/base.css"), include_str!("page/style.css"));
+
 fn router(page: Page) -> Router {
     // Uploads go to the storage role, which is another origin, as in a real cloud.
     let [storage, _] = &page.links;
@@ -86,7 +90,7 @@ fn router(page: Page) -> Router {
     Router::new()
         .route("/", asset("text/html; charset=utf-8", include_str!("page/index.html")))
         .route("/app.js", asset("text/javascript; charset=utf-8", include_str!("page/app.js")))
-        .route("/style.css", asset("text/css; charset=utf-8", include_str!("page/style.css")))
+        .route("/style.css", asset("text/css; charset=utf-8", STYLE))
         .route("/api/state", get(state))
         .route("/api/templates", post(register))
         .route("/api/templates/{id}", delete(remove))
