@@ -140,6 +140,8 @@ impl TaskScope {
         let kill = self.kill.clone();
         let guarded = async move {
             tokio::select! {
+                // First: a task that is killed does nothing more, whatever it has waited for came too.
+                biased;
                 () = kill.cancelled() => None,
                 outcome = AssertUnwindSafe(future).catch_unwind() => outcome.map_or_else(
                     |_| {
