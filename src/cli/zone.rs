@@ -16,7 +16,7 @@ use crate::exit::Outcome;
 use crate::output::{complain, complain_of, say};
 use crate::zone::act::{ActError, Doing, act, settle};
 use crate::zone::disable::disable;
-use crate::zone::enable::enable;
+use crate::zone::enable::{enable, needs_set_up};
 use crate::zone::look::{Seen, look};
 use crate::zone::{ConsoleMode, Step, StorageMode, Wish, state};
 use api::ApiOptions;
@@ -220,9 +220,9 @@ async fn plan(options: &EnableOptions, carry_out: bool) -> Outcome {
         Ok(database) => database,
         Err(outcome) => return outcome,
     };
-    if let Some(database) = &database {
+    if let Some(database) = database.as_ref().filter(|_| needs_set_up(&seen, &wish)) {
         match database.set_up().await {
-            Ok(set_up) => wish.set_up = Some(set_up),
+            Ok(set_up) => wish.set_up = set_up,
             Err(error) => {
                 complain_of(&error);
                 return Outcome::Failed;

@@ -18,6 +18,8 @@ use bedrock::Secret;
 use role::host::CommandError;
 use role::{CommandRunner, CommandSpec};
 
+use access::Values;
+
 pub(crate) use access::Access;
 
 /// For one block of statements; a row lock of the server's ends in 50 seconds.
@@ -45,7 +47,7 @@ pub(crate) struct Database {
     runner: Arc<dyn CommandRunner>,
     program: &'static str,
     options: PathBuf,
-    key: Option<Secret<String>>,
+    values: Values,
 }
 
 impl std::fmt::Debug for Database {
@@ -110,7 +112,7 @@ impl Database {
             path: options.display().to_string(),
             source,
         })?;
-        let database = Self { runner, program, options, key: access.key.clone() };
+        let database = Self { runner, program, options, values: access.values.clone() };
         database.run(PROBE).await?;
         Ok(database)
     }
@@ -133,8 +135,11 @@ impl Database {
         Err(DatabaseError::Refused(said.trim().to_owned()))
     }
 
-    /// The settings that the API hides.
-    pub(crate) async fn set_up(&self) -> Result<SetUp, DatabaseError> {
+    /// The settings that the API hides; `None` when it is not known whether they are sealed.
+    pub(crate) async fn set_up(&self) -> Result<Option<SetUp>, DatabaseError> {
+        if self.values == Values::Unknown {
+            return Ok(None);
+        }
         let rows = self.run(super::sql::HIDDEN_SETTINGS).await?;
         let mut found = SetUp::default();
         for (name, value) in rows.lines().filter_map(|line| line.split_once('\t')) {
@@ -148,11 +153,11 @@ impl Database {
                 _ => {}
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn plain(&self, name: &str, value: &str) -> Result<Secret<String>, DatabaseError> {
-        let Some(key) = &self.key else { return Ok(Secret::new(value.to_owned())) };
+        let Values::Sealed(key) = &self.values else { return Ok(Secret::new(value.to_owned())) };
         access::unsealed(key, value).ok_or_else(|| DatabaseError::Sealed {
             name: name.to_owned(),
             remedy: "give that server's db.properties and the file of its key (--db-key-file)",

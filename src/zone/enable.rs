@@ -90,6 +90,11 @@ fn by_sql(what: String, now: String, then: String, why: &str, (statements, undo)
     }
 }
 
+/// Whether the storage is sent no set-up, and has to be told by the configuration.
+pub(crate) fn needs_set_up(seen: &Seen, wish: &Wish) -> bool {
+    wish.ss && storage_mode(seen, wish) == StorageMode::Standalone
+}
+
 /// Which way it is to be, after a look at what is there.
 pub(super) fn storage_mode(seen: &Seen, wish: &Wish) -> StorageMode {
     match wish.storage {
@@ -134,7 +139,7 @@ fn storage(seen: &Seen, wish: &Wish, steps: &mut Vec<Step>) {
                 .to_owned(),
             why: format!(
                 "a storage without a row is sent no set-up: upload_key and copy_password are the \
-                 values below, decrypted with the server's own encryption tool (--db reads and opens \
+                 values below, decrypted with the server's own encryption tool (--db with --db-key-file reads and opens \
                  them). Moves between stores and diagnostics stay impossible; --storage adopted or shadow has them\n{}",
                 sql::HIDDEN_SETTINGS
             ),

@@ -15,8 +15,17 @@ pub(crate) struct Access {
     pub(super) user: String,
     pub(super) password: Secret<String>,
     pub(super) schema: String,
-    /// What values in it are sealed with.
-    pub(super) key: Option<Secret<String>>,
+    pub(super) values: Values,
+}
+
+/// Whether hidden values in it are sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Values {
+    /// A URL does not tell; a sealed value must not be taken for a key.
+    Unknown,
+    Plain,
+    /// With this key.
+    Sealed(Secret<String>),
 }
 
 const FORM: &str = "give mysql://USER@HOST:PORT/cloud, mysql://USER@localhost/cloud?socket=PATH, or \
@@ -39,10 +48,10 @@ impl Access {
             access.password = bedrock::files::read_secret(path)?;
         }
         // With db.properties the file opens what stands there; with a URL it holds the key itself.
-        if access.key.is_none()
+        if access.values == Values::Unknown
             && let Some(path) = key_file
         {
-            access.key = Some(bedrock::files::read_secret(path)?);
+            access.values = Values::Sealed(bedrock::files::read_secret(path)?);
         }
         Ok(access)
     }
@@ -81,7 +90,7 @@ impl Access {
             user: user.to_owned(),
             password: Secret::default(),
             schema: if schema.is_empty() { "cloud" } else { schema }.to_owned(),
-            key: None,
+            values: Values::Unknown,
         };
         access.checked().map_err(|problem| wrong(&problem))
     }
@@ -130,7 +139,11 @@ impl Access {
             user: text("db.cloud.username").unwrap_or("cloud").to_owned(),
             password: secret("db.cloud.password")?.unwrap_or_default(),
             schema: text("db.cloud.name").unwrap_or("cloud").to_owned(),
-            key: if encrypted { secret("db.cloud.encrypt.secret")? } else { None },
+            values: match secret("db.cloud.encrypt.secret")? {
+                Some(key) if encrypted => Values::Sealed(key),
+                _ if encrypted => Values::Unknown,
+                _ => Values::Plain,
+            },
         };
         access.checked().map_err(|problem| format!("--db {shown}: {problem}"))
     }

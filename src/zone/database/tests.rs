@@ -215,7 +215,7 @@ fn urls_and_property_files_name_a_database_and_never_a_password_on_the_command_l
     let path = file.to_str().unwrap();
     let access = Access::read(path, None, Some(&key)).unwrap();
     assert_eq!(access.password.reveal(), "p\"w\\#1");
-    assert_eq!(access.key.as_ref().unwrap().reveal(), "database-key");
+    assert_eq!(access.values, Values::Sealed("database-key".into()));
     assert!(access.options().reveal().contains("password=\"p\\\"w\\\\#1\"\n"));
     let problem = Access::read(path, None, None).unwrap_err();
     assert!(problem.contains("db.cloud.password is encrypted"), "{problem}");
@@ -291,8 +291,12 @@ async fn the_database_is_changed_as_the_plan_says_and_back() {
         server.client("cloud", &format!("{sql}{value}')")).unwrap();
     };
     plain("geheim");
-    assert_eq!(database.set_up().await.unwrap().upload_key, Some("geheim".into()));
-    let sealed = Access { key: Some(KEY.into()), ..server.access() };
+    assert_eq!(database.set_up().await.unwrap(), None, "it may be sealed");
+    let open = Access { values: Values::Plain, ..server.access() };
+    let open = Database::open(&open, Arc::new(runner.clone())).await.unwrap();
+    let found = open.set_up().await.unwrap().unwrap();
+    assert_eq!(found.upload_key, Some("geheim".into()));
+    let sealed = Access { values: Values::Sealed(KEY.into()), ..server.access() };
     let sealed = Database::open(&sealed, Arc::new(runner.clone())).await.unwrap();
     let error = sealed.set_up().await.unwrap_err().to_string();
     assert!(
@@ -300,7 +304,7 @@ async fn the_database_is_changed_as_the_plan_says_and_back() {
         "{error}"
     );
     plain(SEALED);
-    let set_up = sealed.set_up().await.unwrap();
+    let set_up = sealed.set_up().await.unwrap().unwrap();
     wish.storage = StorageMode::Standalone;
     wish.set_up = Some(set_up.clone());
     let steps = enable::enable(&bench.seen().await, &wish);
