@@ -139,8 +139,9 @@ fn storage(seen: &Seen, wish: &Wish, steps: &mut Vec<Step>) {
                 .to_owned(),
             why: format!(
                 "a storage without a row is sent no set-up: upload_key and copy_password are the \
-                 values below, decrypted with the server's own encryption tool (--db with --db-key-file reads and opens \
-                 them). Moves between stores and diagnostics stay impossible; --storage adopted or shadow has them\n{}",
+                 values below, decrypted with the server's own encryption tool (--db with \
+                 --db-key-file reads and opens them). Moves between stores and diagnostics stay \
+                 impossible; --storage adopted or shadow has them\n{}",
                 sql::HIDDEN_SETTINGS
             ),
             undo: "nothing changes at the server".to_owned(),
