@@ -5,13 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::answer::{Refusal, read};
 use crate::commands::{Command, is_reading};
 use crate::sign::{Credentials, Parameters};
-use crate::transport::{Connection, ExchangeError, Request};
+use crate::transport::{Answer, Connection, ExchangeError, Request};
 use crate::xml::ReadError;
 
 /// How long a signed call may be replayed. Servers may refuse more than 15 minutes.
@@ -137,6 +136,10 @@ pub enum CallError {
     Exchange { command: &'static str, source: ExchangeError },
     #[error("the answer to {command}, HTTP status {status}, is not one of the CloudStack API")]
     NotAnAnswer { command: &'static str, status: u16, source: ReadError },
+    #[error(
+        "the answer to {command} is that it should be made at {elsewhere}; give that as the URL"
+    )]
+    Elsewhere { command: &'static str, elsewhere: String },
     #[error("{command} was refused")]
     Refused { command: &'static str, source: Refusal },
     #[error("the list of {command} did not end within {pages} pages")]
@@ -151,7 +154,7 @@ impl CallError {
             // A proxy's page while the server starts.
             Self::NotAnAnswer { status, .. } => *status >= 500,
             Self::Refused { source, .. } => source.kind.is_transient(),
-            Self::NoUrl | Self::Endless { .. } => false,
+            Self::NoUrl | Self::Elsewhere { .. } | Self::Endless { .. } => false,
         }
     }
 
@@ -187,13 +190,17 @@ impl Client {
     pub async fn call<C: Command>(&mut self, command: &C) -> Result<C::Answer, CallError> {
         let timeout = self.config.timeout;
         let exchange = self.exchange(C::NAME, self.request(command));
-        let (status, body) = tokio::time::timeout(timeout, exchange)
-            .await
-            .map_err(|_elapsed| CallError::Timeout { command: C::NAME, timeout })??;
+        let Answer { status, elsewhere, body } =
+            tokio::time::timeout(timeout, exchange)
+                .await
+                .map_err(|_elapsed| CallError::Timeout { command: C::NAME, timeout })??;
         tracing::debug!(command = C::NAME, status, bytes = body.len(), "api call answered");
         match read::<C>(&body) {
             Ok(answer) => answer.map_err(|source| CallError::Refused { command: C::NAME, source }),
-            Err(source) => Err(CallError::NotAnAnswer { command: C::NAME, status, source }),
+            Err(source) => Err(match elsewhere {
+                Some(elsewhere) => CallError::Elsewhere { command: C::NAME, elsewhere },
+                None => CallError::NotAnAnswer { command: C::NAME, status, source },
+            }),
         }
     }
 
@@ -214,7 +221,7 @@ impl Client {
         &mut self,
         command: &'static str,
         request: Request,
-    ) -> Result<(u16, Bytes), CallError> {
+    ) -> Result<Answer, CallError> {
         let interrupted = |source| CallError::Exchange { command, source };
         if let Some(mut connection) = self.connection.take() {
             match connection.exchange(&request, self.config.body_limit).await {

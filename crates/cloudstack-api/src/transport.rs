@@ -9,7 +9,7 @@ use bedrock::Secret;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,6 +24,15 @@ pub(crate) struct Request {
     pub(crate) reading: bool,
     /// Query or form body.
     pub(crate) parameters: Secret<String>,
+}
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Where a proxy in between would have the call made instead; without the query, which would
+    /// repeat key and signature.
+    pub(crate) elsewhere: Option<String>,
+    pub(crate) body: Bytes,
 }
 
 /// Why an exchange on an open connection failed.
@@ -81,8 +90,13 @@ impl Connection {
         } else {
             Box::new(tcp)
         };
+        // As browsers and curl read what odd proxies write; no name or value gets in by it.
+        let mut builder = http1::Builder::new();
+        builder
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true);
         let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         let (authority, path) = (url.authority(), url.path.clone());
         Ok(Self { sender, driver: Some(Box::pin(driver)), authority, path })
     }
@@ -92,16 +106,17 @@ impl Connection {
         (self.driver.is_some() && !self.sender.is_closed()).then_some(self)
     }
 
-    /// Sends a request and receives the whole answer: its status and its body.
+    /// Sends a request and receives the whole answer.
     pub(crate) async fn exchange(
         &mut self,
         request: &Request,
         limit: usize,
-    ) -> Result<(u16, Bytes), ExchangeError> {
+    ) -> Result<Answer, ExchangeError> {
         let request = self.http(request).map_err(ExchangeError::Request)?;
         let answer = self.sender.send_request(request);
         let response = drive(&mut self.driver, answer).await.map_err(ExchangeError::Http)?;
         let status = response.status().as_u16();
+        let elsewhere = response.status().is_redirection().then(|| elsewhere(&response)).flatten();
         let body = Limited::new(response.into_body(), limit).collect();
         let body = drive(&mut self.driver, body).await.map_err(|error| {
             if error.is::<LengthLimitError>() {
@@ -110,7 +125,7 @@ impl Connection {
                 ExchangeError::Body(error)
             }
         })?;
-        Ok((status, body.to_bytes()))
+        Ok(Answer { status, elsewhere, body: body.to_bytes() })
     }
 
     fn http(&self, request: &Request) -> hyper::http::Result<hyper::Request<Full<Bytes>>> {
@@ -128,6 +143,13 @@ impl Connection {
                 .body(Full::from(parameters.clone()))
         }
     }
+}
+
+fn elsewhere<B>(response: &hyper::Response<B>) -> Option<String> {
+    const LONGEST: usize = 200;
+    let text = String::from_utf8_lossy(response.headers().get(LOCATION)?.as_bytes()).into_owned();
+    let plain = text.split(['?', '#']).next().unwrap_or_default().chars();
+    Some(plain.filter(|c| !c.is_control()).take(LONGEST).collect())
 }
 
 /// Waits for `future` and moves the connection's bytes meanwhile.

@@ -85,6 +85,13 @@ async fn what_is_no_answer_is_an_error_that_says_what_it_was() {
         (ok(""), "the answer is not an XML document"),
         (ok(&big), "the answer is larger than 1048576 bytes"),
         (ok("<listpodsresponse/>"), "the answer is a \"listpodsresponse\", not a"),
+        (
+            Reply::Head(
+                "302 Found\r\nLocation: https://cloud.example/client/api?apikey=THE-KEY",
+                String::new(),
+            ),
+            "should be made at https://cloud.example/client/api; give that as the URL",
+        ),
         (Reply::Cut, "the answer broke off"),
         (Reply::Close, "listZones was interrupted"),
         (Reply::Answer(432, refused.to_owned()), "does not allow the command (432): no way"),
@@ -95,6 +102,17 @@ async fn what_is_no_answer_is_an_error_that_says_what_it_was() {
         let text = text(&error);
         assert!(text.contains(expected), "{text:?} is not {expected:?}");
         assert!(!text.contains("THE-"), "{text}");
+    }
+}
+
+/// What proxies in between make of headers.
+#[tokio::test]
+async fn odd_headers_are_read_as_browsers_read_them() {
+    let odd = ["200 OK\r\nX-Cache: HIT\r\n from proxy", "200 OK\r\nX-Cache : HIT"];
+    for head in odd {
+        let server = Server::start([Reply::Head(head, zones(1, &[1]))]).await;
+        let found = server.client().call(&ListZones::default()).await;
+        assert_eq!(found.unwrap_or_else(|error| panic!("{head}: {}", text(&error))).items.len(), 1);
     }
 }
 
@@ -168,7 +186,12 @@ fn job(status: u8, result: &str) -> Reply {
 
 fn network() -> CreatePhysicalNetwork {
     let (name, zone_id) = ("p".to_owned(), Uuid::from_u128(1));
-    CreatePhysicalNetwork { name, zone_id, broadcast_domain_range: Some("POD".to_owned()) }
+    CreatePhysicalNetwork {
+        name,
+        zone_id,
+        broadcast_domain_range: Some("POD".to_owned()),
+        ..CreatePhysicalNetwork::default()
+    }
 }
 
 const SOON: JobWait = JobWait {

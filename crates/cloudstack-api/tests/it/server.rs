@@ -15,6 +15,8 @@ pub(crate) enum Reply {
     Answer(u16, String),
     /// As `Answer`, then closes the connection without having said so.
     AnswerAndClose(u16, String),
+    /// Status line and headers in so many words, then the body.
+    Head(&'static str, String),
     /// Closes without an answer.
     Close,
     /// Begins an answer of 100 bytes, sends some and closes.
@@ -128,6 +130,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         let (status, body, close) = match reply {
             Reply::Answer(status, body) => (status, body, false),
             Reply::AnswerAndClose(status, body) => (status, body, true),
+            Reply::Head(head, body) => {
+                let length = body.len();
+                let text = format!("HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}");
+                stream.write_all(text.as_bytes()).await.unwrap();
+                continue;
+            }
             Reply::Close => return,
             Reply::Cut => {
                 let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n<listzonesresponse>";

@@ -320,7 +320,7 @@ fn failure(error: &CallError) -> Failure {
     };
     let offline = match error {
         CallError::Connect { .. } | CallError::Timeout { .. } | CallError::Exchange { .. } => true,
-        CallError::NotAnAnswer { .. } => true,
+        CallError::NotAnAnswer { .. } | CallError::Elsewhere { .. } => true,
         CallError::Refused { .. } => matches!(
             kind,
             Some(
