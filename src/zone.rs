@@ -9,6 +9,8 @@
 //! |---|---|
 //! | [`look`] | what the server tells |
 //! | [`enable`], [`disable`] | the steps. *Pure* |
+//! | [`network`] | those to a guest network without a router. *Pure* |
+//! | [`webhook`] | the step to events that wake the sync. *Pure* |
 //! | [`state`] | what is wrong in between. *Pure* |
 //! | [`sql`] | statements for what the API cannot change. *Pure* |
 //! | [`file`] | the configuration that fits |
@@ -21,14 +23,20 @@ pub(crate) mod disable;
 pub(crate) mod enable;
 pub(crate) mod file;
 pub(crate) mod look;
+pub(crate) mod network;
 mod sql;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod webhook;
 
 use std::net::IpAddr;
 
 use bedrock::Secret;
+use cloudstack_api::commands::{
+    AddTrafficType, CreateNetwork, CreatePhysicalNetwork, CreatePod, CreateVlanIpRange,
+    CreateWebhook, UpdateConfiguration, UpdatePhysicalNetwork, UpdateWebhook,
+};
 use uuid::Uuid;
 
 /// What an operator wants of a zone.
@@ -121,7 +129,12 @@ pub(crate) enum Action {
     /// The network offering without a router, there and enabled.
     Offering {
         id: Option<Uuid>,
+        security_groups: bool,
     },
+    /// One call that makes something.
+    SetUp(SetUp),
+    /// A call that needs what an earlier step makes.
+    After,
     /// Statements for the server's database.
     Sql {
         statements: String,
@@ -139,6 +152,20 @@ pub(crate) enum Action {
     Wait,
 }
 
+/// Calls that make a network and what it stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SetUp {
+    PhysicalNetwork(CreatePhysicalNetwork),
+    Traffic(AddTrafficType),
+    EnablePhysical(UpdatePhysicalNetwork),
+    Pod(CreatePod),
+    Network(Box<CreateNetwork>),
+    Range(Box<CreateVlanIpRange>),
+    Setting(UpdateConfiguration),
+    Webhook(Box<CreateWebhook>),
+    ChangeWebhook(Box<UpdateWebhook>),
+}
+
 impl Action {
     /// A word for tables and JSON.
     pub(crate) const fn by(&self) -> &'static str {
@@ -148,7 +175,9 @@ impl Action {
             | Self::StartVm(_)
             | Self::DestroyVm(_)
             | Self::Provider { .. }
-            | Self::Offering { .. } => "api",
+            | Self::Offering { .. }
+            | Self::SetUp(_)
+            | Self::After => "api",
             Self::Sql { .. } => "sql",
             Self::File { .. } => "file",
             Self::Other => "you",
@@ -159,5 +188,3 @@ impl Action {
 
 pub(crate) const STORAGE_DETAIL: &str = "enable.secstorage.vm";
 pub(crate) const CONSOLE_DETAIL: &str = "enable.consoleproxy.vm";
-/// Name of the network offering that is made for a zone without a router.
-pub(crate) const OFFERING: &str = "QuickCloud";

@@ -3,6 +3,7 @@
 
 mod change;
 mod document;
+mod plan;
 mod show;
 mod target;
 mod watch;
@@ -41,6 +42,12 @@ pub(super) enum DhcpCommand {
     /// Reads the management server's book now, and says what came of it
     #[command(after_help = SYNC_EXAMPLES)]
     Sync(SyncOptions),
+    /// Shows how a zone gets a guest network whose DHCP and DNS are this role's, and makes it
+    ///
+    /// Without --apply nothing is changed. With it what the API can do is done; what is done already
+    /// is left alone, so that it can be run again. Exit code 1 while steps are left.
+    #[command(after_help = plan::EXAMPLES)]
+    Plan(Box<plan::PlanOptions>),
     /// Shows live what a client says and is told
     #[command(after_help = watch::EXAMPLES)]
     Trace(watch::TraceOptions),
@@ -121,6 +128,7 @@ pub(super) const EXAMPLES: &[&str] = &[
     SYNC_EXAMPLES,
     TOKEN_EXAMPLES,
     document::EXAMPLES,
+    plan::EXAMPLES,
     watch::EXAMPLES,
     watch::PROBE_EXAMPLES,
 ];
@@ -257,6 +265,7 @@ pub(super) fn dhcp(command: &DhcpCommand) -> Outcome {
         DhcpCommand::Rm(options) => change::rm(options),
         DhcpCommand::Release(options) => change::release(options),
         DhcpCommand::Sync(options) => change::sync(options),
+        DhcpCommand::Plan(options) => plan::plan(options),
         DhcpCommand::Trace(options) => watch::trace(options),
         DhcpCommand::Probe(options) => watch::probe(options),
         DhcpCommand::Export(options) => document::export(options),

@@ -2,7 +2,7 @@
 
 pub(super) mod api;
 mod db;
-mod show;
+pub(super) mod show;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::net::{IpAddr, UdpSocket};
@@ -161,7 +161,7 @@ pub(super) struct StatusOptions {
 }
 
 /// Between two looks at the server.
-const INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 
 fn duration(text: &str) -> Result<Duration, String> {
     config_reader::parse_duration(text).ok_or_else(|| "give a time such as \"10m\"".to_owned())
@@ -186,7 +186,10 @@ pub(super) fn zone(command: &ZoneCommand) -> Outcome {
 }
 
 /// The connected client and what it sees; an error is told already.
-async fn seen(api: &ApiOptions, zone: &str) -> Result<(Client, api::Access, Seen), Outcome> {
+pub(super) async fn seen(
+    api: &ApiOptions,
+    zone: &str,
+) -> Result<(Client, api::Access, Seen), Outcome> {
     let access = api.access().map_err(|problem| {
         complain(&format!("error: {problem}\n"));
         Outcome::Usage
@@ -250,9 +253,10 @@ async fn plan(options: &EnableOptions, carry_out: bool) -> Outcome {
         force: options.force,
         wait: Duration::ZERO,
         interval: INTERVAL,
+        webhooks: false,
     };
     let done = act(&mut doing, |seen| enable(seen, &wish), told).await;
-    finish(done, &seen, options.json, options.sql.as_deref(), "disable")
+    finish(done, &seen, options.json, options.sql.as_deref(), Some("disable"))
 }
 
 async fn give_back(options: &DisableOptions) -> Outcome {
@@ -281,27 +285,28 @@ async fn give_back(options: &DisableOptions) -> Outcome {
         force: false,
         wait: options.wait,
         interval: INTERVAL,
+        webhooks: false,
     };
     let done = match act(&mut doing, disable, told).await {
         Ok(steps) if steps.iter().all(|step| step.done) => Ok(steps),
         Ok(_) => settle(&mut doing, disable, told).await,
         Err(error) => Err(error),
     };
-    finish(done, &seen, options.json, options.sql.as_deref(), "enable")
+    finish(done, &seen, options.json, options.sql.as_deref(), Some("enable"))
 }
 
 /// Progress goes to standard error: the answer is the plan.
-fn told(line: &str) {
+pub(super) fn told(line: &str) {
     complain(&format!("{}\n", super::text::plain(line)));
 }
 
 /// What is left, with the outcome.
-fn finish(
+pub(super) fn finish(
     done: Result<Vec<Step>, ActError>,
     seen: &Seen,
     json: bool,
     sql: Option<&std::path::Path>,
-    back: &str,
+    back: Option<&str>,
 ) -> Outcome {
     match done {
         Ok(steps) => {
@@ -312,10 +317,10 @@ fn finish(
         Err(error) => {
             complain_of(&error);
             let zone = super::text::plain(&seen.zone.name);
-            complain(&format!(
-                "what was done stays: run the command again to go on, or quickcloud zone {back} \
-                 {zone} to take it back\n"
-            ));
+            let back =
+                back.map(|back| format!(", or quickcloud zone {back} {zone} to take it back"));
+            let back = back.unwrap_or_default();
+            complain(&format!("what was done stays: run the command again to go on{back}\n"));
             Outcome::Failed
         }
     }

@@ -5,16 +5,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cloudstack_api::commands::{
-    AddNetworkServiceProvider, CreateNetworkOffering, DestroySystemVm, StartSystemVm, StopSystemVm,
-    UpdateNetworkOffering, UpdateNetworkServiceProvider, UpdateZone,
+    AddNetworkServiceProvider, AsyncCommand, Command, CreateNetworkOffering, DestroySystemVm,
+    StartSystemVm, StopSystemVm, UpdateNetworkOffering, UpdateNetworkServiceProvider, UpdateZone,
 };
-use cloudstack_api::sign::{Details, ServiceProviders};
+use cloudstack_api::sign::{Details, Parameters, ServiceProviders};
 use cloudstack_api::{CallError, Client, JobError, JobWait};
 use uuid::Uuid;
 
 use super::database::{Database, DatabaseError};
-use super::look::{LookError, Seen, look};
-use super::{Action, OFFERING, Step};
+use super::look::{LookError, Seen, look, webhooks};
+use super::network::{offering_name, offering_services};
+use super::{Action, SetUp, Step};
 
 /// Why a plan was broken off. What was done before stays done; every step can be taken back.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,8 @@ pub(crate) struct Doing<'a> {
     pub(crate) wait: Duration,
     /// Between two looks.
     pub(crate) interval: Duration,
+    /// Look at webhooks, too: servers before 4.20 have none.
+    pub(crate) webhooks: bool,
 }
 
 /// Does what can be done of `plan`, which is made anew after each step, until nothing is left that
@@ -57,7 +60,10 @@ pub(crate) async fn act(
     let mut written = false;
     let mut taken = BTreeSet::new();
     loop {
-        let seen = look(doing.client, doing.zone).await?;
+        let mut seen = look(doing.client, doing.zone).await?;
+        if doing.webhooks {
+            seen.webhooks = webhooks(doing.client).await.map_err(LookError::from)?;
+        }
         let steps = planned(doing, &plan, &seen, written);
         let open =
             steps.iter().position(|step| !step.done && (is_ours(step, doing) || step.blocks));
@@ -138,10 +144,11 @@ fn is_ours(step: &Step, doing: &Doing<'_>) -> bool {
         | Action::StartVm(_)
         | Action::DestroyVm(_)
         | Action::Provider { .. }
-        | Action::Offering { .. } => true,
+        | Action::Offering { .. }
+        | Action::SetUp(_) => true,
         Action::File { .. } => doing.file.is_some(),
         Action::Sql { .. } => doing.database.is_some(),
-        Action::Other | Action::Wait => false,
+        Action::After | Action::Other | Action::Wait => false,
     }
 }
 
@@ -166,10 +173,13 @@ async fn take(doing: &mut Doing<'_>, zone: Uuid, step: &Step) -> Result<(), ActE
             doing.client.run(&DestroySystemVm { id: *id }, wait).await.map(|_vm| ())
         }
         Action::Provider { network, name, id } => provider(doing, *network, name, *id).await,
-        Action::Offering { id } => offering(doing, *id).await.map_err(JobError::from),
+        Action::Offering { id, security_groups } => {
+            offering(doing, *id, *security_groups).await.map_err(JobError::from)
+        }
+        Action::SetUp(call) => set_up(doing, call).await,
         Action::File { full, .. } => return write(doing, full.reveal()),
         Action::Sql { statements, .. } => return run(doing, step, statements).await,
-        Action::Other | Action::Wait => Ok(()),
+        Action::After | Action::Other | Action::Wait => Ok(()),
     };
     outcome.map_err(|source| ActError::Step { step: step.what.clone(), source })
 }
@@ -200,35 +210,122 @@ async fn provider(
     Ok(())
 }
 
-async fn offering(doing: &mut Doing<'_>, id: Option<Uuid>) -> Result<(), CallError> {
+async fn offering(
+    doing: &mut Doing<'_>,
+    id: Option<Uuid>,
+    security_groups: bool,
+) -> Result<(), CallError> {
     let id = match id {
         Some(id) => id,
-        None => {
-            let pair = |service: &str, provider: &str| (service.to_owned(), provider.to_owned());
-            let providers = vec![
-                pair("Dhcp", "ConfigDrive"),
-                pair("Dns", "ConfigDrive"),
-                pair("UserData", "ConfigDrive"),
-                pair("SecurityGroup", "SecurityGroupProvider"),
-            ];
-            let command = CreateNetworkOffering {
-                name: OFFERING.to_owned(),
-                display_text: "DHCP and DNS by QuickCloud, no router".to_owned(),
-                guest_ip_type: "Shared".to_owned(),
-                traffic_type: "GUEST".to_owned(),
-                specify_vlan: Some(true),
-                specify_ip_ranges: Some(true),
-                availability: Some("Optional".to_owned()),
-                conserve_mode: Some(true),
-                supported_services: providers.iter().map(|(service, _)| service.clone()).collect(),
-                service_providers: ServiceProviders(providers),
-            };
-            doing.client.call(&command).await?.id
-        }
+        None => doing.client.call(&new_offering(security_groups)).await?.id,
     };
     let command = UpdateNetworkOffering { id, state: Some("Enabled".to_owned()) };
     doing.client.call(&command).await?;
     Ok(())
+}
+
+fn new_offering(security_groups: bool) -> CreateNetworkOffering {
+    let pair = |(service, provider): (&str, &str)| (service.to_owned(), provider.to_owned());
+    let providers: Vec<_> = offering_services(security_groups).into_iter().map(pair).collect();
+    CreateNetworkOffering {
+        name: offering_name(security_groups).to_owned(),
+        display_text: "DHCP and DNS by QuickCloud, no router".to_owned(),
+        guest_ip_type: "Shared".to_owned(),
+        traffic_type: "GUEST".to_owned(),
+        specify_vlan: Some(true),
+        specify_ip_ranges: Some(true),
+        availability: Some("Optional".to_owned()),
+        conserve_mode: Some(true),
+        supported_services: providers.iter().map(|(service, _)| service.clone()).collect(),
+        service_providers: ServiceProviders(providers),
+    }
+}
+
+async fn set_up(doing: &mut Doing<'_>, call: &SetUp) -> Result<(), JobError> {
+    match call {
+        SetUp::PhysicalNetwork(command) => run(doing, command).await,
+        SetUp::Traffic(command) => run(doing, command).await,
+        SetUp::EnablePhysical(command) => run(doing, command).await,
+        SetUp::Pod(command) => doing.client.call(command).await.map(drop).map_err(JobError::from),
+        SetUp::Network(command) => {
+            doing.client.call(command.as_ref()).await.map(drop).map_err(JobError::from)
+        }
+        SetUp::Range(command) => {
+            doing.client.call(command.as_ref()).await.map(drop).map_err(JobError::from)
+        }
+        SetUp::Setting(command) => {
+            doing.client.call(command).await.map(drop).map_err(JobError::from)
+        }
+        SetUp::Webhook(command) => {
+            doing.client.call(command.as_ref()).await.map(drop).map_err(JobError::from)
+        }
+        SetUp::ChangeWebhook(command) => {
+            doing.client.call(command.as_ref()).await.map(drop).map_err(JobError::from)
+        }
+    }
+}
+
+async fn run(doing: &mut Doing<'_>, command: &impl AsyncCommand) -> Result<(), JobError> {
+    doing.client.run(command, JobWait::default()).await.map(drop)
+}
+
+/// The calls of a step, as they go out but for key and signature; for a plan. Those of a step that
+/// needs what an earlier one makes are not known yet.
+pub(crate) fn calls(action: &Action, zone: Uuid) -> Vec<String> {
+    match action {
+        Action::Detail { name, value } => {
+            let details = Details(vec![((*name).to_owned(), (*value).to_owned())]);
+            vec![shown(&UpdateZone { id: zone, details, ..UpdateZone::default() })]
+        }
+        Action::StopVm(id) => vec![shown(&StopSystemVm { id: *id })],
+        Action::StartVm(id) => vec![shown(&StartSystemVm { id: *id })],
+        Action::DestroyVm(id) => vec![shown(&DestroySystemVm { id: *id })],
+        Action::Provider { network, name, id } => {
+            let enabled = |id: &str| format!("updateNetworkServiceProvider id={id} state=Enabled");
+            match id {
+                Some(id) => vec![enabled(&id.to_string())],
+                None => {
+                    let (name, physical_network_id) = ((*name).to_owned(), *network);
+                    let add = AddNetworkServiceProvider { name, physical_network_id };
+                    vec![shown(&add), enabled("…")]
+                }
+            }
+        }
+        Action::Offering { id, security_groups } => {
+            let enabled = |id: &str| format!("updateNetworkOffering id={id} state=Enabled");
+            match id {
+                Some(id) => vec![enabled(&id.to_string())],
+                None => vec![shown(&new_offering(*security_groups)), enabled("…")],
+            }
+        }
+        Action::SetUp(call) => vec![match call {
+            SetUp::PhysicalNetwork(command) => shown(command),
+            SetUp::Traffic(command) => shown(command),
+            SetUp::EnablePhysical(command) => shown(command),
+            SetUp::Pod(command) => shown(command),
+            SetUp::Network(command) => shown(command.as_ref()),
+            SetUp::Range(command) => shown(command.as_ref()),
+            SetUp::Setting(command) => shown(command),
+            SetUp::Webhook(command) => shown(command.as_ref()),
+            SetUp::ChangeWebhook(command) => shown(command.as_ref()),
+        }],
+        Action::Sql { .. } | Action::File { .. } | Action::After | Action::Other | Action::Wait => {
+            Vec::new()
+        }
+    }
+}
+
+fn shown<C: Command>(command: &C) -> String {
+    let mut parameters = Parameters::default();
+    command.parameters(&mut parameters);
+    let quoted = |name: &str, value: &str| match (name, value.contains(char::is_whitespace)) {
+        // The one secret among the parameters of these commands.
+        ("secretkey", _) => "…".to_owned(),
+        (_, true) => format!("'{value}'"),
+        (_, false) => value.to_owned(),
+    };
+    let pairs = parameters.iter().map(|(name, value)| format!(" {name}={}", quoted(name, value)));
+    C::NAME.to_owned() + &pairs.collect::<String>()
 }
 
 fn write(doing: &Doing<'_>, text: &str) -> Result<(), ActError> {

@@ -3,13 +3,12 @@
 use cloudstack_api::model::{Host, SystemVm};
 
 use super::look::{Seen, is_ours, is_up, number, on_a_machine, shown};
+use super::network::{NetworkWish, network};
 use super::sql::{self, Pair, Row};
-use super::{
-    Action, CONSOLE_DETAIL, ConsoleMode, OFFERING, STORAGE_DETAIL, Step, StorageMode, Wish, file,
-};
+use super::{Action, CONSOLE_DETAIL, ConsoleMode, STORAGE_DETAIL, Step, StorageMode, Wish, file};
 
 /// A step that is not done.
-fn step(what: impl Into<String>, action: Action, now: impl Into<String>) -> Step {
+pub(super) fn step(what: impl Into<String>, action: Action, now: impl Into<String>) -> Step {
     Step {
         what: what.into(),
         action,
@@ -32,7 +31,7 @@ pub(crate) fn enable(seen: &Seen, wish: &Wish) -> Vec<Step> {
         console(seen, wish, &mut steps);
     }
     if wish.dhcp {
-        network(seen, &mut steps);
+        network(seen, &NetworkWish::default(), &mut steps);
     }
     let file = file::text(seen, wish);
     let missing = file.is_none();
@@ -244,81 +243,6 @@ fn console(seen: &Seen, wish: &Wish, steps: &mut Vec<Step>) {
     let what = format!("public address of {}", vm.name);
     let set = by_sql(what, shown(vm.public_ip), wish.public.to_string(), why, pair);
     steps.push(Step { done: vm.public_ip == Some(wish.public), ..set });
-}
-
-fn network(seen: &Seen, steps: &mut Vec<Step>) {
-    let mut names = vec!["ConfigDrive"];
-    if seen.zone.security_groups_enabled == Some(true) {
-        names.push("SecurityGroupProvider");
-    }
-    for network in &seen.physical {
-        for name in &names {
-            let provider = seen.providers.iter().find(|provider| {
-                provider.name == *name && provider.physical_network_id == Some(network.id)
-            });
-            let state = provider.map_or("absent", |p| p.state.as_deref().unwrap_or("unknown"));
-            let id = provider.map(|provider| provider.id);
-            steps.push(Step {
-                done: state == "Enabled",
-                then: "Enabled".to_owned(),
-                why: "it answers for DHCP, DNS and user data, and starts no router".to_owned(),
-                undo: format!("updateNetworkServiceProvider state=Disabled ({name})"),
-                blocks: true,
-                ..step(
-                    format!("provider {name} of physical network {}", network.name),
-                    Action::Provider { network: network.id, name, id },
-                    state,
-                )
-            });
-        }
-    }
-    let offering = seen.offering.as_ref();
-    let state = offering.map_or("absent", |o| o.state.as_deref().unwrap_or("unknown"));
-    steps.push(Step {
-        done: state == "Enabled",
-        then: "Enabled".to_owned(),
-        why: "a network needs a provider of DHCP to get ranges; this one needs no router"
-            .to_owned(),
-        undo: "updateNetworkOffering state=Disabled".to_owned(),
-        ..step(
-            format!("network offering {OFFERING}"),
-            Action::Offering { id: offering.map(|offering| offering.id) },
-            state,
-        )
-    });
-    let without_router = |network: &&cloudstack_api::model::Network| {
-        let dhcp = network.providers_of("Dhcp");
-        !dhcp.contains(&"VirtualRouter")
-    };
-    let shared: Vec<_> =
-        seen.networks.iter().filter(|n| n.kind.as_deref() == Some("Shared")).collect();
-    let served = shared.iter().copied().any(|network| without_router(&network));
-    let names: Vec<&str> = shared.iter().map(|network| network.name.as_str()).collect();
-    steps.push(Step {
-        done: served,
-        then: format!("one of the offering {OFFERING}"),
-        why: format!(
-            "the offering of a network cannot be changed: createNetwork with it (dns1=the address \
-             of this host), createVlanIpRange with ranges that leave this host's address out. \
-             There is {}",
-            if names.is_empty() { "none yet".to_owned() } else { names.join(", ") }
-        ),
-        undo: "deleteNetwork".to_owned(),
-        ..step(
-            "guest network without a router",
-            Action::Other,
-            if served { "there" } else { "none" },
-        )
-    });
-    if !seen.routers.is_empty() {
-        steps.push(Step {
-            then: "none".to_owned(),
-            why: "two DHCP servers in one network; the role refuses to serve beside a router"
-                .to_owned(),
-            undo: "the server makes a router when a network needs one".to_owned(),
-            ..step("routers that run", Action::Other, seen.routers.join(", "))
-        });
-    }
 }
 
 /// Connected, and not from a machine of the server's own.

@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use cloudstack_api::commands::{
     ListConfigurations, ListHosts, ListImageStores, ListNetworkOfferings,
     ListNetworkServiceProviders, ListNetworks, ListPhysicalNetworks, ListPods, ListRouters,
-    ListSystemVms, ListZones,
+    ListSystemVms, ListTrafficTypes, ListVlanIpRanges, ListWebhooks, ListZones,
 };
 use cloudstack_api::model::{
     Host, ImageStore, Network, NetworkOffering, NetworkServiceProvider, PhysicalNetwork, Pod,
-    SystemVm, VmState, Zone,
+    SystemVm, TrafficType, VlanIpRange, VmState, Webhook, Zone,
 };
 use cloudstack_api::{CallError, Client};
 
-use super::{CONSOLE_DETAIL, OFFERING, STORAGE_DETAIL};
+use super::network::offering_name;
+use super::{CONSOLE_DETAIL, STORAGE_DETAIL};
 
 /// Everything that plans and findings are made of.
 #[derive(Debug, Clone)]
@@ -30,8 +31,14 @@ pub(crate) struct Seen {
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) networks: Vec<Network>,
     pub(crate) physical: Vec<PhysicalNetwork>,
+    /// Kinds of traffic of all physical networks.
+    pub(crate) traffic: Vec<TrafficType>,
+    pub(crate) ranges: Vec<VlanIpRange>,
     pub(crate) providers: Vec<NetworkServiceProvider>,
+    /// The one that a zone of this kind needs, if the server has it.
     pub(crate) offering: Option<NetworkOffering>,
+    /// Only when they are asked for; see [`webhooks`].
+    pub(crate) webhooks: Vec<Webhook>,
     /// Names of routers that run.
     pub(crate) routers: Vec<String>,
 }
@@ -88,16 +95,25 @@ pub(crate) async fn look(client: &mut Client, zone: &str) -> Result<Seen, LookEr
     let networks = client.list(&networks).await?.items;
     let physical = ListPhysicalNetworks { zone_id: id, ..ListPhysicalNetworks::default() };
     let physical = client.list(&physical).await?.items;
-    let mut providers = Vec::new();
+    let (mut providers, mut traffic) = (Vec::new(), Vec::new());
     for network in &physical {
         let list = ListNetworkServiceProviders {
             physical_network_id: Some(network.id),
             ..ListNetworkServiceProviders::default()
         };
         providers.extend(client.list(&list).await?.items);
+        let list = ListTrafficTypes { physical_network_id: network.id };
+        traffic.extend(client.list(&list).await?.items);
     }
+    let ranges = ListVlanIpRanges {
+        zone_id: id,
+        for_virtual_network: Some(false),
+        ..ListVlanIpRanges::default()
+    };
+    let ranges = client.list(&ranges).await?.items;
+    let wanted = offering_name(zone.security_groups_enabled == Some(true));
     let offerings =
-        ListNetworkOfferings { name: Some(OFFERING.to_owned()), ..ListNetworkOfferings::default() };
+        ListNetworkOfferings { name: Some(wanted.to_owned()), ..ListNetworkOfferings::default() };
     let offerings = client.list(&offerings).await?.items;
     let routers = ListRouters {
         zone_id: id,
@@ -126,14 +142,23 @@ pub(crate) async fn look(client: &mut Client, zone: &str) -> Result<Seen, LookEr
         settings,
         networks,
         physical,
+        traffic,
+        ranges,
+        webhooks: Vec::new(),
         providers,
-        offering: offerings.into_iter().find(|offering| offering.name == OFFERING),
+        offering: offerings.into_iter().find(|offering| offering.name == wanted),
         routers: routers
             .into_iter()
             .filter(|router| router.state == VmState::Running)
             .map(|router| router.name)
             .collect(),
     })
+}
+
+/// Where the server sends events.
+pub(crate) async fn webhooks(client: &mut Client) -> Result<Vec<Webhook>, CallError> {
+    let all = ListWebhooks { list_all: Some(true), ..ListWebhooks::default() };
+    Ok(client.list(&all).await?.items)
 }
 
 async fn find_zone(client: &mut Client, wanted: &str) -> Result<Zone, LookError> {

@@ -102,6 +102,7 @@ impl Bench {
             force: false,
             wait: Duration::from_millis(1),
             interval: Duration::from_millis(1),
+            webhooks: false,
         };
         let steps = act(&mut doing, &plan, |_| {}).await.unwrap();
         if steps.iter().all(|step| step.done) {
@@ -327,6 +328,159 @@ async fn a_network_without_a_router_gets_its_providers_and_its_offering() {
     assert_eq!(offering["supportedservices"], "Dhcp,Dns,UserData,SecurityGroup");
 }
 
+/// A zone with nothing in it but its name.
+fn empty() -> World {
+    let mut world = World::basic(ZONE);
+    world.networks.clear();
+    world.ranges.clear();
+    world
+}
+
+fn guest_wish() -> network::NetworkWish {
+    network::NetworkWish {
+        make: true,
+        domain: Some("cs.example".to_owned()),
+        dns: Some([10, 1, 1, 2].into()),
+        pod: Some("pod1=10.0.0.1/24,10.0.0.100-10.0.0.120".parse().unwrap()),
+        ranges: vec![
+            "pod1=10.1.1.1/24,10.1.1.20-10.1.1.250".parse().unwrap(),
+            "10.1.2.1/24,10.1.2.20-10.1.2.250".parse().unwrap(),
+        ],
+        host_cache: true,
+        ..network::NetworkWish::default()
+    }
+}
+
+fn guest_steps(seen: &look::Seen, wish: &network::NetworkWish) -> Vec<Step> {
+    let mut steps = Vec::new();
+    network::network(seen, wish, &mut steps);
+    steps
+}
+
+/// The calls that change something.
+fn changes(bench: &Bench) -> Vec<String> {
+    let commands = bench.api.calls().into_iter().map(|query| query["command"].clone());
+    commands.filter(|c| !c.starts_with("list") && !c.starts_with("query")).collect()
+}
+
+#[tokio::test]
+async fn a_zone_gets_its_guest_network_call_by_call_and_a_second_run_makes_none() {
+    let mut bench = bench(empty()).await;
+    let wish = guest_wish();
+    let plan = guest_steps(&bench.seen().await, &wish);
+    assert!(changes(&bench).is_empty() && plan.iter().all(|step| !step.done), "{plan:#?}");
+    let left = bench.act(None, |seen| guest_steps(seen, &wish)).await;
+    assert_eq!(open(&left), [""; 0], "{left:#?}");
+    let expected = [
+        "createPhysicalNetwork",
+        "addTrafficType",
+        "addTrafficType",
+        "updatePhysicalNetwork",
+        "addNetworkServiceProvider",
+        "updateNetworkServiceProvider",
+        "addNetworkServiceProvider",
+        "updateNetworkServiceProvider",
+        "createNetworkOffering",
+        "updateNetworkOffering",
+        "createPod",
+        "createNetwork",
+        "createVlanIpRange",
+        "createVlanIpRange",
+        "updateConfiguration",
+    ];
+    assert_eq!(changes(&bench), expected);
+    let sent = |command: &str| bench.api.calls().into_iter().find(|q| q["command"] == command);
+    let made = sent("createNetwork").unwrap();
+    assert_eq!((made["dns1"].as_str(), made["networkdomain"].as_str()), ("10.1.1.2", "cs.example"));
+    assert!(!made.contains_key("startip"), "{made:?}");
+    let range = sent("createVlanIpRange").unwrap();
+    assert_eq!((range["vlan"].as_str(), range["netmask"].as_str()), ("untagged", "255.255.255.0"));
+    bench.act(None, |seen| guest_steps(seen, &wish)).await;
+    assert_eq!(changes(&bench).len(), expected.len());
+}
+
+#[tokio::test]
+async fn an_advanced_zone_gets_its_first_range_with_the_network() {
+    let mut world = empty();
+    world.zones[0]["networktype"] = "Advanced".into();
+    world.zones[0]["securitygroupsenabled"] = false.into();
+    let mut bench = bench(world).await;
+    let wish = network::NetworkWish { pod: None, ..guest_wish() };
+    let left = bench.act(None, |seen| guest_steps(seen, &wish)).await;
+    assert_eq!(open(&left), [""; 0], "{left:#?}");
+    let sent = |command: &str| bench.api.calls().into_iter().find(|q| q["command"] == command);
+    assert_eq!(sent("createNetworkOffering").unwrap()["supportedservices"], "Dhcp,Dns,UserData");
+    let made = sent("createNetwork").unwrap();
+    assert_eq!((made["startip"].as_str(), made["vlan"].as_str()), ("10.1.1.20", "untagged"));
+    let ranges = bench.api.calls().into_iter().filter(|q| q["command"] == "createVlanIpRange");
+    assert_eq!(ranges.map(|q| q["startip"].clone()).collect::<Vec<_>>(), ["10.1.2.20"]);
+}
+
+#[tokio::test]
+async fn what_is_there_and_is_something_else_is_told_and_left_alone() {
+    let wish = network::NetworkWish { pod: None, host_cache: false, ..guest_wish() };
+    let check = async |world: World, expected: &[&str]| {
+        let mut bench = bench(world).await;
+        let left = bench.act(None, |seen| guest_steps(seen, &wish)).await;
+        let told: Vec<&str> =
+            left.iter().filter(|step| !step.done).map(|step| step.why.as_str()).collect();
+        for text in expected {
+            assert!(told.iter().any(|why| why.contains(text)), "{text}: {told:#?}");
+        }
+        assert!(!changes(&bench).contains(&"createNetwork".to_owned()));
+    };
+    let mut routed = World::basic(ZONE);
+    routed.networks[0]["service"] =
+        json!([{"name": "Dhcp", "provider": [{"name": "VirtualRouter"}]}]);
+    check(routed, &["a router answers for its DHCP"]).await;
+    let mut overlapping = World::basic(ZONE);
+    overlapping.ranges[0]["startip"] = "10.1.1.200".into();
+    overlapping.ranges[0]["endip"] = "10.1.1.251".into();
+    check(overlapping, &["overlaps it", "name its pod as --range POD=10.1.2.1/24"]).await;
+    let mut foreign = empty();
+    let service = json!([{"name": "Dhcp", "provider": [{"name": "VirtualRouter"}]}]);
+    foreign.offerings = vec![json!({
+        "id": uuid(), "name": "QuickCloud", "state": "Enabled", "service": service,
+    })];
+    check(foreign, &["services of an offering cannot be changed"]).await;
+}
+
+#[tokio::test]
+async fn a_webhook_is_made_once_and_follows_what_is_wanted() {
+    let mut bench = bench(empty()).await;
+    let mut wish = webhook::WebhookWish {
+        url: "http://10.1.1.2:8252/v1/webhooks/cloudstack".parse().unwrap(),
+        secret: Secret::new("whsecret".to_owned()),
+    };
+    for (url, calls) in [
+        ("http://10.1.1.2:8252/v1/webhooks/cloudstack", 1),
+        ("http://10.1.1.2:8252/v1/webhooks/cloudstack", 1),
+        ("https://dhcp.example/v1/webhooks/cloudstack", 2),
+    ] {
+        wish.url = url.parse().unwrap();
+        let mut doing = Doing {
+            client: &mut bench.client,
+            zone: ZONE,
+            file: None,
+            force: false,
+            wait: Duration::ZERO,
+            interval: Duration::from_millis(1),
+            webhooks: true,
+        };
+        let left = act(&mut doing, |seen| vec![webhook::step(seen, &wish)], |_| {}).await.unwrap();
+        assert_eq!(open(&left), [""; 0], "{left:#?}");
+        assert!(!format!("{left:?}").contains("whsecret"));
+        let told = act::calls(&left[0].action, Uuid::nil()).join("\n");
+        assert!(told.contains("secretkey=…") && !told.contains("whsecret"), "{told}");
+        assert_eq!(changes(&bench).len(), calls);
+    }
+    let made = bench.api.calls().into_iter().find(|q| q["command"] == "createWebhook").unwrap();
+    assert_eq!((made["scope"].as_str(), made["secretkey"].as_str()), ("Global", "whsecret"));
+    bench.api.with(|world| {
+        assert_eq!(world.webhooks[0]["payloadurl"], "https://dhcp.example/v1/webhooks/cloudstack");
+    });
+}
+
 #[tokio::test]
 async fn unknown_zones_and_refusals_are_told_in_words() {
     let mut bench = bench(fresh()).await;
@@ -341,6 +495,7 @@ async fn unknown_zones_and_refusals_are_told_in_words() {
         force: false,
         wait: Duration::ZERO,
         interval: Duration::from_millis(1),
+        webhooks: false,
     };
     let error = act(&mut doing, |seen| enable::enable(seen, &wish()), |_| {}).await.unwrap_err();
     let text = bedrock::chain(&error);

@@ -5,13 +5,14 @@ mod list;
 mod setup;
 
 pub use change::{
-    AddImageStore, DestroySystemVm, ProvisionCertificate, QueryAsyncJob, RegisterUserKeys,
-    StartSystemVm, StopSystemVm, UpdateConfiguration, UpdateZone,
+    AddImageStore, CreateWebhook, DestroySystemVm, ProvisionCertificate, QueryAsyncJob,
+    RegisterUserKeys, StartSystemVm, StopSystemVm, UpdateConfiguration, UpdateWebhook, UpdateZone,
 };
 pub use list::{
     ListConfigurations, ListHosts, ListImageStores, ListNetworkOfferings,
     ListNetworkServiceProviders, ListNetworks, ListNics, ListPhysicalNetworks, ListPods,
-    ListRouters, ListSystemVms, ListTrafficTypes, ListVirtualMachines, ListVlanIpRanges, ListZones,
+    ListRouters, ListSystemVms, ListTrafficTypes, ListVirtualMachines, ListVlanIpRanges,
+    ListWebhooks, ListZones,
 };
 pub use setup::{
     AddCluster, AddHost, AddNetworkServiceProvider, AddTrafficType, CreateNetwork,

@@ -9,8 +9,8 @@ mod network;
 
 pub use infrastructure::{
     Cluster, Configuration, Done, Host, ImageStore, NetworkOffering, NetworkServiceProvider,
-    PhysicalNetwork, Pod, PodRange, StoragePool, Success, SystemVm, TrafficType, UserKeys, Zone,
-    ZoneDetails,
+    PhysicalNetwork, Pod, PodRange, StoragePool, Success, SystemVm, TrafficType, UserKeys, Webhook,
+    Zone, ZoneDetails,
 };
 pub use machine::{ExtraDhcpOption, Nic, Router, SecondaryIp, VirtualMachine, VmState};
 pub use network::{Network, NetworkService, ServiceProvider, VlanIpRange};

@@ -50,6 +50,11 @@ impl Parameters {
         self.0.get(name).map(String::as_str)
     }
 
+    /// Names and values, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The text that is signed.
     pub fn canonical(&self) -> String {
         let pairs = self.0.iter().map(|(name, value)| format!("{name}={}", escape(value)));

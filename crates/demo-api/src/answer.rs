@@ -28,6 +28,8 @@ pub fn answer(world: &World, query: &Query) -> (u16, String) {
         "listImageStores" => ("imagestore", &world.image_stores),
         "listConfigurations" => ("configuration", &world.settings),
         "listPhysicalNetworks" => ("physicalnetwork", &world.physical_networks),
+        "listWebhooks" => ("webhook", &world.webhooks),
+        "listTrafficTypes" => ("traffictype", &world.traffic_types),
         "listNetworkServiceProviders" => ("networkserviceprovider", &world.providers),
         "listNetworkOfferings" => ("networkoffering", &world.offerings),
         _ => return refusal(command, 401, "the given command does not exist"),

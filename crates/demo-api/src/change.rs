@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::answer::{Query, element, refusal};
+use crate::set_up::set_up;
 use crate::world::{World, text};
 
 /// Status and body of the answer; `None` for a command that changes nothing.
@@ -37,6 +38,7 @@ pub fn change(world: &mut World, query: &Query) -> Option<(u16, String)> {
         "createNetworkOffering" => {
             let mut object = given(query, &["name", "guestiptype"]);
             object.insert("state".to_owned(), "Disabled".into());
+            object.insert("service".to_owned(), services(query));
             let object = Value::Object(object);
             world.offerings.push(object.clone());
             done(command, "networkoffering", &object)
@@ -45,12 +47,12 @@ pub fn change(world: &mut World, query: &Query) -> Option<(u16, String)> {
             let changed = updated(&mut world.offerings, query, "state");
             with(changed, command, |object| done(command, "networkoffering", &object))
         }
-        _ => return None,
+        _ => return set_up(world, query, command),
     };
     Some(answer)
 }
 
-fn with(
+pub(crate) fn with(
     object: Option<Value>,
     command: &str,
     answer: impl FnOnce(Value) -> (u16, String),
@@ -62,7 +64,7 @@ fn with(
 }
 
 /// A new object of the named parameters, with an id of its own.
-fn given(query: &Query, names: &[&str]) -> Map<String, Value> {
+pub(crate) fn given(query: &Query, names: &[&str]) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("id".to_owned(), Uuid::new_v4().to_string().into());
     for name in names {
@@ -73,12 +75,22 @@ fn given(query: &Query, names: &[&str]) -> Map<String, Value> {
     object
 }
 
-fn updated(objects: &mut [Value], query: &Query, field: &str) -> Option<Value> {
+pub(crate) fn updated(objects: &mut [Value], query: &Query, field: &str) -> Option<Value> {
     let id = query.get("id")?;
     let object = objects.iter_mut().find(|object| text(object, "id") == Some(id))?;
     let members = object.as_object_mut()?;
     members.insert(field.to_owned(), query.get(field)?.as_str().into());
     Some(object.clone())
+}
+
+/// Services of an offering as answers have them.
+fn services(query: &Query) -> Value {
+    let entry = |index: usize| {
+        let service = query.get(&format!("serviceproviderlist[{index}].service"))?;
+        let provider = query.get(&format!("serviceproviderlist[{index}].provider"))?;
+        Some(json!({"name": service, "provider": [{"name": provider}]}))
+    };
+    (0..).map_while(entry).collect()
 }
 
 fn update_zone(world: &mut World, query: &Query) -> (u16, String) {
@@ -141,13 +153,18 @@ fn body(command: &str, inner: &str) -> (u16, String) {
     (200, format!("<{root} cloud-stack-version=\"4.22.0.0\">{inner}</{root}>"))
 }
 
-fn done(command: &str, name: &str, object: &Value) -> (u16, String) {
+pub(crate) fn done(command: &str, name: &str, object: &Value) -> (u16, String) {
     let mut inner = String::new();
     element(name, object, &mut inner);
     body(command, &inner)
 }
 
-fn started(world: &mut World, command: &str, name: &str, object: &Value) -> (u16, String) {
+pub(crate) fn started(
+    world: &mut World,
+    command: &str,
+    name: &str,
+    object: &Value,
+) -> (u16, String) {
     let id = Uuid::new_v4().to_string();
     let mut result = String::new();
     element(name, object, &mut result);

@@ -10,11 +10,13 @@
 //! | [`world`] | what the server knows |
 //! | [`answer`] | a question and its answer as XML. *Pure* |
 //! | [`change`] | what an administrator changes: zones, system VMs, offerings. *Pure* |
+//! | `set_up` | what makes networks and what they stand on. *Pure* |
 //! | [`server`] | HTTP, signatures, faults |
 
 pub mod answer;
 pub mod change;
 pub mod server;
+mod set_up;
 pub mod world;
 
 pub use server::{DemoApi, Fault, Keys};

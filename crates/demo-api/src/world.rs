@@ -21,6 +21,8 @@ pub struct World {
     pub image_stores: Vec<Value>,
     pub settings: Vec<Value>,
     pub physical_networks: Vec<Value>,
+    pub traffic_types: Vec<Value>,
+    pub webhooks: Vec<Value>,
     pub providers: Vec<Value>,
     pub offerings: Vec<Value>,
     /// Results of jobs by their id.

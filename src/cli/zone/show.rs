@@ -9,18 +9,19 @@ use super::super::text::plain;
 use super::say_or_write;
 use crate::exit::Outcome;
 use crate::output::say;
+use crate::zone::act::calls;
 use crate::zone::look::Seen;
 use crate::zone::state::State;
 use crate::zone::{Action, Step};
 
 /// A plan: its steps, and the statements of those that are SQL.
-pub(super) fn plan(seen: &Seen, steps: &[Step], json: bool, sql: Option<&Path>) -> Outcome {
+pub(in crate::cli) fn plan(seen: &Seen, steps: &[Step], json: bool, sql: Option<&Path>) -> Outcome {
     if json {
         return say(&format!("{:#}\n", as_json(seen, steps)));
     }
     let mut text = head(seen);
     for (number, step) in (1..).zip(steps) {
-        render(&mut text, number, step);
+        render(&mut text, number, step, seen.zone.id);
     }
     let open = steps.iter().filter(|step| !step.done).count();
     // Writing to a String cannot fail.
@@ -39,7 +40,7 @@ fn head(seen: &Seen) -> String {
     format!("zone {} ({}, {state})\n\n", plain(&zone.name), plain(&zone.network_type))
 }
 
-fn render(text: &mut String, number: usize, step: &Step) {
+fn render(text: &mut String, number: usize, step: &Step, zone: uuid::Uuid) {
     let mark = if step.done { "done" } else { step.action.by() };
     let change = match (step.done, step.now.is_empty()) {
         (true, _) => step.then.clone(),
@@ -51,7 +52,8 @@ fn render(text: &mut String, number: usize, step: &Step) {
     if step.done {
         return;
     }
-    for (name, lines) in [("why", &step.why), ("undo", &step.undo)] {
+    let calls = calls(&step.action, zone).join("\n");
+    for (name, lines) in [("why", &step.why), ("call", &calls), ("undo", &step.undo)] {
         for (index, line) in lines.lines().enumerate() {
             let name = if index == 0 { name } else { "" };
             writeln!(text, "              {name:<5}{}", plain(line)).unwrap_or_default();
@@ -91,6 +93,7 @@ fn as_json(seen: &Seen, steps: &[Step]) -> serde_json::Value {
             json!({
                 "what": step.what, "by": step.action.by(), "done": step.done, "now": step.now,
                 "then": step.then, "why": step.why, "undo": step.undo, "sql": sql,
+                "calls": calls(&step.action, seen.zone.id),
                 "undo_sql": undo_sql, "file": file,
             })
         })

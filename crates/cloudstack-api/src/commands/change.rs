@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::job::JobState;
 use crate::macros::command;
-use crate::model::{Configuration, Done, ImageStore, SystemVm, UserKeys, Zone};
+use crate::model::{Configuration, Done, ImageStore, SystemVm, UserKeys, Webhook, Zone};
 use crate::sign::Details;
 
 command! {
@@ -70,4 +70,32 @@ command! {
     /// How a job is; [`crate::Client::run`] asks this.
     QueryAsyncJob = "queryAsyncJobResult" => root JobState;
     { job_id: Uuid = "jobid" }
+}
+
+command! {
+    /// Sends events to a URL, signed with the key; from 4.20 on. `Global` is for a root administrator.
+    CreateWebhook = "createWebhook" => in Webhook, "webhook";
+    {
+        name: String = "name",
+        payload_url: String = "payloadurl",
+        secret_key: Option<Secret<String>> = "secretkey",
+        /// `Local`, `Domain` or `Global`.
+        scope: Option<String> = "scope",
+        /// `Enabled` or `Disabled`.
+        state: Option<String> = "state",
+        /// Only with https.
+        ssl_verification: Option<bool> = "sslverification",
+    }
+}
+
+command! {
+    UpdateWebhook = "updateWebhook" => in Webhook, "webhook";
+    {
+        id: Uuid = "id",
+        payload_url: Option<String> = "payloadurl",
+        secret_key: Option<Secret<String>> = "secretkey",
+        scope: Option<String> = "scope",
+        state: Option<String> = "state",
+        ssl_verification: Option<bool> = "sslverification",
+    }
 }

@@ -5,7 +5,8 @@ use uuid::Uuid;
 use crate::macros::command;
 use crate::model::{
     Configuration, Host, ImageStore, Network, NetworkOffering, NetworkServiceProvider, Nic,
-    PhysicalNetwork, Pod, Router, SystemVm, TrafficType, VirtualMachine, VlanIpRange, Zone,
+    PhysicalNetwork, Pod, Router, SystemVm, TrafficType, VirtualMachine, VlanIpRange, Webhook,
+    Zone,
 };
 
 command! {
@@ -136,4 +137,10 @@ command! {
     ListNetworkServiceProviders = "listNetworkServiceProviders"
         => list NetworkServiceProvider, "networkserviceprovider";
     { physical_network_id: Option<Uuid> = "physicalnetworkid", name: Option<String> = "name" }
+}
+
+command! {
+    /// From 4.20 on.
+    ListWebhooks = "listWebhooks" => list Webhook, "webhook";
+    { name: Option<String> = "name", list_all: Option<bool> = "listall" }
 }

@@ -30,6 +30,8 @@ command! {
         zone_id: Uuid = "zoneid",
         /// `POD` in a basic zone.
         broadcast_domain_range: Option<String> = "broadcastdomainrange",
+        /// `VLAN` in an advanced zone; a basic one takes none.
+        isolation_methods: Option<String> = "isolationmethods",
     }
 }
 
@@ -90,6 +92,8 @@ command! {
 }
 
 command! {
+    /// Range, VLAN and physical network are for shared networks of advanced zones; a basic zone's
+    /// network gets its ranges one by one.
     CreateNetwork = "createNetwork" => in Network, "network";
     {
         name: String = "name",
@@ -99,6 +103,12 @@ command! {
         network_domain: Option<String> = "networkdomain",
         dns1: Option<IpAddr> = "dns1",
         dns2: Option<IpAddr> = "dns2",
+        physical_network_id: Option<Uuid> = "physicalnetworkid",
+        vlan: Option<String> = "vlan",
+        gateway: Option<IpAddr> = "gateway",
+        netmask: Option<IpAddr> = "netmask",
+        start_ip: Option<IpAddr> = "startip",
+        end_ip: Option<IpAddr> = "endip",
     }
 }
 

@@ -6,6 +6,7 @@ use bedrock::Secret;
 use uuid::Uuid;
 
 use crate::macros::object;
+use crate::model::NetworkService;
 use crate::xml::{Element, Object, ReadError, Value};
 
 object! {
@@ -129,6 +130,7 @@ object! {
         name: String = "name",
         state: Option<String> = "state",
         guest_ip_type: Option<String> = "guestiptype",
+        services: Vec<NetworkService> = "service",
     }
 }
 
@@ -203,6 +205,21 @@ object! {
         name: String = "name",
         zone_id: Option<Uuid> = "zoneid",
         state: Option<String> = "state",
+    }
+}
+
+object! {
+    /// Where the server sends events.
+    Webhook {
+        id: Uuid = "id",
+        name: String = "name",
+        payload_url: Option<String> = "payloadurl",
+        /// `Enabled` or `Disabled`.
+        state: Option<String> = "state",
+        /// `Local`, `Domain` or `Global`.
+        scope: Option<String> = "scope",
+        ssl_verification: Option<bool> = "sslverification",
+        secret_key: Option<Secret<String>> = "secretkey",
     }
 }
 
