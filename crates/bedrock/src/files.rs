@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Secret;
@@ -31,6 +31,16 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => Ok(()),
     }
+}
+
+/// What changes when a file is written, replaced or removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(Option<(u64, i64, i64, u64)>);
+
+/// How the file is now. Blocks.
+pub fn mark(path: &Path) -> Mark {
+    let metadata = std::fs::metadata(path).ok();
+    Mark(metadata.map(|it| (it.ino(), it.mtime(), it.mtime_nsec(), it.size())))
 }
 
 /// A key or a password has a few dozen characters.

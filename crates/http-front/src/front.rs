@@ -273,7 +273,7 @@ impl HttpFront {
         listener.proxy_protocol.clone_from(&layers.proxy_protocol);
         let front = Arc::downgrade(&self.shared);
         if layers.tls {
-            listener = listener.over_tls(Arc::new(FrontCertificates { front, bound }))?;
+            listener = listener.over_tls(Arc::new(FrontCertificates { front, bound }), None)?;
         }
         state.next_id += 1;
         let id = state.next_id;

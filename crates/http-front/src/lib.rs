@@ -32,5 +32,5 @@ pub use front::{
 };
 pub use listener::{BindError, Listener, Transport};
 pub use proxy_header::{ProxyHeader, ProxyHeaderError, parse_proxy_header};
-pub use serve::{HttpLimits, Peer, serve};
+pub use serve::{ClientCertificate, HttpLimits, Peer, UnixPeer, serve};
 pub use tls::{CertificateError, Certificates};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bedrock::net::Network;
 use rustls::server::ResolvesServerCert;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
@@ -83,16 +84,27 @@ impl Listener {
     pub fn over(mut self, transport: Transport) -> Result<Self, BindError> {
         self.proxy_protocol = transport.proxy_protocol;
         match transport.certificates {
-            Some(certificates) => self.over_tls(Arc::new(certificates)),
+            Some(certificates) => self.over_tls(Arc::new(certificates), None),
             None => Ok(self),
         }
+    }
+
+    /// Speaks TLS, and asks clients for a certificate that `clients` checks; requests have it as
+    /// [`ClientCertificate`](crate::ClientCertificate).
+    pub fn over_mutual_tls(
+        self,
+        certificates: Certificates,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> Result<Self, BindError> {
+        self.over_tls(Arc::new(certificates), Some(clients))
     }
 
     pub(crate) fn over_tls(
         mut self,
         resolver: Arc<dyn ResolvesServerCert>,
+        clients: Option<Arc<dyn ClientCertVerifier>>,
     ) -> Result<Self, BindError> {
-        let config = server_config(resolver).map_err(|source| {
+        let config = server_config(resolver, clients).map_err(|source| {
             let what = self.local_addr().map_or_else(|| "a socket".to_owned(), |a| a.to_string());
             BindError::new(what, std::io::Error::other(source))
         })?;

@@ -17,6 +17,7 @@ use axum::response::IntoResponse;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::CertificateDer;
 use task_scope::TaskScope;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -40,6 +41,18 @@ pub enum Peer {
     Tcp { remote: SocketAddr, local: SocketAddr },
     Unix,
 }
+
+/// The process at the other end of a Unix socket; an extension of its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnixPeer {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// The certificate that the client showed and the listener's check accepted; an extension of its
+/// requests.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate(pub Arc<CertificateDer<'static>>);
 
 /// Bounds of one listener.
 #[derive(Debug, Clone, Copy)]
@@ -73,13 +86,16 @@ impl Default for HttpLimits {
 pub(crate) struct Connection {
     /// The other end, as the PROXY header has it where there is one.
     pub(crate) remote: Option<IpAddr>,
+    /// Who it is, where the socket or the handshake tells.
+    unix: Option<UnixPeer>,
+    certificate: Option<ClientCertificate>,
     /// Ends the connection at once.
     pub(crate) cut: CancellationToken,
 }
 
 impl Connection {
     fn of(remote: Option<IpAddr>) -> Self {
-        Self { remote, cut: CancellationToken::new() }
+        Self { remote, unix: None, certificate: None, cut: CancellationToken::new() }
     }
 }
 
@@ -154,8 +170,11 @@ async fn accept_all(
             match accepted {
                 Accepted::Tcp(stream, peer) => server.tcp(stream, peer, place).await,
                 Accepted::Unix(stream) => {
+                    let peer = stream.peer_cred().ok();
+                    let unix = peer.map(|peer| UnixPeer { uid: peer.uid(), gid: peer.gid() });
                     let stream = Box::new(Counted::new(stream, place));
-                    server.http(stream, Peer::Unix, Connection::of(None)).await;
+                    let connection = Connection { unix, ..Connection::of(None) };
+                    server.http(stream, Peer::Unix, connection).await;
                 }
             }
         });
@@ -218,8 +237,9 @@ impl Server {
         let has_header = self.proxy_protocol.iter().any(|network| network.contains(remote.ip()));
         let opened = self.open(stream, has_header, remote).await;
         match opened {
-            Ok((http, source)) => {
-                let connection = Connection::of(Some(source.ip().to_canonical()));
+            Ok((http, source, certificate)) => {
+                let of = Connection::of(Some(source.ip().to_canonical()));
+                let connection = Connection { certificate, ..of };
                 let peer = Peer::Tcp { remote, local };
                 if let Some(http) = self.files(http, &peer, &connection).await {
                     self.http(Box::new(http), peer, connection).await;
@@ -248,11 +268,11 @@ impl Server {
         mut stream: Plain,
         has_header: bool,
         remote: SocketAddr,
-    ) -> Result<(Http, SocketAddr), OpenError> {
+    ) -> Result<(Http, SocketAddr, Option<ClientCertificate>), OpenError> {
         if !has_header {
             self.count(&mut stream, remote.ip())?;
             if self.tls.is_none() {
-                return Ok((files::over(files::without_tls(stream)), remote));
+                return Ok((files::over(files::without_tls(stream)), remote, None));
             }
         }
         let opening = async {
@@ -260,16 +280,20 @@ impl Server {
             if let Some(source) = source {
                 self.count(&mut stream, source.ip())?;
             }
+            let mut certificate = None;
             let sender = match &self.tls {
                 Some(acceptor) => {
                     let _turn =
                         self.handshakes.acquire().await.map_err(|_closed| OpenError::Stopped)?;
                     let tls = acceptor.accept(stream).await.map_err(OpenError::Handshake)?;
+                    let shown = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    certificate =
+                        shown.map(|it| ClientCertificate(Arc::new(it.clone().into_owned())));
                     Either::Right(Box::new(tls))
                 }
                 None => files::without_tls(stream),
             };
-            Ok((files::over(sender), source.unwrap_or(remote)))
+            Ok((files::over(sender), source.unwrap_or(remote), certificate))
         };
         tokio::select! {
             opened = tokio::time::timeout(self.limits.handshake_timeout, opening) => opened?,
@@ -337,6 +361,12 @@ fn prepare(
     let extensions = request.extensions_mut();
     extensions.insert(peer.clone());
     extensions.insert(connection.clone());
+    if let Some(unix) = connection.unix {
+        extensions.insert(unix);
+    }
+    if let Some(certificate) = &connection.certificate {
+        extensions.insert(certificate.clone());
+    }
     if let Some(remote) = connection.remote {
         extensions.insert(ClientAddress(remote));
     }

@@ -107,6 +107,22 @@ pub fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     names
 }
 
+/// Under which names a client that shows the certificate may be known: its DNS names and addresses,
+/// or, when it has no alternative names at all, the common name of its subject.
+pub fn client_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_rest, parsed)) = X509Certificate::from_der(certificate.as_ref()) else {
+        return Vec::new();
+    };
+    match parsed.subject_alternative_name() {
+        Ok(Some(_extension)) => alternative_names(certificate),
+        Ok(None) => {
+            let names = parsed.subject().iter_common_name();
+            names.filter_map(|name| name.as_str().ok().map(str::to_owned)).collect()
+        }
+        Err(_odd) => Vec::new(),
+    }
+}
+
 fn address_text(bytes: &[u8]) -> String {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
         return IpAddr::from(v4).to_string();

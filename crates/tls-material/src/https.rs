@@ -85,15 +85,7 @@ impl HttpsVerifier {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let (_rest, parsed) = X509Certificate::from_der(certificate.as_ref())
-            .map_err(|_odd| CertificateError::BadEncoding)?;
-        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if now < parsed.validity().not_before.timestamp() {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        if now > parsed.validity().not_after.timestamp() {
-            return Err(CertificateError::Expired.into());
-        }
+        check_dates(certificate, now)?;
         verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -116,6 +108,23 @@ impl HttpsVerifier {
         let words = UnknownIssuer { issuer, fingerprint, remedy };
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(words))))
     }
+}
+
+/// Whether a certificate that is trusted as itself is valid at this moment.
+pub(crate) fn check_dates(
+    certificate: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let (_rest, parsed) = X509Certificate::from_der(certificate.as_ref())
+        .map_err(|_odd| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired.into());
+    }
+    Ok(())
 }
 
 impl ServerCertVerifier for HttpsVerifier {

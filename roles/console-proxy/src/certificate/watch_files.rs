@@ -1,11 +1,10 @@
 //! The operator's certificate files, read again when they change: certbot and the like replace them
 //! and tell nobody.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bedrock::files::mark;
 use role::{HealthReporter, TaskScope};
 use tls_material::read_pair;
 
@@ -15,9 +14,6 @@ use crate::config::CertificateFiles;
 /// How often they are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 const CONDITION: &str = "certificate";
-
-/// What changes when a file is written or replaced.
-type Mark = Option<(u64, i64, i64, u64)>;
 
 /// Reads the files into force; on an error what is served stays. Blocks.
 pub(crate) fn read_files(
@@ -62,9 +58,4 @@ pub(crate) async fn keep_files(
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-fn mark(path: &Path) -> Mark {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
