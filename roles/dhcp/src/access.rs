@@ -1,12 +1,15 @@
-//! Who may do what over TCP: bearer tokens, of which only digests are kept.
+//! Who may do what. Over TCP: bearer tokens, of which only digests are kept, and names in
+//! certificates of clients. On the Unix socket: accounts, by the kernel's word.
 //!
-//! A file with one token a line: `NAME ROLE DIGEST`, the SHA-256 of the token in hexadecimal. The
-//! Unix socket needs no token: who may open it is what its mode and group say.
+//! The tokens' file has one token a line: `NAME ROLE DIGEST`, the SHA-256 of the token in
+//! hexadecimal. Certificates and accounts are named in the configuration, `NAME ROLE` each. A socket
+//! without such a list needs none: who may open it is what its mode and group say.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use nix::unistd::{Gid, Group, User};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -111,6 +114,94 @@ impl Tokens {
     }
 }
 
+/// Somebody and what they may do, `NAME ROLE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub name: String,
+    pub role: AccessRole,
+}
+
+impl FromStr for Grant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some(name), Some(role), None) => {
+                let role = role.parse().map_err(|error| format!("its role {role} {error}"))?;
+                Ok(Self { name: name.to_owned(), role })
+            }
+            _ => Err("is not a name and a role".to_owned()),
+        }
+    }
+}
+
+/// What the names of a certificate allow, with the name that does; the most of them.
+pub(crate) fn of_names<'n>(names: &'n [String], grants: &[Grant]) -> Option<(&'n str, AccessRole)> {
+    let granted = names.iter().flat_map(|name| {
+        let own = grants.iter().filter(|grant| grant.name.eq_ignore_ascii_case(name));
+        own.map(|grant| (name.as_str(), grant.role))
+    });
+    granted.max_by_key(|(_, role)| *role)
+}
+
+/// Which account of this machine may do what on the Unix socket. Cloneable.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    users: Arc<[(u32, AccessRole)]>,
+    groups: Arc<[(u32, AccessRole)]>,
+}
+
+impl Accounts {
+    /// Looks names up: `web`, `1001`, `@operators`, `@1002`. Members of a group are those of this
+    /// moment. root and the account that we run as may do everything. Blocks.
+    ///
+    /// # Errors
+    /// The names that this machine does not know; the others count nevertheless.
+    pub fn look_up(grants: &[Grant]) -> (Self, Vec<String>) {
+        let own = [0, nix::unistd::geteuid().as_raw()];
+        let mut users: Vec<_> = own.into_iter().map(|uid| (uid, AccessRole::Admin)).collect();
+        let (mut groups, mut unknown) = (Vec::new(), Vec::new());
+        for Grant { name, role } in grants {
+            if let Some(group) = name.strip_prefix('@') {
+                let number = group.parse::<u32>().ok();
+                let found = match number {
+                    Some(gid) => Group::from_gid(Gid::from_raw(gid)),
+                    None => Group::from_name(group),
+                };
+                let found = found.ok().flatten();
+                // A number needs no name.
+                let gid = number.or_else(|| found.as_ref().map(|group| group.gid.as_raw()));
+                let Some(gid) = gid else {
+                    unknown.push(name.clone());
+                    continue;
+                };
+                groups.push((gid, *role));
+                users.extend(members_of(&found.map(|group| group.mem).unwrap_or_default(), *role));
+                continue;
+            }
+            match (name.parse::<u32>(), User::from_name(name)) {
+                (Ok(uid), _) => users.push((uid, *role)),
+                (Err(_), Ok(Some(user))) => users.push((user.uid.as_raw(), *role)),
+                _ => unknown.push(name.clone()),
+            }
+        }
+        (Self { users: users.into(), groups: groups.into() }, unknown)
+    }
+
+    /// What a process of this user and group may do; the most that anything allows.
+    pub fn role_of(&self, uid: u32, gid: u32) -> Option<AccessRole> {
+        let users = self.users.iter().filter(|(id, _)| *id == uid);
+        let groups = self.groups.iter().filter(|(id, _)| *id == gid);
+        users.chain(groups).map(|(_, role)| *role).max()
+    }
+}
+
+fn members_of(names: &[String], role: AccessRole) -> Vec<(u32, AccessRole)> {
+    let users = names.iter().filter_map(|name| User::from_name(name).ok().flatten());
+    users.map(|user| (user.uid.as_raw(), role)).collect()
+}
+
 /// A new token, and its line for the file.
 pub fn mint(name: &str, role: AccessRole) -> (String, String) {
     let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
@@ -148,6 +239,37 @@ mod tests {
             assert_eq!(tokens.check(wrong), None, "{wrong}");
         }
         assert_eq!(format!("{tokens:?}"), "[\"ci\", \"ops\"]");
+    }
+
+    #[test]
+    fn accounts_are_known_by_user_and_group_and_the_most_counts() {
+        let grants: Vec<Grant> =
+            ["root reader", "4001 reader", "@4002 writer", "nobody-at-all admin"]
+                .map(|text| text.parse::<Grant>().unwrap())
+                .into();
+        let (accounts, unknown) = Accounts::look_up(&grants);
+        assert_eq!(unknown, ["nobody-at-all"]);
+        assert_eq!(accounts.role_of(0, 0), Some(AccessRole::Admin));
+        assert_eq!(accounts.role_of(4001, 1), Some(AccessRole::Reader));
+        assert_eq!(accounts.role_of(4001, 4002), Some(AccessRole::Writer));
+        assert_eq!(accounts.role_of(4003, 4003), None);
+        let error = "web root".parse::<Grant>().unwrap_err();
+        assert_eq!(error, "its role root is none of reader, writer and admin");
+        assert_eq!("web".parse::<Grant>().unwrap_err(), "is not a name and a role");
+    }
+
+    #[test]
+    fn names_of_a_certificate_are_compared_as_names() {
+        let grants: Vec<Grant> = ["portal.example writer", "ops admin"]
+            .map(|text| text.parse::<Grant>().unwrap())
+            .into();
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            of_names(&names, &grants).map(|(_, role)| role)
+        };
+        assert_eq!(of(&["x.example", "Portal.Example"]), Some(AccessRole::Writer));
+        assert_eq!(of(&["portal.example", "ops"]), Some(AccessRole::Admin));
+        assert_eq!(of(&["portal.example.org", "portal"]), None);
     }
 
     #[test]

@@ -23,7 +23,6 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::access::Tokens;
 use crate::desired::{Applied, Change, Precondition};
 use crate::heard::Heard;
 use crate::history::History;
@@ -48,6 +47,7 @@ mod sync;
 mod watching;
 mod zones;
 
+pub(crate) use guard::Gate;
 use problem::{Refusal, invalid};
 
 /// Of one resource.
@@ -95,8 +95,8 @@ impl Api {
         Self { store, observed, releaser, dns, sync, heard, history, tasks }
     }
 
-    /// Every endpoint of the list; with tokens, only for those who have one.
-    pub(crate) fn router(self, tokens: Option<Tokens>) -> Router {
+    /// Every endpoint of the list; with a gate, only for those whom it lets in.
+    pub(crate) fn router(self, gate: Option<Gate>) -> Router {
         let mut router = Router::new();
         for operation in Operation::ALL {
             router = router.route(operation.path(), handler(*operation));
@@ -108,8 +108,8 @@ impl Api {
                 Refusal::new(ProblemKind::MethodNotAllowed, text)
             })
             .layer(DefaultBodyLimit::max(BODY));
-        if let Some(tokens) = tokens {
-            router = router.layer(middleware::from_fn_with_state(tokens, guard::guard));
+        if let Some(gate) = gate {
+            router = router.layer(middleware::from_fn_with_state(gate, guard::guard));
         }
         router.layer(middleware::from_fn(envelope)).with_state(self)
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use config_reader::{Section, Violations};
 
+use crate::access::Grant;
 use crate::layout::Layout;
 use crate::sync::config::SyncConfig;
 use crate::tcp::TcpConfig;
@@ -18,6 +19,8 @@ pub struct Config {
     /// The one interface that is served.
     pub interface: InterfaceName,
     pub api_socket: PathBuf,
+    /// Who may do what on it; nothing: whoever may open it, everything.
+    pub socket_access: Vec<Grant>,
     pub dnsmasq: PathBuf,
     /// Account dnsmasq runs as; by default `dnsmasq` if it can reach the files.
     pub user: Option<String>,
@@ -54,6 +57,10 @@ impl Config {
             let problem = format!("{} is longer than 107 bytes", api_socket.display());
             section.violation("api_socket", problem, "give a shorter path");
         }
+        let socket_access = section.list(
+            "api_socket_access",
+            "give accounts and roles: [\"portal writer\", \"@operators admin\"]",
+        );
         let dnsmasq = absolute(&section.path("dnsmasq", DEFAULT_DNSMASQ));
         let user = section.optional::<String>("user", "name the account dnsmasq shall run as");
         let dns = section.or_default("dns", true, "give true or false");
@@ -84,6 +91,7 @@ impl Config {
         (violations.list().len() == found).then_some(Self {
             interface,
             api_socket,
+            socket_access,
             dnsmasq,
             user,
             dns,

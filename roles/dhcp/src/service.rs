@@ -11,7 +11,8 @@ use status_api::{Alarm, DhcpStatus, ReloadReport};
 use tokio::sync::watch;
 
 use crate::Spec;
-use crate::api::{self, Api, Parts};
+use crate::access::Accounts;
+use crate::api::{self, Api, Gate, Parts};
 use crate::config::Config;
 use crate::files;
 use crate::heard::Heard;
@@ -38,6 +39,7 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         .map_err(|error| RoleError::dependency("cannot prepare the role's directory", error))?;
     let listener = Listener::unix(config.api_socket.clone())
         .map_err(|error| RoleError::dependency("cannot serve the DHCP API", error))?;
+    let gate = socket_gate(&config, &cx).await?;
     let path = config.desired_file();
     let loaded = {
         let path = path.clone();
@@ -77,7 +79,7 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
     if let Some(tcp) = config.tcp {
         cx.tasks.spawn("api over tcp", crate::tcp::serve(tcp, api.clone(), cx.clone()));
     }
-    let router = api.router(None);
+    let router = api.router(gate);
     let serving =
         http_front::serve(listener, router, limits, cx.tasks.clone(), cx.shutdown.clone());
     cx.tasks.spawn_vital("api", serving);
@@ -99,6 +101,32 @@ pub(crate) async fn run(config: Config, cx: RoleContext) -> Result<(), RoleError
         return Ok(());
     }
     Err(RoleError::Internal("the store of the desired state ended".to_owned(), None))
+}
+
+/// Who is let in on the socket, where the configuration has a list: it decides then, not the mode.
+async fn socket_gate(config: &Config, cx: &RoleContext) -> Result<Option<Gate>, RoleError> {
+    if config.socket_access.is_empty() {
+        return Ok(None);
+    }
+    let (path, grants) = (config.api_socket.clone(), config.socket_access.clone());
+    let open = move || {
+        let found = Accounts::look_up(&grants);
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(path, mode).map(|()| found)
+    };
+    let opened = cx.tasks.blocking("accounts", open).await;
+    let (accounts, unknown) = opened
+        .map_err(|error| RoleError::internal("cannot look accounts up", error))?
+        .map_err(|error| RoleError::dependency("cannot open the DHCP API to accounts", error))?;
+    if !unknown.is_empty() {
+        let text = format!(
+            "roles.dhcp.api_socket_access names accounts that this machine does not know: {}",
+            unknown.join(", ")
+        );
+        tracing::warn!(text, "they are not let in");
+        cx.health.set_condition("accounts", text);
+    }
+    Ok(Some(Gate::Socket(accounts)))
 }
 
 /// The sync and its webhook, if they are configured.

@@ -1,5 +1,7 @@
-//! The way in over TCP: a bearer token, and what its role may do.
+//! The ways in: an account on the socket, over TCP a bearer token or a certificate; and what the
+//! role of either may do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -7,38 +9,107 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use dhcp_api::problem::{Problem, ProblemKind};
+use http_front::{ClientCertificate, UnixPeer};
+use key_store::certificate::client_names;
+use tokio::sync::watch;
 
 use super::problem::Refusal;
-use crate::access::{AccessRole, Tokens};
+use crate::access::{AccessRole, Accounts, Grant, Tokens, of_names};
 
 /// Before a wrong token is answered.
 const DELAY: Duration = Duration::from_millis(300);
 
-/// Lets a request pass when its token allows it.
-pub(super) async fn guard(State(tokens): State<Tokens>, request: Request, next: Next) -> Response {
+/// Who is let in by a listener.
+#[derive(Debug, Clone)]
+pub(crate) enum Gate {
+    /// Accounts of this machine.
+    Socket(Accounts),
+    /// Bearers of a token, and names in certificates.
+    Tcp { tokens: watch::Receiver<Tokens>, names: Arc<[Grant]> },
+}
+
+/// Somebody who was let in, in words.
+struct Caller {
+    who: String,
+    role: AccessRole,
+}
+
+/// Lets a request pass when its caller may.
+pub(super) async fn guard(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method(), request.uri().path());
     if path == "/v1/healthz" {
         return next.run(request).await;
     }
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|text| text.to_str().ok());
-    let token = given.and_then(|text| text.split_once(' '));
-    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((name, role)) = token.and_then(|(_, token)| tokens.check(token.trim())) else {
-        tracing::warn!(%method, path, given = given.is_some(), "no valid token");
-        tokio::time::sleep(DELAY).await;
-        let problem = Problem::new(ProblemKind::Unauthenticated, "a bearer token is needed");
-        let problem = problem.remedy("send Authorization: Bearer with a token of the tokens file");
-        let mut response = Refusal::from(problem).into_response();
-        let challenge = HeaderValue::from_static("Bearer");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        return response;
+    let caller = match &gate {
+        Gate::Socket(accounts) => account(accounts, &request),
+        Gate::Tcp { tokens, names } => match request.headers().get(header::AUTHORIZATION) {
+            // Whoever sends a token is who the token says.
+            Some(given) => bearer(&tokens.borrow(), given),
+            None => certificate(names, &request),
+        },
     };
-    let needed = needed(method, path);
+    let caller = match caller {
+        Ok(caller) => caller,
+        Err(problem) => {
+            tracing::warn!(%method, path, reason = problem.detail, "nobody who may");
+            tokio::time::sleep(DELAY).await;
+            let unknown = problem.status == 401;
+            let mut response = Refusal::from(*problem).into_response();
+            if unknown {
+                let challenge = HeaderValue::from_static("Bearer");
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+            }
+            return response;
+        }
+    };
+    let (needed, Caller { who, role }) = (needed(method, path), caller);
     if role < needed {
-        let text = format!("the token {name} is a {role}'s, and this needs a {needed}'s");
+        let text = format!("{who} is a {role}'s, and this needs a {needed}'s");
         return Refusal::new(ProblemKind::Forbidden, text).into_response();
     }
     next.run(request).await
+}
+
+fn account(accounts: &Accounts, request: &Request) -> Result<Caller, Box<Problem>> {
+    let refused = |text: String| {
+        let problem = Problem::new(ProblemKind::Forbidden, text);
+        Box::new(problem.remedy("add it to roles.dhcp.api_socket_access: \"NAME reader\""))
+    };
+    let Some(peer) = request.extensions().get::<UnixPeer>() else {
+        return Err(refused("the kernel does not tell whose process this is".to_owned()));
+    };
+    match accounts.role_of(peer.uid, peer.gid) {
+        Some(role) => Ok(Caller { who: format!("the account {}", peer.uid), role }),
+        None => Err(refused(format!("the account {} is not let in", peer.uid))),
+    }
+}
+
+fn bearer(tokens: &Tokens, given: &HeaderValue) -> Result<Caller, Box<Problem>> {
+    let token = given.to_str().ok().and_then(|text| text.split_once(' '));
+    let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let found = token.and_then(|(_, token)| tokens.check(token.trim()));
+    let found = found.map(|(name, role)| Caller { who: format!("the token {name}"), role });
+    found.ok_or_else(|| {
+        let problem = Problem::new(ProblemKind::Unauthenticated, "a valid bearer token is needed");
+        Box::new(problem.remedy("send Authorization: Bearer with a token of the tokens file"))
+    })
+}
+
+fn certificate(grants: &[Grant], request: &Request) -> Result<Caller, Box<Problem>> {
+    let Some(ClientCertificate(shown)) = request.extensions().get::<ClientCertificate>() else {
+        let text = "a bearer token or a certificate is needed";
+        let remedy = "send Authorization: Bearer with a token of the tokens file, or show a \
+                      certificate of api_client_ca_file";
+        return Err(Box::new(Problem::new(ProblemKind::Unauthenticated, text).remedy(remedy)));
+    };
+    let names = client_names(shown);
+    let found = of_names(&names, grants);
+    let found = found.map(|(name, role)| Caller { who: format!("the certificate {name}"), role });
+    found.ok_or_else(|| {
+        let text = format!("the certificate's names are not let in: {}", names.join(", "));
+        let problem = Problem::new(ProblemKind::Forbidden, text);
+        Box::new(problem.remedy("add one to roles.dhcp.api_client_names: \"NAME reader\""))
+    })
 }
 
 fn needed(method: &Method, path: &str) -> AccessRole {

@@ -13,6 +13,7 @@
 mod client;
 mod cloud;
 mod document;
+mod doors;
 mod exact;
 mod failures;
 mod hardship;
