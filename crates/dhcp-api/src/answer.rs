@@ -483,6 +483,10 @@ pub enum AlarmKind {
     OptionDropped,
     LeaseConflict,
     InstanceOverSoftLimit,
+    /// A client found somebody else at its address; nobody gets it for a while.
+    DeclinedAddress,
+    /// The wall clock jumped by an hour or more; leases that end were judged by it.
+    ClockJumped,
     /// Somebody else answers in a network of the zone; it is not served here.
     VrPresent,
     /// Nothing was heard of the management server for a while; what was known is served.

@@ -52,7 +52,9 @@ impl Document {
     /// The schema of a request. What is required is what the reader misses in an empty object.
     fn request<T: Read + JsonSchema>(&mut self, name: &str, ignored: &[&str]) -> Value {
         let mut schema = self.generator.root_schema_for::<T>().to_value();
-        schema.as_object_mut().unwrap().retain(|key, _| key != "$defs" && key != "components");
+        if let Some(members) = schema.as_object_mut() {
+            members.retain(|key, _| key != "$defs" && key != "components");
+        }
         let missing = match whole::<T>(json!({})) {
             Ok(_) => Vec::new(),
             Err(faults) => faults.into_parts().1,
@@ -78,7 +80,9 @@ impl Document {
             };
             schema["properties"][*member] = json!({"description": note, "readOnly": true});
         }
-        schema.as_object_mut().unwrap().remove("title");
+        if let Some(members) = schema.as_object_mut() {
+            members.remove("title");
+        }
         self.requests.insert(name.to_owned(), schema);
         json!({"$ref": format!("#/components/schemas/{name}")})
     }
@@ -268,8 +272,11 @@ impl Document {
             }
             if status == 202 && operation != Operation::SyncNow {
                 response["headers"]["Location"] = json!({"$ref": "#/components/headers/Location"});
-                if operation.method() == Method::Delete {
-                    response["headers"].as_object_mut().unwrap().remove("ETag");
+                // Of what is gone there is no tag.
+                if let (Method::Delete, Some(headers)) =
+                    (operation.method(), response["headers"].as_object_mut())
+                {
+                    headers.remove("ETag");
                 }
             }
             responses.insert(status.to_string(), response);

@@ -222,7 +222,7 @@ impl Output {
         let text = dnsmasq_log::message(line);
         match &event {
             LogEvent::Rejected(_) => tracing::warn!(line = text, "dnsmasq does not take a line"),
-            LogEvent::Withheld(_) => {
+            LogEvent::Withheld(_) | LogEvent::Declined(_) => {
                 self.heard.line(text);
                 tracing::warn!(line = text, "dnsmasq withholds an address");
             }
@@ -244,9 +244,14 @@ impl Output {
             }
             words.push_back(text.to_owned());
         }
-        if matches!(event, LogEvent::Read(_) | LogEvent::Rejected(_) | LogEvent::Dropped(_))
-            && let Err(error) = self.events.try_send(event)
-        {
+        let is_news = matches!(
+            event,
+            LogEvent::Read(_)
+                | LogEvent::Rejected(_)
+                | LogEvent::Dropped(_)
+                | LogEvent::Declined(_)
+        );
+        if is_news && let Err(error) = self.events.try_send(event) {
             tracing::trace!(%error, "nobody waits for what dnsmasq said");
         }
     }

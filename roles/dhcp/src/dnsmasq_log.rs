@@ -1,6 +1,7 @@
 //! What dnsmasq says on stderr, as events. Its log is the only place where it confirms a reload
 //! and complains about a line.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use dhcp_api::words::MacAddress;
@@ -21,6 +22,8 @@ pub(crate) enum LogEvent {
     },
     /// An address is reserved but cannot be given now.
     Withheld(String),
+    /// A client says that somebody else has its address, which nobody gets for a while.
+    Declined(Ipv4Addr),
     /// An option did not fit into an answer.
     Dropped(String),
     Other,
@@ -38,11 +41,10 @@ const REJECTIONS: [&str; 6] = [
     "no leases left",
 ];
 
-const WITHHELD: [&str; 3] = [
-    "not using configured address",
-    "disabling DHCP static address",
-    "no address range available for DHCP request",
-];
+const WITHHELD: [&str; 2] =
+    ["not using configured address", "no address range available for DHCP request"];
+
+const DECLINED: &str = "disabling DHCP static address ";
 
 const DROPPED: &str = "cannot send DHCP/BOOTP option ";
 
@@ -76,6 +78,10 @@ pub(crate) fn parse(line: &str) -> LogEvent {
     }
     if text.starts_with(DROPPED) {
         return LogEvent::Dropped(text.to_owned());
+    }
+    if let Some(rest) = text.strip_prefix(DECLINED) {
+        let address = rest.split(' ').next().and_then(|word| word.parse().ok());
+        return address.map_or_else(|| LogEvent::Withheld(text.to_owned()), LogEvent::Declined);
     }
     if WITHHELD.iter().any(|start| text.starts_with(start)) {
         return LogEvent::Withheld(text.to_owned());
@@ -120,6 +126,10 @@ mod tests {
         check(&format!("dnsmasq-dhcp[7]: {line}"), LogEvent::Withheld(line.to_owned()));
         let line = "cannot send DHCP/BOOTP option 43: no space left in packet";
         check(&format!("dnsmasq-dhcp[7]: {line}"), LogEvent::Dropped(line.to_owned()));
+        check(
+            "dnsmasq-dhcp[7]: disabling DHCP static address 10.77.0.50 for 10m",
+            LogEvent::Declined(Ipv4Addr::new(10, 77, 0, 50)),
+        );
         check("dnsmasq[7]: cleared cache", LogEvent::Other);
         check("", LogEvent::Other);
     }

@@ -1,6 +1,7 @@
 //! What is really served, as the reconciler last saw it. Written by the reconciler alone.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use dhcp_api::answer::{LastApply, Phase};
@@ -39,6 +40,10 @@ pub struct Observed {
     pub(crate) rolled_back: Option<Poisoned>,
     /// Options that did not fit into an answer to a client, since the last reload.
     pub dropped: Vec<String>,
+    /// Addresses that their clients declined since the last reload, and when.
+    pub declined: BTreeMap<Ipv4Addr, Instant>,
+    /// The last jump of the wall clock, in words.
+    pub clock_jump: Option<String>,
 }
 
 /// A line dnsmasq did not take.

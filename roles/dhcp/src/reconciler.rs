@@ -32,6 +32,7 @@ use crate::store::Store;
 use crate::version::VersionError;
 
 mod applying;
+mod clock;
 mod liveness;
 mod released;
 mod reporting;
@@ -104,6 +105,7 @@ pub(crate) struct Reconciler {
     holder: Option<String>,
     survival: Survival,
     liveness: liveness::Liveness,
+    wall_clock: clock::WallClock,
     /// What clients said last.
     pub(crate) heard: Heard,
 }
@@ -140,6 +142,7 @@ impl Reconciler {
             holder,
             survival: Survival::default(),
             liveness: liveness::Liveness::default(),
+            wall_clock: clock::WallClock::default(),
             heard: Heard::default(),
         }
     }
@@ -256,6 +259,7 @@ impl Reconciler {
     }
 
     async fn pass(&mut self, state: &Arc<DesiredState>) -> Result<(), ApplyError> {
+        self.look_at_clock();
         self.look_at_life().await;
         let wanted = self.vetted(state).await?;
         if self.process.as_mut().is_some_and(|(child, _)| child.has_ended()) {
@@ -328,19 +332,23 @@ impl Reconciler {
             self.start(rendered).await?;
             return Ok(Some("start"));
         };
-        let (mut complaints, mut dropped) = (Vec::new(), Vec::new());
+        let (mut complaints, mut dropped, mut declined) = (Vec::new(), Vec::new(), Vec::new());
         while let Ok(event) = child.events.try_recv() {
             match event {
                 LogEvent::Rejected(line) => complaints.push(line),
                 LogEvent::Dropped(line) => dropped.push(line),
+                LogEvent::Declined(address) => declined.push(address),
                 _ => {}
             }
         }
-        if !complaints.is_empty() || !dropped.is_empty() {
+        if !complaints.is_empty() || !dropped.is_empty() || !declined.is_empty() {
             let complaints = rejections(complaints, rendered, &layout);
             self.observed.send_modify(|observed| {
                 observed.rejected.extend(complaints);
                 observed.rejected.truncate(REJECTED);
+                let room = REJECTED.saturating_sub(observed.declined.len());
+                let declined = declined.into_iter().take(room);
+                observed.declined.extend(declined.map(|address| (address, Instant::now())));
                 for line in dropped {
                     if observed.dropped.len() < REJECTED && !observed.dropped.contains(&line) {
                         observed.dropped.push(line);

@@ -22,6 +22,8 @@ use crate::sync::SyncState;
 
 /// Alarms of one kind that are shown.
 const MOST_ALARMS: usize = 32;
+/// So long dnsmasq keeps a declined address back.
+const DECLINED: Duration = Duration::from_mins(10);
 /// Without a listing for so long an operator should know.
 const STALE: Duration = Duration::from_mins(10);
 
@@ -117,7 +119,10 @@ pub(crate) fn brief(
 
 /// Alarms that are worth a look and take nothing from anybody.
 const fn is_remark(kind: AlarmKind) -> bool {
-    matches!(kind, AlarmKind::HostnameChanged | AlarmKind::DuplicateHostname)
+    matches!(
+        kind,
+        AlarmKind::HostnameChanged | AlarmKind::DuplicateHostname | AlarmKind::ClockJumped
+    )
 }
 
 /// Time since the last listing that was taken over.
@@ -197,6 +202,18 @@ fn alarms(desired: &DesiredState, observed: &Observed) -> Vec<Alarm> {
     let withheld = desired.standings().withheld;
     for ((zone, name, kind), reason) in withheld.iter().chain(&observed.refused).take(MOST_ALARMS) {
         alarm(AlarmKind::RecordWithheld, format!("zones/{zone}/records/{name} {kind}: {reason}"));
+    }
+    for (address, at) in &observed.declined {
+        if at.elapsed() < DECLINED {
+            let text = format!(
+                "{address} was declined by its client: something else on the wire uses it. dnsmasq gives \
+                 it to nobody for ten minutes, or until the next reload; look who has it (arping)"
+            );
+            alarm(AlarmKind::DeclinedAddress, text);
+        }
+    }
+    if let Some(text) = &observed.clock_jump {
+        alarm(AlarmKind::ClockJumped, text.clone());
     }
     if let (Some((_, error)), Some(poisoned)) = (&observed.error, &observed.rolled_back) {
         let (alarm, generation) = (AlarmKind::GenerationPoisoned, Some(poisoned.generation));

@@ -100,6 +100,8 @@ impl Reconciler {
         self.observed.send_modify(|observed| {
             observed.rejected = rejected;
             observed.dropped.clear();
+            // A reload gives declined addresses out again.
+            observed.declined.clear();
         });
     }
 

@@ -81,6 +81,20 @@ impl Client {
         Some(given)
     }
 
+    /// Says that somebody else has the address that was given.
+    pub(crate) fn decline(&self, mac: &str, given: &Given) {
+        let about = [(50, given.address.octets().to_vec()), (54, given.options[&54].clone())];
+        let answer = self.exchange(mac, 4, Asks::default(), &about, Duration::from_millis(1));
+        assert_eq!(answer, None, "nobody answers to that");
+    }
+
+    /// Asks for an address that it had, as after a restart: the kind of the answer.
+    pub(crate) fn again(&self, mac: &str, address: Ipv4Addr) -> Option<u8> {
+        let about = [(50, address.octets().to_vec())];
+        let answer = self.exchange(mac, 3, Asks::default(), &about, ANSWER)?;
+        answer.options[&53].first().copied()
+    }
+
     /// The offer for a client that asks like this.
     pub(crate) fn offer(&self, mac: &str, asks: Asks<'_>) -> Given {
         self.exchange(mac, 1, asks, &[], ANSWER).expect("an offer")

@@ -7,6 +7,8 @@ use crate::client::Asks;
 use crate::harness::{Running, eventually};
 use crate::namespace::{Wire, on_a_wire, open_directory};
 
+const MAC1: &str = "02:00:00:00:00:01";
+
 async fn serving(directory: &tempfile::TempDir) -> Running {
     let running = Running::start(directory.path(), "", Host::system()).await;
     running.api.set_up().await;
@@ -436,6 +438,30 @@ fn a_mac_in_two_subnets_gets_the_options_of_the_one_it_is_in() {
         assert_eq!(given.ip(), "10.78.0.50");
         assert_eq!(given.text(67).as_deref(), Some("second\0"));
         assert!([3, 6, 15, 66].iter().all(|code| !given.options.contains_key(code)), "{given:?}");
+        running.stop().await;
+    });
+}
+
+/// A client that finds somebody else at its address gets none until a reload, and the status says so.
+#[test]
+fn a_declined_address_is_told_and_comes_back_with_a_reload() {
+    on_a_wire("exact::a_declined_address_is_told_and_comes_back_with_a_reload", async |wire| {
+        let directory = open_directory();
+        let running = serving(&directory).await;
+        let api = &running.api;
+        api.reserve("r1", MAC1, "10.77.0.50").await.expect(201);
+        let given = wire.client().lease(MAC1).expect("an address");
+        wire.client().decline(MAC1, &given);
+        eventually("the declined address is told", async || {
+            let alarms = api.status().await["alarms"].to_string();
+            (alarms.contains("declined-address") && alarms.contains("10.77.0.50")).then_some(())
+        })
+        .await;
+        assert!(wire.client().lease(MAC1).is_none());
+        let body = json!({"mac": MAC1, "ipv4": "10.77.0.50", "hostname": "renamed"});
+        api.put("/v1/zones/z1/reservations/r1", &body).await.expect(200);
+        assert_eq!(wire.client().lease(MAC1).expect("an address").ip(), "10.77.0.50");
+        assert!(!api.status().await["alarms"].to_string().contains("declined-address"));
         running.stop().await;
     });
 }

@@ -122,7 +122,10 @@ fn a_changed_address_is_given_and_a_removed_host_is_forgotten() {
             assert_eq!(wire.client().lease(MAC1).expect("an address").ip(), "10.77.0.50");
             api.reserve("r1", MAC1, "10.77.0.51").await.expect(200);
             assert_eq!(leases(api).await, json!([]), "the old lease is taken back");
+            // Whoever comes back with the old address is told no, and finds the new one.
+            assert_eq!(wire.client().again(MAC1, [10, 77, 0, 50].into()), Some(6));
             assert_eq!(wire.client().lease(MAC1).expect("an address").ip(), "10.77.0.51");
+            assert_eq!(wire.client().again(MAC1, [10, 77, 0, 51].into()), Some(5));
             assert_eq!(wire.dig(&["vm-r1.cs.example", "A"]), "10.77.0.51");
             api.delete("/v1/zones/z1/reservations/r1").await.expect(204);
             assert_eq!(leases(api).await, json!([]));

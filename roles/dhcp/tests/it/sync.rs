@@ -328,3 +328,56 @@ async fn a_signed_webhook_wakes_the_sync_and_any_other_is_refused() {
     .await;
     running.stop().await;
 }
+
+/// A clock that a test moves.
+struct Moved(std::sync::atomic::AtomicI64);
+
+impl role::host::Clock for Moved {
+    fn now(&self) -> std::time::SystemTime {
+        let by = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        let seconds = Duration::from_secs(by.unsigned_abs());
+        let now = role::Host::system().clock.now();
+        if by < 0 { now - seconds } else { now + seconds }
+    }
+}
+
+/// A clock that jumps ahead and back again stops nothing, takes no address, and is told.
+#[tokio::test]
+async fn a_jump_of_the_clock_is_told_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let cloud = Cloud::start(world(12)).await;
+    let clock = std::sync::Arc::new(Moved(0.into()));
+    let host = role::Host { clock: std::sync::Arc::clone(&clock) as _, ..role::Host::system() };
+    let table = cloud.table(directory.path(), "starting_interval = \"100ms\"");
+    let text = format!("dnsmasq = \"/nonexistent/dnsmasq\"\n{table}");
+    let running = crate::harness::Running::start(directory.path(), &text, host).await;
+    let api = &running.api;
+    eventually("the first listing is taken over", async || {
+        (reservations(api, "z1").await.len() == 12).then_some(())
+    })
+    .await;
+    let before = reservations(api, "z1").await;
+    for (known, hours) in [(13, 7), (14, -48)] {
+        clock.0.store(hours * 3600, std::sync::atomic::Ordering::Relaxed);
+        cloud.api.with(|world| {
+            let id = world.deploy(&format!("late-{known}")).unwrap();
+            world.set(&id, "state", "Starting");
+        });
+        eventually("a machine that starts is still seen", async || {
+            (reservations(api, "z1").await.len() == known).then_some(())
+        })
+        .await;
+        eventually("the jump is told", async || {
+            alarms(api).await.contains(&"clock-jumped".to_owned()).then_some(())
+        })
+        .await;
+        sync(api).await;
+    }
+    let after = reservations(api, "z1").await;
+    assert!(before.iter().all(|known| after.contains(known)), "{after:?}");
+    let status = api.status().await;
+    let told = status["alarms"].as_array().unwrap().iter();
+    let told: Vec<&str> = told.filter_map(|alarm| alarm["text"].as_str()).collect();
+    assert!(told.iter().any(|text| text.contains("jumped back by 3300 minutes")), "{told:?}");
+    running.stop().await;
+}
