@@ -14,6 +14,7 @@ mod admin;
 mod binary;
 mod certificates;
 mod child;
+mod cloud;
 mod conflicts;
 mod consoles;
 mod conversations;
