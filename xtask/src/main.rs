@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks")]
 #![allow(clippy::disallowed_methods, reason = "starting programs is all this tool does")]
 
+mod api;
 mod autobahn;
 mod bench;
 mod demo;
@@ -34,6 +35,8 @@ cargo xtask COMMAND
   bench storage           figures of secondary storage: listing 100,000 templates, links against nginx
   bench move              copies beside cp, chains beside qemu-img, buckets beside boto3 (from PyPI; s3s-fs from crates.io)
   bench console           the console relay beside haproxy and websockify; what idle consoles cost
+  api [SECONDS]           the DHCP role's API against its document: a linter and schemathesis (from PyPI),
+                          with a real dnsmasq in a network namespace; needs root
   autobahn [CASES…]       the WebSocket crate against the Autobahn test suite (from PyPI, needs Python 2.7)
   package [--no-build] [--check]
                           release build with unit, manual pages and completions: archive, Debian package, RPM
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(),
         "deny" => deny::run(),
         "setup" => setup::run(),
+        "api" => api::run(rest),
         "autobahn" => autobahn::run(rest),
         "bench" => bench::run(rest),
         "package" => package::run(rest),
