@@ -18,6 +18,8 @@
 
 #[path = "shared/binary.rs"]
 mod binary;
+#[path = "dhcp/peers.rs"]
+mod peers;
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -97,7 +99,8 @@ async fn measure(binary: &Path, scale: &Scale) {
     }
     bulk(binary, scale.bulk).await;
     synced(binary, scale.machines, scale.samples.min(20)).await;
-    exchanges(binary, scale.bulk, scale.rounds).await;
+    peers::exchanges(binary, scale.bulk, scale.rounds).await;
+    peers::names(binary, scale.bulk, scale.rounds).await;
     memory(binary, scale.most).await;
 }
 
@@ -456,66 +459,6 @@ async fn synced(binary: &Path, machines: usize, samples: usize) {
          {most:.0} ms of {samples} (goal: the interval + 100 ms)"
     );
     stop.cancel();
-}
-
-/// A dnsmasq that nobody supervises, with the same hosts.
-fn bare(directory: &Path, hosts: usize) -> Running {
-    open(directory);
-    let lines: String = (0..hosts)
-        .map(|index| format!("{},{},vm-{index}\n", text(mac(index)), address(index)))
-        .collect();
-    let (leases, file) = (directory.join("leases"), directory.join("hosts"));
-    fs::write(&file, lines).unwrap();
-    let config = directory.join("dnsmasq.conf");
-    let text = format!(
-        "keep-in-foreground\nuser=root\npid-file=\nport=0\ninterface=br0\nexcept-interface=lo\n\
-         bind-dynamic\ndhcp-authoritative\ndhcp-ignore=tag:!known\nno-ping\n\
-         dhcp-lease-max=100000\ndhcp-leasefile={}\ndhcp-hostsfile={}\n\
-         dhcp-range=10.77.0.0,static,255.255.0.0,infinite\n",
-        leases.display(),
-        file.display()
-    );
-    fs::write(&config, text).unwrap();
-    let mut command = in_server(Path::new("/usr/sbin/dnsmasq"));
-    Running(command.arg("-C").arg(config).arg("--log-facility=/dev/null").spawn().unwrap())
-}
-
-/// Exchanges per second that perfdhcp gets through.
-fn perfdhcp(hosts: usize) -> f64 {
-    let clients = hosts.to_string();
-    let arguments =
-        ["-4", "-l", "eth0", "-b", "mac=02:00:00:00:00:00", "-R", &clients, "-r", "3000"];
-    let output = Command::new("perfdhcp").args(arguments).args(["-p", "5", "-W", "0"]).output();
-    let output = String::from_utf8(output.unwrap().stdout).unwrap();
-    let rate = output.lines().find_map(|line| line.strip_prefix("Rate: ")).expect(&output);
-    rate.split(' ').next().unwrap().parse().unwrap()
-}
-
-async fn exchanges(binary: &Path, hosts: usize, rounds: usize) {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        {
-            let role = Role::with_subnet(binary).await;
-            role.fill(hosts).await;
-            ours.push(perfdhcp(hosts));
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let _bare = bare(directory.path(), hosts);
-        let dhcp = Dhcp::new();
-        while dhcp.lease(mac(0), Duration::from_millis(100)).is_none() {}
-        drop(dhcp);
-        theirs.push(perfdhcp(hosts));
-    }
-    let median = |rates: &mut Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
-    let (ours, theirs) = (median(&mut ours), median(&mut theirs));
-    println!(
-        "exchanges of {hosts} hosts: {ours:.0}/s under control, {theirs:.0}/s by a bare dnsmasq: \
-         {:.2} x (goal 0.98 x)",
-        ours / theirs
-    );
 }
 
 async fn memory(binary: &Path, count: usize) {
