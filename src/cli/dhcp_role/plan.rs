@@ -29,7 +29,7 @@ The API is that of --url and the two key files, or CLOUDSTACK_ENDPOINT, CLOUDSTA
 CLOUDSTACK_SECRET, or roles.dhcp.sync of --config. The user needs the role of a root administrator.";
 
 #[derive(Debug, Args)]
-pub(super) struct PlanOptions {
+pub(in crate::cli) struct PlanOptions {
     /// Name or id of the zone
     zone: String,
     #[command(flatten)]
