@@ -151,11 +151,12 @@ fn served(role: &Role) -> Result<()> {
     loop {
         let status: Value = serde_json::from_str(&curl(&role.socket, &["http://x/v1/status"])?)
             .context("the status is not JSON")?;
-        let instance = &status["instances"][0];
-        let (state, restarts) = (&instance["state"], &instance["restarts"]);
-        if status["generation"] == status["applied_generation"] && state == "serving" {
+        let at = |path: &str| status.pointer(path).cloned().unwrap_or_default();
+        let (wanted, applied) = (at("/generation"), at("/applied_generation"));
+        if wanted == applied && at("/instances/0/state") == "serving" {
+            let restarts = at("/instances/0/restarts");
             ensure!(restarts == 0, "dnsmasq died of what was stored: {status:#}");
-            println!("API: generation {} is served, dnsmasq never died", status["generation"]);
+            println!("API: generation {wanted} is served, dnsmasq never died");
             return Ok(());
         }
         ensure!(Instant::now() < deadline, "what was stored is not served: {status:#}");

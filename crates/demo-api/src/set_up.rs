@@ -115,7 +115,12 @@ fn setting(world: &mut World, query: &Query, command: &str) -> (u16, String) {
     };
     let zone = query.get("zoneid").map(String::as_str);
     if let Some(zone) = world.zones.iter_mut().find(|z| zone.is_some() && text(z, "id") == zone) {
-        zone["resourcedetails"][name.as_str()] = value.as_str().into();
+        let details = zone
+            .as_object_mut()
+            .map(|zone| zone.entry("resourcedetails").or_insert_with(|| json!({})).as_object_mut());
+        if let Some(details) = details.flatten() {
+            details.insert(name.clone(), value.as_str().into());
+        }
     }
     done(command, "configuration", &json!({"name": name, "value": value}))
 }
