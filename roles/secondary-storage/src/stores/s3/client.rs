@@ -18,6 +18,8 @@ use crate::sources::http::trust::Trust;
 
 /// Longest answer in XML: a page has a thousand keys.
 const MAX_TEXT: usize = 8 << 20;
+/// Room that is made before anything of an object is there.
+const MAX_AHEAD: usize = 8 << 20;
 /// The first pause before another attempt; each is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -297,7 +299,9 @@ impl Client {
     /// followed by another one for what is missing.
     pub async fn get(&self, key: &str, range: Range<u64>, tag: &str) -> Outcome<Bytes> {
         let expected = range.end.saturating_sub(range.start);
-        let mut bytes = BytesMut::new();
+        // Growing step by step would need twice the room.
+        let room = usize::try_from(expected).map_or(MAX_AHEAD, |all| all.min(MAX_AHEAD));
+        let mut bytes = BytesMut::with_capacity(room);
         let mut attempts = 0;
         while (bytes.len() as u64) < expected {
             let begin = range.start + bytes.len() as u64;

@@ -323,7 +323,7 @@ impl Opened for S3Object {
 
     /// Each request costs a round trip.
     fn stride(&self) -> u64 {
-        8 << 20
+        4 << 20
     }
 
     fn read(&self, range: Range<u64>) -> Operation<Bytes> {
