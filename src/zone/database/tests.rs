@@ -7,10 +7,10 @@ use std::sync::Mutex;
 use demo_api::DemoApi;
 use role::host::CommandOutput;
 use role::{BoxFuture, Host};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::*;
-use crate::zone::tests::{bench, fresh, wish};
+use crate::zone::tests::{Bench, bench, fresh, wish};
 use crate::zone::{Action, Step, StorageMode, act, disable, enable};
 
 /// As the server's schema has them, with the constraints that an insert meets.
@@ -124,7 +124,7 @@ impl Server {
 
 /// Runs clients, and lets the API show what then stands in the database.
 struct Shown {
-    server: Arc<Server>,
+    server: Server,
     api: DemoApi,
     arguments: Mutex<Vec<String>>,
 }
@@ -225,19 +225,22 @@ fn urls_and_property_files_name_a_database_and_never_a_password_on_the_command_l
     assert!(problem.contains("cannot be opened"), "{problem}");
 }
 
-#[tokio::test]
-#[expect(clippy::too_many_lines, reason = "one database for one story: to start it takes seconds")]
-async fn the_database_is_changed_as_the_plan_says_and_back() {
+/// The API of a zone whose system VMs are stopped, and its database.
+async fn both() -> (Bench, Runner) {
     let mut world = fresh();
     world.hosts.clear();
-    let mut bench = bench(world).await;
+    let bench = bench(world).await;
     let zone = bench.api.with(|world| world.zone_id().to_owned());
-    let server = Arc::new(Server::start(&zone));
+    let server = Server::start(&zone);
     server.client("cloud", STOPPED).unwrap();
-    let shown =
-        Shown { server: Arc::clone(&server), api: bench.api.clone(), arguments: Mutex::default() };
-    let runner = Runner(Arc::new(shown));
-    let shown = &runner.0;
+    let shown = Shown { server, api: bench.api.clone(), arguments: Mutex::default() };
+    (bench, Runner(Arc::new(shown)))
+}
+
+#[tokio::test]
+async fn the_database_is_changed_as_the_plan_says_and_back() {
+    let (mut bench, runner) = both().await;
+    let (shown, server) = (&runner.0, &runner.0.server);
     let database = Database::open(&server.access(), Arc::new(runner.clone())).await.unwrap();
     let options = database.options.clone();
     let mode = std::fs::metadata(&options).unwrap().permissions();
@@ -284,7 +287,20 @@ async fn the_database_is_changed_as_the_plan_says_and_back() {
     assert!(text.contains("service_offering_id") && text.contains("row of a storage VM"), "{text}");
     assert_eq!(server.client("cloud", "SELECT value FROM sequence").unwrap(), "73\n");
 
-    // Settings that the API hides, sealed or not, and nothing secret where others see it.
+    // Tables that are others are found before anything is changed.
+    server.client("cloud", "ALTER TABLE vm_instance DROP COLUMN power_state").unwrap();
+    let error = Database::open(&server.access(), Arc::new(runner.clone())).await.unwrap_err();
+    assert!(error.to_string().contains("power_state"), "{error}");
+    drop(database);
+    assert!(!options.exists());
+}
+
+#[tokio::test]
+async fn settings_that_the_api_hides_are_opened_and_shown_to_nobody() {
+    let (mut bench, runner) = both().await;
+    let (shown, server) = (&runner.0, &runner.0.server);
+    let database = Database::open(&server.access(), Arc::new(runner.clone())).await.unwrap();
+    let mut wish = wish();
     let plain = |value: &str| {
         let sql = "REPLACE INTO configuration VALUES ('Hidden', 'DEFAULT', 'x', \
                    'upload.post.secret.key', '";
@@ -308,24 +324,14 @@ async fn the_database_is_changed_as_the_plan_says_and_back() {
     wish.storage = StorageMode::Standalone;
     wish.set_up = Some(set_up.clone());
     let steps = enable::enable(&bench.seen().await, &wish);
-    let full = steps.iter().find_map(|step| match &step.action {
+    let file = steps.iter().find_map(|step| match &step.action {
         Action::File { text, full } => Some((text.clone(), full.clone())),
         _ => None,
     });
-    let key = set_up.upload_key.unwrap();
-    if let Some((text, full)) = full {
-        assert!(!text.contains(key.reveal()) && text.contains("upload_key"), "{text}");
-        let full: toml::Table = full.reveal().parse().unwrap();
-        let storage: &Value = &serde_json::to_value(&full["roles"]["secondary_storage"]).unwrap();
-        assert_eq!(storage["upload_key"], **key.reveal());
-    }
+    let (key, (text, full)) = (set_up.upload_key.unwrap(), file.unwrap());
+    assert!(!text.contains(key.reveal()) && text.contains("upload_key"), "{text}");
+    let full: toml::Table = full.reveal().parse().unwrap();
+    assert_eq!(full["roles"]["secondary_storage"]["upload_key"].as_str(), Some(&**key.reveal()));
     let arguments = shown.arguments.lock().unwrap().join("\n");
     assert!(!arguments.contains("geheim") && !arguments.contains(key.reveal()), "{arguments}");
-
-    // Tables that are others are found before anything is changed.
-    server.client("cloud", "ALTER TABLE vm_instance DROP COLUMN power_state").unwrap();
-    let error = Database::open(&server.access(), Arc::new(runner.clone())).await.unwrap_err();
-    assert!(error.to_string().contains("power_state"), "{error}");
-    drop(database);
-    assert!(!options.exists());
 }
