@@ -161,22 +161,27 @@ impl Viewer {
         assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
     }
 
-    /// That many bytes of RFB, which the relays send as messages of their own.
+    /// That many bytes of RFB; of a WebSocket the whole next message, which begins with them.
     fn take(&mut self, count: usize) -> Vec<u8> {
-        let mut count = count;
-        if self.is_websocket {
-            let mut head = [0; 2];
-            loop {
-                self.stream.read_exact(&mut head).unwrap();
-                if head[0] == 0x82 {
-                    break;
-                }
-                let mut skipped = vec![0; usize::from(head[1])];
-                self.stream.read_exact(&mut skipped).unwrap();
-            }
-            count = usize::from(head[1]);
-            assert!(count < 126, "a handshake message is short");
+        if !self.is_websocket {
+            return self.read(count);
         }
+        loop {
+            let head = self.read(2);
+            let length = match head[1] {
+                126 => self.read(2),
+                127 => self.read(8),
+                short => vec![short],
+            };
+            let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+            let message = self.read(length);
+            if head[0] == 0x82 {
+                return message;
+            }
+        }
+    }
+
+    fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         self.stream.read_exact(&mut bytes).unwrap();
         bytes
