@@ -178,13 +178,13 @@ async fn take(doing: &mut Doing<'_>, zone: Uuid, step: &Step) -> Result<(), ActE
         }
         Action::SetUp(call) => set_up(doing, call).await,
         Action::File { full, .. } => return write(doing, full.reveal()),
-        Action::Sql { statements, .. } => return run(doing, step, statements).await,
+        Action::Sql { statements, .. } => return run_statements(doing, step, statements).await,
         Action::After | Action::Other | Action::Wait => Ok(()),
     };
     outcome.map_err(|source| ActError::Step { step: step.what.clone(), source })
 }
 
-async fn run(doing: &Doing<'_>, step: &Step, statements: &str) -> Result<(), ActError> {
+async fn run_statements(doing: &Doing<'_>, step: &Step, statements: &str) -> Result<(), ActError> {
     let Some(database) = doing.database else { return Ok(()) };
     let done = database.run(statements).await;
     done.map(|_rows| ()).map_err(|source| ActError::Database { step: step.what.clone(), source })

@@ -133,6 +133,7 @@ impl Bench {
             force: false,
             wait: Duration::ZERO,
             interval: Duration::from_millis(1),
+            webhooks: false,
         };
         act(&mut doing, &plan, |_| {}).await
     }
@@ -466,6 +467,7 @@ async fn a_webhook_is_made_once_and_follows_what_is_wanted() {
             wait: Duration::ZERO,
             interval: Duration::from_millis(1),
             webhooks: true,
+            database: None,
         };
         let left = act(&mut doing, |seen| vec![webhook::step(seen, &wish)], |_| {}).await.unwrap();
         assert_eq!(open(&left), [""; 0], "{left:#?}");

@@ -165,6 +165,7 @@ async fn carry_out(options: &PlanOptions) -> Outcome {
         wait: Duration::ZERO,
         interval: INTERVAL,
         webhooks: webhook.is_some(),
+        database: None,
     };
     let done = act(&mut doing, plan, told).await;
     finish(done, &seen, options.json, None, None)
