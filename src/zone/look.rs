@@ -78,13 +78,7 @@ pub(crate) async fn look(client: &mut Client, zone: &str) -> Result<Seen, LookEr
     let hosts = client.list(&ListHosts { zone_id: id, ..ListHosts::default() }).await?.items;
     let stores = ListImageStores { zone_id: id, ..ListImageStores::default() };
     let stores = client.list(&stores).await?.items;
-    let mut settings = BTreeMap::new();
-    for name in SETTINGS {
-        let wanted = ListConfigurations { name: Some(name.to_owned()), zone_id: None };
-        let found = client.list(&wanted).await?.items;
-        let value = found.into_iter().find(|setting| setting.name == name).and_then(|s| s.value);
-        settings.extend(value.filter(|value| !value.is_empty()).map(|v| (name.to_owned(), v)));
-    }
+    let settings = settings(client).await?;
     let networks = ListNetworks {
         zone_id: id,
         list_all: Some(true),
@@ -153,6 +147,18 @@ pub(crate) async fn look(client: &mut Client, zone: &str) -> Result<Seen, LookEr
             .map(|router| router.name)
             .collect(),
     })
+}
+
+/// Settings of the server that have a value.
+async fn settings(client: &mut Client) -> Result<BTreeMap<String, String>, LookError> {
+    let mut settings = BTreeMap::new();
+    for name in SETTINGS {
+        let wanted = ListConfigurations { name: Some(name.to_owned()), zone_id: None };
+        let found = client.list(&wanted).await?.items;
+        let value = found.into_iter().find(|setting| setting.name == name).and_then(|s| s.value);
+        settings.extend(value.filter(|value| !value.is_empty()).map(|v| (name.to_owned(), v)));
+    }
+    Ok(settings)
 }
 
 /// Where the server sends events.

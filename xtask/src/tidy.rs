@@ -88,6 +88,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "config-reader",
             "dhcp-api",
             "http-front",
+            "key-store",
             "role",
             "status-api",
             "tls-material",
