@@ -20,7 +20,8 @@ use crate::harness::{Running, eventually};
 const NOBODY: u32 = 64_999;
 const LISTED: u32 = 64_998;
 
-#[tokio::test]
+// The other account's process is waited for on this thread.
+#[tokio::test(flavor = "multi_thread")]
 async fn the_socket_lets_accounts_in_by_the_kernels_word() {
     if !nix::unistd::geteuid().is_root() {
         println!("skipped: another account's process needs root");
