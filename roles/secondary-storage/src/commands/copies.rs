@@ -183,13 +183,22 @@ impl ObjectCommands {
         made.image_data_store = snapshot.data_store.clone();
         let name = made.name.clone();
         let pushed = self.push(&DataTO::Template(made), &to, limit).await;
-        let store = self.access.open(snapshot.data_store.as_ref(), None, None).await?;
-        delete::remove_object(&store, ObjectKind::Template, &staged).await?;
+        // What came of the push is the answer; what is left on the store is found by `ss verify`.
+        if let Err(error) = self.unstage(snapshot.data_store.as_ref(), &staged).await {
+            let error = bedrock::chain(&error);
+            tracing::warn!(path = %staged, error, "a template on its way to a bucket is left");
+        }
         let mut pushed = pushed?;
         if let DataTO::Template(template) = &mut pushed {
             template.name = name;
         }
         Ok(pushed)
+    }
+
+    async fn unstage(&self, store: Option<&DataStoreTO>, staged: &InstallPath) -> Handled<()> {
+        let store = self.access.open(store, None, None).await?;
+        delete::remove_object(&store, ObjectKind::Template, staged).await?;
+        Ok(())
     }
 }
 
