@@ -7,6 +7,7 @@
 
 pub mod dir;
 mod files;
+mod listing;
 pub mod mount;
 pub mod mountinfo;
 pub mod open;
@@ -33,12 +34,8 @@ use pool::{Lane, Pool, Queue};
 
 /// Longest pause between two questions to a store while a file is synced.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The tree, then account, then object; other parties nest no deeper.
-const LIST_DEPTH: u8 = 5;
 /// How deep an object's directory may be nested: archives unpack into sub-directories.
 const REMOVE_DEPTH: u8 = 8;
-/// A bound on the answer; far more than a zone has.
-const MAX_LISTED: usize = 200_000;
 
 /// The engine. Cloneable; clones share everything.
 #[derive(Debug, Clone)]
@@ -239,12 +236,9 @@ impl Engine for Directory {
     }
 
     fn list(&self, work: &Work, tree: InstallPath, index: FileName) -> Operation<Vec<Listed>> {
-        self.run(work, move |root, _| {
-            let mut found = Vec::new();
-            if let Some(start) = absent(root.walk(&tree))? {
-                descend(&start, &tree, &index, LIST_DEPTH, &mut found)?;
-            }
-            Ok(found)
+        self.run(work, move |root, _| match absent(root.walk(&tree))? {
+            Some(start) => listing::list(&start, &tree, &index),
+            None => Ok(Vec::new()),
         })
     }
 
@@ -363,48 +357,14 @@ fn absent<T>(outcome: std::io::Result<T>) -> Outcome<Option<T>> {
 
 fn get(root: &Dir, parents: &[FileName], name: &str) -> Outcome<Option<Bytes>> {
     let Some(dir) = absent(root.walk_parts(parents))? else { return Ok(None) };
+    read_small(&dir, name)
+}
+
+fn read_small(dir: &Dir, name: &str) -> Outcome<Option<Bytes>> {
     let Some(file) = absent(dir.open_file(name))? else { return Ok(None) };
     let mut bytes = Vec::new();
     file.take(SMALL).read_to_end(&mut bytes)?;
     Ok(Some(bytes.into()))
-}
-
-fn descend(
-    dir: &Dir,
-    path: &InstallPath,
-    index: &FileName,
-    depth: u8,
-    found: &mut Vec<Listed>,
-) -> Outcome<()> {
-    let Some(deeper) = depth.checked_sub(1) else { return Ok(()) };
-    let entries = match dir.entries() {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut names = Vec::new();
-    let mut is_object = false;
-    for (name, kind) in entries {
-        // A name that cannot come from the management server cannot be listed to it either.
-        let Some(name) = name.to_str().and_then(|name| name.parse::<FileName>().ok()) else {
-            continue;
-        };
-        if kind == EntryKind::Directory {
-            if let Some(inner) = absent(dir.open_dir(name.as_str()))? {
-                descend(&inner, &path.join(name.clone()), index, deeper, found)?;
-            }
-        } else {
-            is_object |= kind == EntryKind::File && name == *index;
-            names.push(name.as_str().to_owned());
-        }
-    }
-    if is_object && let Some(content) = get(dir, &[], index.as_str())? {
-        if found.len() >= MAX_LISTED {
-            return Err(std::io::Error::other("the store holds too many objects").into());
-        }
-        found.push(Listed { directory: path.clone(), index: content, names });
-    }
-    Ok(())
 }
 
 /// Whether a directory looks like a store that somebody mounted or filled; absent is only what the
