@@ -164,7 +164,11 @@ async fn consoles_that_were_open_at_a_kill_are_closed_in_the_books_and_the_page_
         .url
         .replace("http://127.0.0.1/", &format!("http://console.test:{}/", machine.addr.port()));
     // What the browser logs while there is nobody, and while the new process has not met its server.
-    let complaints = ["ERR_CONNECTION_REFUSED", "has no key from the management server yet"];
+    let complaints = [
+        "ERR_CONNECTION_REFUSED",
+        "has no key from the management server yet",
+        "the management server cannot be asked at the moment",
+    ];
     let complaints = complaints.map(|text| ["--may-complain", text]).concat();
     let wanted = ["--expect-return", "--type", "back", "--keep", "300"];
     let browser = browse(&url, &[&wanted[..], &complaints].concat());
