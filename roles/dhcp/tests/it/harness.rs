@@ -190,12 +190,17 @@ impl Api {
 
     /// A write that nobody may answer to.
     pub(crate) async fn try_put(&self, path: &str, body: &Value) -> Option<()> {
+        self.try_send("PUT", path, body.to_string()).await
+    }
+
+    /// A request to a process that may be ending or beginning; `None` when nobody answers it.
+    pub(crate) async fn try_send(&self, method: &str, path: &str, body: String) -> Option<()> {
         let stream = UnixStream::connect(&self.socket).await.ok()?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder().method("PUT").uri(path).header("host", "x");
-        let request = request.body(Full::new(Bytes::from(body.to_string()))).unwrap();
+        let request = Request::builder().method(method).uri(path).header("host", "x");
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
         let answered = sender.send_request(request).await.ok().map(drop);
         connection.abort();
         answered
